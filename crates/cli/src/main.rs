@@ -1,0 +1,3 @@
+//! The `ridgepoint` command.
+
+fn main() {}

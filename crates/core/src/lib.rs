@@ -1,0 +1,18 @@
+//! What Ridgepoint's numbers are made of: dtypes, cases, work, samples, records, device specifications and the
+//! roofline. Pure: no I/O beyond parsing text it is handed, no `unsafe`, no GPU, no clock. Everything above depends on
+//! this crate and it depends on nothing of ours, so a record can be read, judged and rendered anywhere.
+
+pub mod case;
+pub mod data;
+pub mod device;
+pub mod dtype;
+pub mod minifloat;
+pub mod record;
+pub mod stats;
+pub mod units;
+
+pub use case::{Cache, Case, CaseId, Component, Distribution, Level, Metric, Work};
+pub use device::{Backend, CacheLevel, DeviceInfo, Library, MeasuredRoof};
+pub use dtype::Dtype;
+pub use record::{Environment, Line, Outcome, Record, Samples, Stop, Telemetry, Verification};
+pub use units::{Bytes, Flops, Seconds};

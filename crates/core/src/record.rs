@@ -1,0 +1,277 @@
+//! What is stored: one JSON object a line. The first line of a run holds its environment, every other line one record.
+//! A record holds what was observed and nothing derived, so that old results render again without a device and a better
+//! roofline or rule needs no new run.
+
+use crate::case::{Cache, CaseId, Component, Distribution, Level, Metric, Work};
+use crate::{DeviceInfo, Dtype, Seconds};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Version of the file format, raised when a reader of the old one would misread the new.
+pub const SCHEMA_VERSION: u32 = 1;
+/// Version of the measuring method (ARCHITECTURE.md, Measuring). Numbers of different methods are not compared silently.
+pub const METHOD_VERSION: u32 = 1;
+
+/// One line of a record file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Line {
+    /// Where and how the records after it were taken.
+    Environment(Box<Environment>),
+    /// One result.
+    Record(Box<Record>),
+}
+
+/// Where and how a run was made; written once a run, referenced by `hash` from each record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Environment {
+    /// [`SCHEMA_VERSION`] of the writer.
+    pub schema: u32,
+    /// FNV-1a of everything else in this struct, 16 hexadecimal digits.
+    pub hash: String,
+    /// Version of Ridgepoint.
+    pub version: String,
+    /// [`METHOD_VERSION`].
+    pub method: u32,
+    /// Host name.
+    pub host: String,
+    /// Kernel name and version.
+    pub os: String,
+    /// CPU model.
+    pub cpu: String,
+    /// Frequency governor, where one is readable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub governor: Option<String>,
+    /// The command line, as typed.
+    pub command: Vec<String>,
+    /// `quick`, `standard`, `full`.
+    pub profile: String,
+    /// Seed of the input streams.
+    pub seed: u64,
+    /// Start of the run, RFC 3339 UTC.
+    pub started: String,
+    /// The devices measured.
+    pub devices: Vec<DeviceInfo>,
+    /// Anything else that bears on a number: NUMA nodes, container, environment variables that libraries read.
+    #[serde(default)]
+    pub facts: BTreeMap<String, String>,
+}
+
+/// One case on one device with one provider.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Record {
+    /// The [`Environment::hash`] it belongs to.
+    pub environment: String,
+    /// Device id, `cuda:0`.
+    pub device: String,
+    /// The case.
+    pub case: CaseId,
+    /// The suite.
+    pub component: Component,
+    /// Who did the work: `cublaslt`, `openblas`, `wgmma`, `native`.
+    pub provider: String,
+    /// Dtype as encoded on this device (FNUZ or OCP).
+    pub dtype: Dtype,
+    /// The figure the case is about.
+    pub metric: Metric,
+    /// The roof that bounds its bytes.
+    pub level: Level,
+    /// What one execution must do.
+    pub work: Work,
+    /// Cache policy.
+    pub cache: Cache,
+    /// Distribution of the inputs.
+    pub data: Distribution,
+    /// What the provider chose: tile, unroll, algorithm or engine id, threads.
+    #[serde(default)]
+    pub config: BTreeMap<String, String>,
+    /// Words a reader must see beside the number: `emulated`, `software Vulkan`, `shared-memory engine`.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// Start of the case, RFC 3339 UTC.
+    pub started: String,
+    /// What came of it.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// What came of a case. Each of the four has its reason, none is dropped, and none but `measured` reads as a pass.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "outcome", rename_all = "lowercase")]
+pub enum Outcome {
+    /// Verified before and after, and timed.
+    Measured {
+        /// The raw samples.
+        samples: Samples,
+        /// The check made on the outputs of the timed run.
+        verification: Verification,
+        /// What the device reported meanwhile.
+        telemetry: Telemetry,
+    },
+    /// It cannot be done here: no such library, dtype not on this chip.
+    Skipped {
+        /// Why, in one sentence.
+        reason: String,
+    },
+    /// It should have been done and was not: an error.
+    Failed {
+        /// The error, in one sentence.
+        reason: String,
+    },
+    /// It ran and computed a wrong result; no timing is kept.
+    Wrong {
+        /// The check that failed.
+        verification: Verification,
+    },
+}
+
+/// Whose clock a sample was read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Clock {
+    /// The device's own timestamps.
+    Device,
+    /// The host's monotonic clock.
+    Host,
+}
+
+/// Why sampling ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stop {
+    /// The confidence interval of the median became narrow enough.
+    Converged,
+    /// The time limit came first.
+    TimeLimit,
+    /// The sample limit came first.
+    SampleLimit,
+}
+
+/// The raw samples of a case.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Samples {
+    /// Seconds of one execution: each is a batch's duration divided by `batch`.
+    pub seconds: Vec<Seconds>,
+    /// Executions in one timed batch.
+    pub batch: u64,
+    /// The clock.
+    pub clock: Clock,
+    /// Seconds of warm-up before the first sample.
+    pub warmup: Seconds,
+    /// True if warm-up ended because times were steady, false if its time ran out first.
+    pub steady: bool,
+    /// Why sampling ended.
+    pub stop: Stop,
+    /// True if launches went through a captured graph.
+    #[serde(default)]
+    pub graph: bool,
+    /// Core clock in MHz read from the device's own counters beside the samples, where it can be.
+    #[serde(default)]
+    pub observed_mhz: Vec<f64>,
+    /// Indices of samples taken while the device reported throttling; kept and marked, not dropped.
+    #[serde(default)]
+    pub throttled: Vec<usize>,
+}
+
+/// How a result was checked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Verification {
+    /// What was done, in the field's words: `full f64 reference`, `poison scan + 8 rows f64 + Freivalds`.
+    pub method: String,
+    /// The error, in the sense that `method` says.
+    pub error: f64,
+    /// The largest error that passes; derived from the dtype and the length of the sums.
+    pub tolerance: f64,
+    /// Elements looked at.
+    pub checked: u64,
+    /// Elements beyond tolerance, unwritten or not finite.
+    pub wrong: u64,
+}
+
+impl Verification {
+    /// Nothing wrong, something checked, and the error a number within tolerance. NaN fails.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        self.wrong == 0 && self.checked > 0 && self.error <= self.tolerance
+    }
+}
+
+/// Smallest, median and largest reading of a sensor in a window.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Range {
+    /// Smallest reading.
+    pub min: f64,
+    /// Median reading.
+    pub median: f64,
+    /// Largest reading.
+    pub max: f64,
+}
+
+impl Range {
+    /// The range of `readings`; None when there are none that are finite.
+    #[must_use]
+    pub fn of(readings: &[f64]) -> Option<Self> {
+        let mut finite: Vec<f64> = readings.iter().copied().filter(|x| x.is_finite()).collect();
+        finite.sort_by(f64::total_cmp);
+        let (min, max) = (*finite.first()?, *finite.last()?);
+        Some(Self { min, median: crate::stats::median_of_sorted(&finite), max })
+    }
+}
+
+/// What the device reported over the window of a case's timed runs. A field is absent where the device has no such sensor.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Telemetry {
+    /// Readings taken.
+    pub readings: u32,
+    /// Sensors by name with unit: `sm_clock_mhz`, `mem_clock_mhz`, `power_w`, `temperature_c`, `memory_temperature_c`,
+    /// `load_1m`, `steal_percent`.
+    #[serde(default)]
+    pub sensors: BTreeMap<String, Range>,
+    /// Union of throttle reason bits, as the vendor defines them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttle_bits: Option<u64>,
+    /// Those bits as words: `sw power cap`, `hw thermal slowdown`.
+    #[serde(default)]
+    pub throttle_reasons: Vec<String>,
+    /// Counters that moved during the window, by name: `ecc_corrected`, `ecc_uncorrected`, `xid`, `pcie_replays`.
+    #[serde(default)]
+    pub counter_deltas: BTreeMap<String, i64>,
+}
+
+/// FNV-1a, 64 bit: a short name for an environment, not a signature.
+#[must_use]
+pub fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+impl Environment {
+    /// Fills in `hash` from all other fields.
+    #[must_use]
+    pub fn hashed(mut self) -> Self {
+        self.hash = String::new();
+        let text = serde_json::to_vec(&self).unwrap_or_default();
+        self.hash = format!("{:016x}", fnv1a(&text));
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nan_and_nothing_checked_never_pass() {
+        let ok = Verification { method: "m".into(), error: 0.0, tolerance: 1.0, checked: 1, wrong: 0 };
+        assert!(ok.passed());
+        assert!(!Verification { error: f64::NAN, ..ok.clone() }.passed());
+        assert!(!Verification { checked: 0, ..ok.clone() }.passed());
+        assert!(!Verification { wrong: 1, ..ok }.passed());
+    }
+
+    #[test]
+    fn fnv_agrees_with_its_published_vector() {
+        // http://www.isthe.com/chongo/tech/comp/fnv/: FNV-1a 64 of "foobar".
+        assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
+    }
+}

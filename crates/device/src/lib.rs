@@ -1,0 +1,24 @@
+//! One trait for every device, one folder for every way to drive one: `cuda/`, `hip/`, `vulkan/`, `cpu/`, `fake/`, each
+//! with the same file names. The only crate with `unsafe`; everything above it is safe code over [`Device`].
+//!
+//! Nothing here needs a toolkit to build: vendor libraries are found and loaded at run time, and one that is missing is a
+//! sentence in [`Discovery`] and a Skipped in a run.
+#![allow(unsafe_code, reason = "the one crate that talks to hardware; each block states why it is sound")]
+
+mod buffer;
+mod capability;
+pub mod cpu;
+mod error;
+mod kernel;
+mod probe;
+mod traits;
+
+pub use buffer::Buffer;
+pub use capability::{
+    AttentionKernels, AttentionPlan, AttentionProblem, Blas, CollectiveOp, CollectiveProblem, Collectives, Communicator,
+    GemmPlan, GemmProblem, Support, Transpose,
+};
+pub use error::{DeviceError, Result};
+pub use kernel::{Arg, Geometry, Kernel, Program, Resources, TensorMap};
+pub use probe::{Discovery, Finding, Found, PROBES, Probe, Selected, all_devices, open};
+pub use traits::{Device, Event, Graph, Hold, Reading, Sensors, Timing};

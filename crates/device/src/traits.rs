@@ -1,0 +1,199 @@
+//! The device trait. Mechanism alone: what to measure, how often and when to stop is the harness's.
+
+use crate::{Arg, AttentionKernels, Blas, Buffer, Collectives, DeviceError, Geometry, Kernel, Program, Result, TensorMap};
+use ridgepoint_core::record::Clock;
+use ridgepoint_core::{DeviceInfo, Seconds};
+use std::any::Any;
+use std::collections::BTreeMap;
+
+/// A device in one process. Calls enqueue on one in-order stream unless they say otherwise; methods take `&self` and a
+/// device belongs to one thread at a time. A CPU device may execute at once what a GPU only enqueues.
+pub trait Device: Send {
+    /// Facts, observed when it was opened.
+    fn info(&self) -> &DeviceInfo;
+
+    /// Allocates `len` bytes, aligned to at least 256, contents undefined.
+    ///
+    /// # Errors
+    /// `OutOfMemory`, after which the device is as usable as before.
+    fn alloc(&self, len: usize) -> Result<Buffer>;
+
+    /// Copies host bytes to `dst` at `offset`; done when it returns.
+    ///
+    /// # Errors
+    /// `Invalid` for a range past the end; a driver error otherwise.
+    fn upload(&self, dst: &Buffer, offset: usize, src: &[u8]) -> Result<()>;
+
+    /// Copies from `src` at `offset` to the host; waits for all work enqueued before.
+    ///
+    /// # Errors
+    /// As [`Device::upload`].
+    fn download(&self, src: &Buffer, offset: usize, dst: &mut [u8]) -> Result<()>;
+
+    /// Enqueues a copy of `len` bytes by the copy engine (`memcpy` on a CPU).
+    ///
+    /// # Errors
+    /// As [`Device::upload`].
+    fn copy(&self, src: &Buffer, src_offset: usize, dst: &Buffer, dst_offset: usize, len: usize) -> Result<()>;
+
+    /// Enqueues a fill of the whole buffer with one byte.
+    ///
+    /// # Errors
+    /// A driver error.
+    fn fill(&self, dst: &Buffer, byte: u8) -> Result<()>;
+
+    /// Compiles `entry` of `program`, or takes it from the cache.
+    ///
+    /// # Errors
+    /// `Unsupported` where the program has no form for this backend, `Compile` with the compiler's log.
+    fn compile(&self, program: &Program<'_>, entry: &str) -> Result<Kernel>;
+
+    /// Enqueues a launch.
+    ///
+    /// # Errors
+    /// `Invalid` for a geometry or argument that the device cannot take; a driver error otherwise.
+    fn launch(&self, kernel: &Kernel, geometry: Geometry, args: &[Arg<'_>]) -> Result<()>;
+
+    /// Waits for everything enqueued, and reports what failed in it.
+    ///
+    /// # Errors
+    /// `Lost` or a driver error of the work itself.
+    fn synchronize(&self) -> Result<()>;
+
+    /// Enqueues a timestamp.
+    ///
+    /// # Errors
+    /// A driver error.
+    fn record(&self) -> Result<Event>;
+
+    /// Time from `start` to `end`; waits for `end`.
+    ///
+    /// # Errors
+    /// `Invalid` for another device's events.
+    fn elapsed(&self, start: &Event, end: &Event) -> Result<Seconds>;
+
+    /// Whose clock the events read.
+    fn clock(&self) -> Clock {
+        Clock::Device
+    }
+
+    /// Keeps work enqueued from now on from starting, until the returned guard is dropped, so that launch gaps stay out of
+    /// a measurement. A timeout on the device releases it by itself. None where work starts at once (CPU).
+    ///
+    /// # Errors
+    /// A driver error.
+    fn hold(&self) -> Result<Option<Hold>> {
+        Ok(None)
+    }
+
+    /// Records what `body` enqueues as a graph that [`Device::replay`] launches at once. None where there is no such thing.
+    ///
+    /// # Errors
+    /// A driver error, or that of `body`.
+    fn capture(&self, _body: &mut dyn FnMut() -> Result<()>) -> Result<Option<Graph>> {
+        Ok(None)
+    }
+
+    /// Enqueues a captured graph.
+    ///
+    /// # Errors
+    /// `Invalid` for another device's graph.
+    fn replay(&self, _graph: &Graph) -> Result<()> {
+        Err(DeviceError::unsupported("this device has no graphs"))
+    }
+
+    /// Enqueues whatever drives the contents of the last-level cache out (a write of twice its size).
+    ///
+    /// # Errors
+    /// A driver error.
+    fn evict(&self) -> Result<()>;
+
+    /// Core clock in MHz from the device's own counters over a short kernel enqueued now; None where it has none.
+    ///
+    /// # Errors
+    /// A driver error.
+    fn observed_mhz(&self) -> Result<Option<f64>> {
+        Ok(None)
+    }
+
+    /// Sensors that may be read from another thread while work runs; None where there are none.
+    fn sensors(&self) -> Option<Box<dyn Sensors>> {
+        None
+    }
+
+    /// Host memory that the device copies at full speed (page-locked); plain memory where there is no difference.
+    ///
+    /// # Errors
+    /// `OutOfMemory` or a driver error.
+    fn alloc_host(&self, _len: usize) -> Result<Buffer> {
+        Err(DeviceError::unsupported("this device shares the host's memory: there is no host link to measure"))
+    }
+
+    /// A descriptor for the tensor copy engine, to be passed as [`Arg::Bytes`].
+    ///
+    /// # Errors
+    /// `Unsupported` where there is no such engine.
+    fn tensor_map(&self, _buffer: &Buffer, _map: &TensorMap) -> Result<Vec<u8>> {
+        Err(DeviceError::unsupported("this device has no tensor copy engine"))
+    }
+
+    /// GEMM libraries, the preferred one first.
+    fn blas(&self) -> Vec<&dyn Blas> {
+        Vec::new()
+    }
+
+    /// Attention libraries, the preferred one first.
+    fn attention(&self) -> Vec<&dyn AttentionKernels> {
+        Vec::new()
+    }
+
+    /// Communication between ranks, where this device can take part in it.
+    fn collectives(&self) -> Option<&dyn Collectives> {
+        None
+    }
+}
+
+/// A timestamp in the stream.
+pub struct Event(pub(crate) Box<dyn Any>);
+
+/// A captured graph.
+pub struct Graph(pub(crate) Box<dyn Any>);
+
+/// Releases the queue when dropped.
+pub struct Hold(pub(crate) Option<Box<dyn FnOnce()>>);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if let Some(release) = self.0.take() {
+            release();
+        }
+    }
+}
+
+/// How long a batch took, by which clock.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Timing {
+    /// The whole batch.
+    pub seconds: Seconds,
+    /// The clock.
+    pub clock: Clock,
+}
+
+/// One reading of a device's sensors.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reading {
+    /// By name with unit, as in [`ridgepoint_core::Telemetry::sensors`].
+    pub sensors: BTreeMap<&'static str, f64>,
+    /// Throttle reasons as the vendor's bits.
+    pub throttle_bits: Option<u64>,
+    /// The bits of them that mean throttling (idle and application clocks do not), as words.
+    pub throttle_reasons: Vec<&'static str>,
+    /// Counters that only grow: ECC errors, XIDs, PCIe replays.
+    pub counters: BTreeMap<&'static str, i64>,
+}
+
+/// Reads sensors. A reading costs well under a millisecond and never disturbs work on the device.
+pub trait Sensors: Send {
+    /// Reads all of them now. A sensor that fails is left out.
+    fn read(&mut self) -> Reading;
+}

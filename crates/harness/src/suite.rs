@@ -1,0 +1,231 @@
+//! What a suite must say of itself, and the one function that turns a case into a record.
+
+use crate::{Policy, Profile, Window, sample};
+use ridgepoint_core::{Backend, Bytes, Case, Component, DeviceInfo, Dtype, Outcome, Record, Verification};
+use ridgepoint_device::{Device, DeviceError, Result, Timing};
+use std::collections::BTreeMap;
+
+/// The kind of device that cases are sized for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// A CPU.
+    Cpu,
+    /// A GPU emulated on a CPU.
+    SoftwareGpu,
+    /// A GPU.
+    Gpu,
+}
+
+/// What a list of cases depends on besides the suite: no device is needed to make one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scope {
+    /// How much time there is.
+    pub profile: Profile,
+    /// What the sizes are for.
+    pub class: Class,
+    /// Device memory; cases that need more than half of it are left out.
+    pub memory: Bytes,
+    /// Total of the largest cache.
+    pub last_level_cache: Bytes,
+    /// Ranks that collectives can use.
+    pub ranks: usize,
+}
+
+impl Scope {
+    /// The scope of a device.
+    #[must_use]
+    pub fn of(info: &DeviceInfo, profile: Profile, ranks: usize) -> Self {
+        let class = match (info.backend, info.software) {
+            (_, true) => Class::SoftwareGpu,
+            (Backend::Cpu, _) => Class::Cpu,
+            // The fake device's own model is small; give it a CPU's sizes.
+            (Backend::Fake, _) => Class::Cpu,
+            _ => Class::Gpu,
+        };
+        Self { profile, class, memory: info.memory, last_level_cache: info.last_level_cache(), ranks }
+    }
+
+    /// A typical device of `class`, for listing where there is none.
+    #[must_use]
+    pub const fn typical(class: Class, profile: Profile) -> Self {
+        let (memory, cache, ranks) = match class {
+            Class::Cpu | Class::SoftwareGpu => (Bytes::mib(16 << 10), Bytes::mib(32), 2),
+            Class::Gpu => (Bytes::mib(80 << 10), Bytes::mib(50), 8),
+        };
+        Self { profile, class, memory, last_level_cache: cache, ranks }
+    }
+}
+
+/// A component's benchmark: its cases and how each is made ready on a device.
+pub trait Suite: Sync {
+    /// The component it measures.
+    fn component(&self) -> Component;
+
+    /// The cases of a scope, in the order in which they run. Pure.
+    fn cases(&self, scope: &Scope) -> Vec<Case>;
+
+    /// The case with this id, listed or not: any well-formed id can be run. None for an id of another suite or grammar.
+    fn parse(&self, id: &str) -> Option<Case>;
+
+    /// Who can do this case on this device, the expected best first; never empty. A provider that turns out unable is
+    /// Skipped with its reason when it is prepared.
+    fn providers(&self, case: &Case, device: &dyn Device) -> Vec<String>;
+
+    /// Allocates operands, compiles, plans, tunes. Fast enough not to need progress of its own.
+    ///
+    /// # Errors
+    /// `Unsupported` becomes Skipped with its reason; all else becomes Failed.
+    fn prepare<'d>(&self, case: &Case, provider: &str, device: &'d dyn Device, seed: u64) -> Result<Prepared<'d>>;
+}
+
+/// A case that is ready to run, with what must be recorded about how.
+pub struct Prepared<'d> {
+    /// The work.
+    pub ready: Box<dyn Ready + 'd>,
+    /// Tunables chosen, algorithm, engine id, threads.
+    pub config: BTreeMap<String, String>,
+    /// Words a reader must see beside the number.
+    pub labels: Vec<String>,
+    /// The dtype as encoded on this device.
+    pub dtype: Dtype,
+}
+
+/// Work that can be repeated.
+pub trait Ready {
+    /// Operand sets that `enqueue` can rotate over; for a cold case they exceed twice the last-level cache together, or the
+    /// harness evicts between executions. At least 1.
+    fn turns(&self) -> usize {
+        1
+    }
+
+    /// True if one execution by itself moves more than twice the last-level cache, so that it is cold by construction.
+    fn cold_by_itself(&self) -> bool {
+        false
+    }
+
+    /// Enqueues one execution over operand set `turn` (below [`Ready::turns`]).
+    ///
+    /// # Errors
+    /// A device error; it ends this case alone.
+    fn enqueue(&mut self, turn: usize) -> Result<()>;
+
+    /// Overwrites every output with poison, so that an element left out is seen.
+    ///
+    /// # Errors
+    /// A device error.
+    fn poison(&mut self) -> Result<()>;
+
+    /// Checks the outputs of all turns against the reference.
+    ///
+    /// # Errors
+    /// A device error; a wrong result is no error but a [`Verification`] that did not pass.
+    fn check(&mut self) -> Result<Verification>;
+
+    /// Runs and times `n` executions from turn `first` on by a clock of its own (ranks in other processes); None to be timed
+    /// by the device's events, as nearly all are.
+    ///
+    /// # Errors
+    /// A device error.
+    fn run_timed(&mut self, _first: usize, _n: u64) -> Option<Result<Timing>> {
+        None
+    }
+}
+
+/// Measures one case with one provider, from nothing to a record. Never panics on a device's failure: what went wrong is
+/// the record.
+pub fn measure(suite: &dyn Suite, case: &Case, provider: &str, device: &dyn Device, policy: &Policy, seed: u64) -> Measured {
+    let mut measured = Measured {
+        config: BTreeMap::new(),
+        labels: Vec::new(),
+        dtype: case.dtype,
+        outcome: Outcome::Skipped { reason: String::new() },
+        lost: false,
+    };
+    measured.outcome = match attempt(suite, case, provider, device, policy, seed, &mut measured) {
+        Ok(outcome) => outcome,
+        Err(DeviceError::Unsupported(reason)) => Outcome::Skipped { reason },
+        Err(error) => {
+            measured.lost = matches!(error, DeviceError::Lost(_));
+            Outcome::Failed { reason: error.to_string() }
+        }
+    };
+    measured
+}
+
+/// What [`measure`] found, to be completed to a [`Record`] by whoever knows the environment and the time of day.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measured {
+    config: BTreeMap<String, String>,
+    labels: Vec<String>,
+    dtype: Dtype,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// The device is gone and must be opened anew before the next case.
+    pub lost: bool,
+}
+
+impl Measured {
+    /// The record of it.
+    #[must_use]
+    pub fn record(self, case: &Case, provider: &str, device: &DeviceInfo, environment: &str, started: String) -> Record {
+        let mut labels = self.labels;
+        if device.software {
+            labels.insert(0, "software device".into());
+        }
+        Record {
+            environment: environment.into(),
+            device: device.id.clone(),
+            case: case.id.clone(),
+            component: case.component,
+            provider: provider.into(),
+            dtype: self.dtype,
+            metric: case.metric,
+            level: case.level,
+            work: case.work,
+            cache: case.cache,
+            data: case.data,
+            config: self.config,
+            labels,
+            started,
+            outcome: self.outcome,
+        }
+    }
+}
+
+fn attempt(
+    suite: &dyn Suite,
+    case: &Case,
+    provider: &str,
+    device: &dyn Device,
+    policy: &Policy,
+    seed: u64,
+    measured: &mut Measured,
+) -> Result<Outcome> {
+    let mut prepared = suite.prepare(case, provider, device, seed)?;
+    measured.config = std::mem::take(&mut prepared.config);
+    measured.labels = std::mem::take(&mut prepared.labels);
+    measured.dtype = prepared.dtype;
+    let ready = prepared.ready.as_mut();
+
+    // Correct before fast: every operand set once, and checked.
+    ready.poison()?;
+    for turn in 0..ready.turns() {
+        ready.enqueue(turn)?;
+    }
+    device.synchronize()?;
+    let before = ready.check()?;
+    if !before.passed() {
+        return Ok(Outcome::Wrong { verification: before });
+    }
+
+    // And the timed run itself must leave correct outputs behind, or its time is of something else.
+    ready.poison()?;
+    let window = Window::open(device.sensors());
+    let samples = sample(ready, case.cache, device, policy, &window)?;
+    let telemetry = window.close();
+    let verification = ready.check()?;
+    if !verification.passed() {
+        return Ok(Outcome::Wrong { verification });
+    }
+    Ok(Outcome::Measured { samples, verification, telemetry })
+}

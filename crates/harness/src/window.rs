@@ -1,0 +1,110 @@
+//! What a device's sensors read while a case's timed runs go on: a thread of its own, slow enough to disturb nothing.
+
+use ridgepoint_core::Telemetry;
+use ridgepoint_core::record::Range;
+use ridgepoint_device::{Reading, Sensors};
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Sensors change no faster than this: NVML and SMI average over 100 ms and more.
+const PERIOD: Duration = Duration::from_millis(50);
+
+/// An open telemetry window.
+pub struct Window {
+    readings: Arc<Mutex<Vec<Reading>>>,
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Window {
+    /// Reads once now and then every 50 ms until it is closed. Without sensors it stays empty.
+    #[must_use]
+    pub fn open(sensors: Option<Box<dyn Sensors>>) -> Self {
+        let readings = Arc::new(Mutex::new(Vec::new()));
+        let (stop, stopped) = channel();
+        let thread = sensors.and_then(|sensors| {
+            let readings = Arc::clone(&readings);
+            std::thread::Builder::new().name("telemetry".into()).spawn(move || watch(sensors, &readings, &stopped)).ok()
+        });
+        Self { readings, stop: Some(stop), thread }
+    }
+
+    /// True if the newest reading says that the device holds its clock back.
+    #[must_use]
+    pub fn throttled(&self) -> bool {
+        let readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
+        readings.last().is_some_and(|r| !r.throttle_reasons.is_empty())
+    }
+
+    /// Reads once more and summarises.
+    #[must_use]
+    pub fn close(mut self) -> Telemetry {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A sensor thread that panicked costs its readings, not the measurement.
+            let _ = thread.join();
+        }
+        let readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
+        summarise(&readings)
+    }
+}
+
+fn watch(mut sensors: Box<dyn Sensors>, readings: &Mutex<Vec<Reading>>, stopped: &Receiver<()>) {
+    let mut read = || readings.lock().unwrap_or_else(PoisonError::into_inner).push(sensors.read());
+    read();
+    while stopped.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
+        read();
+    }
+    read();
+}
+
+fn summarise(readings: &[Reading]) -> Telemetry {
+    let mut values: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    let mut reasons: Vec<String> = Vec::new();
+    for reading in readings {
+        for (name, value) in &reading.sensors {
+            values.entry(name).or_default().push(*value);
+        }
+        for reason in &reading.throttle_reasons {
+            if !reasons.iter().any(|r| r == reason) {
+                reasons.push((*reason).to_owned());
+            }
+        }
+    }
+    let counters = |r: Option<&Reading>| r.map(|r| r.counters.clone()).unwrap_or_default();
+    let (first, last) = (counters(readings.first()), counters(readings.last()));
+    Telemetry {
+        readings: readings.len() as u32,
+        sensors: values.into_iter().filter_map(|(name, v)| Some((name.to_owned(), Range::of(&v)?))).collect(),
+        throttle_bits: readings.iter().filter_map(|r| r.throttle_bits).reduce(|a, b| a | b),
+        throttle_reasons: reasons,
+        counter_deltas: last
+            .iter()
+            .filter_map(|(name, end)| Some(((*name).to_owned(), end - first.get(name)?)))
+            .filter(|(_, delta)| *delta != 0)
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_are_joined_and_counters_that_stand_still_are_left_out() {
+        let reading = |clock: f64, bits: u64, ecc: i64| Reading {
+            sensors: BTreeMap::from([("sm_clock_mhz", clock)]),
+            throttle_bits: Some(bits),
+            throttle_reasons: if bits & 4 != 0 { vec!["sw power cap"] } else { vec![] },
+            counters: BTreeMap::from([("ecc_corrected", ecc), ("xid", 0)]),
+        };
+        let t = summarise(&[reading(1980.0, 1, 5), reading(1700.0, 4, 5), reading(1800.0, 4, 7)]);
+        assert_eq!(t.sensors["sm_clock_mhz"], Range { min: 1700.0, median: 1800.0, max: 1980.0 });
+        assert_eq!(t.throttle_bits, Some(5));
+        assert_eq!(t.throttle_reasons, ["sw power cap"]);
+        assert_eq!(t.counter_deltas, BTreeMap::from([("ecc_corrected".to_owned(), 2)]));
+    }
+}
