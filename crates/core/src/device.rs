@@ -134,3 +134,38 @@ impl DeviceInfo {
         self.caches.iter().map(|c| c.bytes * u64::from(c.instances)).max().unwrap_or(Bytes::mib(32))
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A device about which nothing is known.
+    pub(crate) fn unknown() -> DeviceInfo {
+        DeviceInfo {
+            id: "cuda:0".into(),
+            backend: Backend::Cuda,
+            vendor: "NVIDIA".into(),
+            name: "unknown".into(),
+            arch: "sm_90".into(),
+            uuid: None,
+            pci: None,
+            units: 132,
+            max_clock_mhz: None,
+            memory: Bytes(80_000_000_000),
+            caches: Vec::new(),
+            driver: "580".into(),
+            software: false,
+            libraries: Vec::new(),
+            measured: Vec::new(),
+            facts: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn the_last_level_cache_counts_all_instances() {
+        let cache = |name: &str, mib, instances| CacheLevel { name: name.into(), bytes: Bytes::mib(mib), instances };
+        let info = DeviceInfo { caches: vec![cache("L2", 1, 64), cache("L3", 32, 1)], ..unknown() };
+        assert_eq!(info.last_level_cache(), Bytes::mib(64));
+        assert_eq!(unknown().last_level_cache(), Bytes::mib(32));
+    }
+}

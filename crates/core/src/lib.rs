@@ -8,6 +8,8 @@ pub mod device;
 pub mod dtype;
 pub mod minifloat;
 pub mod record;
+pub mod roofline;
+pub mod specs;
 pub mod stats;
 pub mod units;
 

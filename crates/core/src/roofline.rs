@@ -1,0 +1,399 @@
+//! Where a number lies under its roofs. Arithmetic alone: a record, the device it was taken on, the table of models.
+//!
+//! Up to three roofs stand beside each other. The datasheet peak is what was bought; the peak at the observed clock is what
+//! power and heat left of it; the empirical roof is the best that this very run showed the device can do. The gap between
+//! the first two is power and thermals, the gap below them is the kernel.
+
+use crate::case::{Level, Metric};
+use crate::record::{Outcome, Record};
+use crate::specs::{Spec, Specs};
+use crate::stats::Summary;
+use crate::{DeviceInfo, Dtype, Seconds};
+
+/// Where a roof comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoofKind {
+    /// The model's datasheet.
+    Datasheet,
+    /// The datasheet's operations per clock at the clock that was observed.
+    ObservedClock,
+    /// Measured on this device.
+    Empirical,
+}
+
+impl RoofKind {
+    /// A word for tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Datasheet => "datasheet",
+            Self::ObservedClock => "at clock",
+            Self::Empirical => "empirical",
+        }
+    }
+}
+
+/// A limit in the unit of the figure it bounds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Roof {
+    /// Where it comes from.
+    pub kind: RoofKind,
+    /// GB/s or TFLOP/s.
+    pub value: f64,
+    /// What it is, in words: `H100-SXM HBM3 3350 GB/s`.
+    pub source: String,
+    /// What bounds the case: its bytes or its operations.
+    pub bound: Bound,
+}
+
+/// What bounds a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// Bytes.
+    Memory,
+    /// Operations.
+    Compute,
+}
+
+impl Bound {
+    /// A word for tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Compute => "compute",
+        }
+    }
+}
+
+/// A measured record under its roofs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Placement {
+    /// The headline figure, median: GB/s, TFLOP/s or ns.
+    pub achieved: f64,
+    /// Its unit.
+    pub unit: &'static str,
+    /// FLOPs per byte; None where either is not counted.
+    pub intensity: Option<f64>,
+    /// TFLOP/s, where operations are counted.
+    pub tflops: Option<f64>,
+    /// GB/s, where bytes are counted.
+    pub gbps: Option<f64>,
+    /// The roofs, the datasheet's first.
+    pub roofs: Vec<Roof>,
+    /// Why there is no roof, where there is none.
+    pub unknown: Option<String>,
+    /// Statistics of the samples, in seconds.
+    pub summary: Summary,
+}
+
+impl Placement {
+    /// Achieved over the first roof; never clamped.
+    #[must_use]
+    pub fn fraction(&self) -> Option<f64> {
+        Some(self.achieved / self.roofs.first()?.value)
+    }
+
+    /// Achieved over the roof of one kind.
+    #[must_use]
+    pub fn fraction_of(&self, kind: RoofKind) -> Option<f64> {
+        self.roofs.iter().find(|r| r.kind == kind).map(|r| self.achieved / r.value)
+    }
+
+    /// Above the peak at the observed clock (or, without one, the datasheet's) by more than the clock's own error: the number
+    /// or the roof is wrong, and a reader must know.
+    #[must_use]
+    pub fn suspect(&self) -> bool {
+        let physical = self.fraction_of(RoofKind::ObservedClock).or_else(|| self.fraction_of(RoofKind::Datasheet));
+        physical.is_some_and(|f| f > 1.02)
+    }
+}
+
+/// Places a record under the roofs of `info`. None for a record that was not measured or has no valid samples.
+#[must_use]
+pub fn place(record: &Record, info: &DeviceInfo, specs: &Specs) -> Option<Placement> {
+    let Outcome::Measured { samples, .. } = &record.outcome else { return None };
+    let seconds: Vec<f64> = samples.seconds.iter().map(|s| s.0).collect();
+    let summary = Summary::of(&seconds).filter(|s| s.min > 0.0)?;
+    let time = Seconds(summary.median);
+    let work = record.work;
+    let tflops = (work.flops.0 > 0).then(|| work.flops.tflop_per_s(time));
+    let gbps = (work.bytes.0 > 0).then(|| work.bytes.gb_per_s(time));
+    let (achieved, unit) = match record.metric {
+        Metric::Bandwidth => (gbps?, "GB/s"),
+        Metric::Arithmetic => (tflops?, "TFLOP/s"),
+        Metric::Latency => (time.0 * 1e9 / work.steps.max(1) as f64, "ns"),
+        Metric::BusBandwidth => (gbps? * work.bus_factor.unwrap_or(1.0), "GB/s"),
+    };
+    let mhz = observed_mhz(record);
+    let (roofs, unknown) = match record.metric {
+        Metric::Latency => (Vec::new(), Some("latency has no roof".to_owned())),
+        _ => roofs(record, info, specs, mhz),
+    };
+    Some(Placement { achieved, unit, intensity: work.intensity().filter(|i| *i > 0.0), tflops, gbps, roofs, unknown, summary })
+}
+
+/// The clock during the timed runs: the device's own counters first, the sensor's median next.
+#[must_use]
+pub fn observed_mhz(record: &Record) -> Option<f64> {
+    let Outcome::Measured { samples, telemetry, .. } = &record.outcome else { return None };
+    let mut counters: Vec<f64> = samples.observed_mhz.iter().copied().filter(|f| f.is_finite() && *f > 0.0).collect();
+    counters.sort_by(f64::total_cmp);
+    if !counters.is_empty() {
+        return Some(crate::stats::median_of_sorted(&counters));
+    }
+    telemetry.sensors.get("sm_clock_mhz").map(|r| r.median).filter(|f| *f > 0.0)
+}
+
+fn roofs(record: &Record, info: &DeviceInfo, specs: &Specs, mhz: Option<f64>) -> (Vec<Roof>, Option<String>) {
+    if info.software {
+        return (Vec::new(), Some("a software device has no roof of its own".into()));
+    }
+    if record.labels.iter().any(|l| l == "emulated") && record.metric == Metric::Arithmetic {
+        return (Vec::new(), Some(format!("{} is emulated on this device: it has no peak", record.dtype)));
+    }
+    let mut roofs = Vec::new();
+    let mut missing = None;
+    if let Some(spec) = specs.find(info) {
+        for kind in [RoofKind::Datasheet, RoofKind::ObservedClock] {
+            match from_spec(record, info, spec, kind, mhz) {
+                Ok(roof) => roofs.extend(roof),
+                Err(reason) => missing = Some(reason),
+            }
+        }
+    }
+    match from_measured(record, info) {
+        Some(roof) => roofs.push(roof),
+        None if roofs.is_empty() && missing.is_none() => {
+            missing = Some(match specs.find(info) {
+                Some(spec) => format!("no published limit for this level of {}", spec.id),
+                None if info.backend == crate::Backend::Cpu => "no limit of this kind was measured on this CPU".into(),
+                None => format!("'{}' is not in specs.toml: measured all the same, roof unknown", info.name),
+            });
+        }
+        None => {}
+    }
+    let unknown = if roofs.is_empty() { missing } else { None };
+    (roofs, unknown)
+}
+
+/// The datasheet's roof, or the same at the observed clock. `Ok(None)` where a clock has no say in it.
+fn from_spec(record: &Record, info: &DeviceInfo, spec: &Spec, kind: RoofKind, mhz: Option<f64>) -> Result<Option<Roof>, String> {
+    let per_package = f64::from(spec.devices_per_package.max(1));
+    let units = if info.units > 0 { info.units } else { spec.units_per_device() };
+    // A MIG slice or a partition has fewer units than the model, and its share of the memory is not published.
+    let whole = units >= spec.units_per_device();
+    let memory = match record.level {
+        Level::Dram if !whole => {
+            return Err(format!("a slice of {} ({units} units): its share of the memory is not published", spec.id));
+        }
+        Level::Dram => Some((spec.memory.gbps / per_package, format!("{} {}", spec.id, spec.memory.r#type))),
+        Level::Host => spec.host_link_gbps().map(|g| (g, format!("PCIe {}", spec.pcie.as_deref().unwrap_or_default()))),
+        Level::Peer => spec.link.as_ref().map(|l| (l.gbps / per_package, format!("{} {}", spec.id, l.r#type))),
+        Level::Shared | Level::Cache => None,
+    };
+    let clock = |quoted: Option<f64>| match kind {
+        RoofKind::ObservedClock => mhz,
+        _ => quoted,
+    };
+    if record.level == Level::Shared && record.metric == Metric::Bandwidth {
+        let (Some(bytes), Some(mhz)) = (spec.shared_bytes_per_clock, clock(spec.max_clock_mhz)) else { return Ok(None) };
+        let value = f64::from(units) * bytes * mhz / 1e3;
+        return Ok(Some(Roof { kind, value, source: format!("{units} × {bytes} B/clk at {mhz:.0} MHz"), bound: Bound::Memory }));
+    }
+    match record.metric {
+        Metric::Bandwidth | Metric::BusBandwidth => Ok(memory
+            .filter(|_| kind == RoofKind::Datasheet)
+            .map(|(value, source)| Roof { kind, value, source, bound: Bound::Memory })),
+        Metric::Latency => Ok(None),
+        Metric::Arithmetic => {
+            let peak = spec.peak(record.dtype).ok_or_else(|| format!("{} has no peak for {}", spec.id, record.dtype))?;
+            let compute = match (kind, peak.ops_per_clock, mhz) {
+                (RoofKind::ObservedClock, Some(ops), Some(mhz)) => f64::from(units) * ops * mhz / 1e6,
+                (RoofKind::ObservedClock, ..) => return Ok(None),
+                _ => peak.tflops / per_package * f64::from(units) / f64::from(spec.units_per_device()),
+            };
+            let source = match (kind, mhz) {
+                (RoofKind::ObservedClock, Some(mhz)) => format!("{} {} at {mhz:.0} MHz", spec.id, record.dtype),
+                _ => format!("{} {} dense", spec.id, record.dtype),
+            };
+            Ok(Some(lower(compute, memory, record, kind, source)))
+        }
+    }
+}
+
+/// The lower of the compute roof and bandwidth × intensity, in TFLOP/s.
+fn lower(compute: f64, memory: Option<(f64, String)>, record: &Record, kind: RoofKind, source: String) -> Roof {
+    if let (Some((gbps, memory_source)), Some(intensity)) = (memory, record.work.intensity()) {
+        let slope = gbps * intensity / 1e3;
+        if slope < compute {
+            return Roof {
+                kind, value: slope, source: format!("{memory_source} × {intensity:.1} FLOP/B"), bound: Bound::Memory
+            };
+        }
+    }
+    Roof { kind, value: compute, source, bound: Bound::Compute }
+}
+
+fn from_measured(record: &Record, info: &DeviceInfo) -> Option<Roof> {
+    let kind = RoofKind::Empirical;
+    let memory = measured_gbps(info, record.level);
+    match record.metric {
+        Metric::Bandwidth | Metric::BusBandwidth => {
+            let (value, source) = memory?;
+            Some(Roof { kind, value, source, bound: Bound::Memory })
+        }
+        Metric::Latency => None,
+        Metric::Arithmetic => {
+            let (compute, source) = measured_tflops(info, record.dtype)?;
+            Some(lower(compute, memory, record, kind, source))
+        }
+    }
+}
+
+/// The device's own measured bandwidth for a level, GB/s.
+#[must_use]
+pub fn measured_gbps(info: &DeviceInfo, level: Level) -> Option<(f64, String)> {
+    let prefix = match level {
+        Level::Dram => "dram",
+        Level::Peer => "peer",
+        _ => return None,
+    };
+    let best = info
+        .measured
+        .iter()
+        .filter(|m| m.unit == "B/s" && m.what.starts_with(prefix))
+        .max_by(|a, b| a.value.total_cmp(&b.value))?;
+    Some((best.value / 1e9, format!("{} ({})", best.what, best.method)))
+}
+
+/// The device's own measured arithmetic peak for a dtype, TFLOP/s.
+#[must_use]
+pub fn measured_tflops(info: &DeviceInfo, dtype: Dtype) -> Option<(f64, String)> {
+    let best = info.measured.iter().find(|m| m.unit == "FLOP/s" && m.dtype == Some(dtype))?;
+    Some((best.value / 1e12, format!("{} ({})", best.what, best.method)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::{Cache, CaseId, Component, Distribution, Work};
+    use crate::record::{Clock, Samples, Stop, Telemetry, Verification};
+    use crate::{Bytes, Flops, MeasuredRoof};
+    use proptest::prelude::*;
+
+    fn record(work: Work, metric: Metric, level: Level, dtype: Dtype, seconds: f64, mhz: Option<f64>) -> Record {
+        Record {
+            environment: "e".into(),
+            device: "cuda:0".into(),
+            case: CaseId::new("gemm/x").unwrap(),
+            component: Component::Gemm,
+            provider: "p".into(),
+            dtype,
+            metric,
+            level,
+            work,
+            cache: Cache::Cold,
+            data: Distribution::Normal,
+            config: Default::default(),
+            labels: vec![],
+            started: String::new(),
+            outcome: Outcome::Measured {
+                samples: Samples {
+                    seconds: vec![Seconds(seconds); 10],
+                    batch: 1,
+                    clock: Clock::Device,
+                    warmup: Seconds(0.1),
+                    steady: true,
+                    stop: Stop::Converged,
+                    graph: false,
+                    observed_mhz: mhz.into_iter().collect(),
+                    throttled: vec![],
+                },
+                verification: Verification { method: "m".into(), error: 0.0, tolerance: 1.0, checked: 1, wrong: 0 },
+                telemetry: Telemetry::default(),
+            },
+        }
+    }
+
+    fn h100() -> DeviceInfo {
+        DeviceInfo { name: "NVIDIA H100 80GB HBM3".into(), ..crate::device::tests::unknown() }
+    }
+
+    #[test]
+    fn a_gemm_stands_under_two_roofs() {
+        let n = 8192u64;
+        let work = Work::arithmetic(Flops(2 * n * n * n), Bytes(3 * 2 * n * n));
+        let r = record(work, Metric::Arithmetic, Level::Dram, Dtype::Bf16, work.flops.0 as f64 / 800e12, Some(1500.0));
+        let p = place(&r, &h100(), Specs::built_in()).unwrap();
+        assert!((p.achieved - 800.0).abs() < 1e-6);
+        assert_eq!(p.roofs[0].kind, RoofKind::Datasheet);
+        assert!((p.roofs[0].value - 989.4).abs() < 1.0, "{:?}", p.roofs);
+        assert!((p.roofs[1].value - 132.0 * 4096.0 * 1500.0 / 1e6).abs() < 0.1);
+        assert_eq!(p.roofs[1].bound, Bound::Compute);
+        assert!(!p.suspect());
+    }
+
+    #[test]
+    fn a_skinny_gemm_is_bound_by_memory() {
+        let work = Work::arithmetic(Flops(2 * 16 * 8192 * 8192), Bytes(2 * 8192 * 8192));
+        let r = record(work, Metric::Arithmetic, Level::Dram, Dtype::Bf16, 50e-6, None);
+        let p = place(&r, &h100(), Specs::built_in()).unwrap();
+        assert_eq!(p.roofs[0].bound, Bound::Memory);
+        assert!((p.roofs[0].value - 3.35 * 16.0).abs() < 0.1);
+    }
+
+    #[test]
+    fn what_exceeds_physics_is_suspect_and_not_clamped() {
+        let r = record(Work::bytes(Bytes(4_000_000_000)), Metric::Bandwidth, Level::Dram, Dtype::F32, 1e-3, None);
+        let p = place(&r, &h100(), Specs::built_in()).unwrap();
+        assert!(p.fraction().unwrap() > 1.19 && p.suspect());
+    }
+
+    #[test]
+    fn an_unknown_gpu_is_measured_and_says_so() {
+        let r = record(Work::bytes(Bytes(1_000_000)), Metric::Bandwidth, Level::Dram, Dtype::F32, 1e-3, None);
+        let p = place(&r, &crate::device::tests::unknown(), Specs::built_in()).unwrap();
+        assert!(p.roofs.is_empty() && p.unknown.unwrap().contains("specs.toml"));
+    }
+
+    #[test]
+    fn a_slice_has_its_share_of_the_arithmetic_and_no_memory_roof() {
+        let slice = DeviceInfo { units: 16, name: "NVIDIA H100 80GB HBM3 MIG 1g.10gb".into(), ..h100() };
+        let r = record(Work::arithmetic(Flops(1 << 40), Bytes(0)), Metric::Arithmetic, Level::Cache, Dtype::Bf16, 1.0, None);
+        let p = place(&r, &slice, Specs::built_in()).unwrap();
+        assert!((p.roofs[0].value - 989.4 * 16.0 / 132.0).abs() < 0.5);
+        let r = record(Work::bytes(Bytes(1_000_000)), Metric::Bandwidth, Level::Dram, Dtype::F32, 1e-3, None);
+        assert!(place(&r, &slice, Specs::built_in()).unwrap().unknown.unwrap().contains("slice"));
+    }
+
+    #[test]
+    fn a_cpu_has_its_measured_roofs() {
+        let measured = vec![
+            MeasuredRoof {
+                what: "fma f32".into(),
+                value: 2e11,
+                unit: "FLOP/s".into(),
+                dtype: Some(Dtype::F32),
+                method: "probe".into(),
+            },
+            MeasuredRoof { what: "dram read".into(), value: 3e10, unit: "B/s".into(), dtype: None, method: "probe".into() },
+        ];
+        let info = DeviceInfo { backend: crate::Backend::Cpu, measured, ..crate::device::tests::unknown() };
+        let work = Work::arithmetic(Flops(2 << 30), Bytes(3 << 20));
+        let r = record(work, Metric::Arithmetic, Level::Dram, Dtype::F32, 0.02, None);
+        let p = place(&r, &info, Specs::built_in()).unwrap();
+        assert_eq!((p.roofs.len(), p.roofs[0].kind), (1, RoofKind::Empirical));
+        assert!((p.roofs[0].value - 0.2).abs() < 1e-9);
+    }
+
+    proptest! {
+        #[test]
+        fn busbw_is_algbw_times_the_factor(bytes in 1u64..1 << 40, seconds in 1e-6f64..10.0, factor in 0.0f64..2.0) {
+            let work = Work { bus_factor: Some(factor), ..Work::bytes(Bytes(bytes)) };
+            let r = record(work, Metric::BusBandwidth, Level::Peer, Dtype::F32, seconds, None);
+            let p = place(&r, &h100(), Specs::built_in()).unwrap();
+            prop_assert!((p.achieved - bytes as f64 / seconds / 1e9 * factor).abs() <= 1e-9 * p.achieved.max(1e-12));
+        }
+    }
+}
