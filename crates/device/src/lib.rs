@@ -3,7 +3,7 @@
 //!
 //! Nothing here needs a toolkit to build: vendor libraries are found and loaded at run time, and one that is missing is a
 //! sentence in [`Discovery`] and a Skipped in a run.
-#![allow(unsafe_code, reason = "the one crate that talks to hardware; each block states why it is sound")]
+#![expect(unsafe_code, reason = "the one crate that talks to hardware; each block states why it is sound")]
 
 mod buffer;
 mod capability;

@@ -30,7 +30,8 @@ pub fn sample(ready: &mut dyn Ready, cache: Cache, device: &dyn Device, policy: 
 
     let started = Instant::now();
     let (mut seconds, mut throttled, mut observed_mhz) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut clock, mut next_check) = (device.clock(), policy.min_samples);
+    let mut next_check = policy.min_samples;
+    let mut clock;
     let stop = loop {
         let timing = runner.run(batch)?;
         clock = timing.clock;

@@ -1,12 +1,200 @@
-//! The host's own cores as a device in their own right.
+//! The host's own cores as a device in their own right: pinned threads, native kernels, host clock, and roofs measured when
+//! it is opened, since no datasheet says what a virtual machine's share of a processor can do.
 
-use crate::probe::{Discovery, Probe};
-use ridgepoint_core::Backend;
+pub mod affinity;
+mod info;
+pub(crate) mod kernels;
+pub mod pool;
+mod roofs;
+mod sensors;
+
+use crate::probe::{Discovery, Finding, Found, Probe};
+use crate::{Arg, Buffer, Device, DeviceError, Event, Geometry, Kernel, Program, Result, Sensors};
+use kernels::NativeFn;
+use pool::Pool;
+use ridgepoint_core::record::Clock;
+use ridgepoint_core::{Backend, Bytes, DeviceInfo, Seconds};
+use std::alloc::Layout;
+use std::sync::Arc;
+use std::time::Instant;
 
 /// The CPU backend.
-pub const PROBE: Probe = Probe {
-    backend: Backend::Cpu,
-    discover: Discovery::default,
-    open: |_| Err(crate::DeviceError::unsupported("not yet built")),
-    doctor: Vec::new,
-};
+pub const PROBE: Probe = Probe { backend: Backend::Cpu, discover, open: |_| Ok(Box::new(CpuDevice::open()?)), doctor };
+
+fn discover() -> Discovery {
+    let info = info::observe(&affinity::cores());
+    let detail = format!("{} cores, {}, {:.0} GB", info.units, info.arch, info.memory.0 as f64 / 1e9);
+    Discovery { devices: vec![Found { id: info.id, name: info.name, detail }], absent: None }
+}
+
+fn doctor() -> Vec<Finding> {
+    let ok = |what: &str, detail: String| Finding { what: what.into(), ok: true, detail, remedy: None };
+    vec![ok("native kernels", format!("built in; SIMD in use: {:?}", kernels::simd()))]
+}
+
+/// Page-aligned host memory, first touched by the threads that will use it.
+pub(crate) struct Memory {
+    pointer: *mut u8,
+    layout: Layout,
+}
+
+// SAFETY: plain memory; who may touch it when is the business of the kernels that get its address.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this very layout and freed once.
+        unsafe { std::alloc::dealloc(self.pointer, self.layout) };
+    }
+}
+
+/// The CPU.
+pub struct CpuDevice {
+    info: DeviceInfo,
+    pool: Arc<Pool>,
+    scratch: Buffer,
+}
+
+impl CpuDevice {
+    /// Starts the threads and measures the roofs (under a second).
+    ///
+    /// # Errors
+    /// Out of memory for the buffer that evicts the caches.
+    pub fn open() -> Result<Self> {
+        let cores = affinity::cores();
+        let mut info = info::observe(&cores);
+        let pool = Arc::new(Pool::new(cores));
+        let scratch = allocate(&pool, 2 * info.last_level_cache().0 as usize)?;
+        info.measured = roofs::measure(&pool, &info)?;
+        Ok(Self { info, pool, scratch })
+    }
+}
+
+/// Alignment of every buffer: a huge page where one fits, so that the TLB stays out of a bandwidth, else a page.
+fn allocate(pool: &Pool, len: usize) -> Result<Buffer> {
+    const HUGE: usize = 2 << 20;
+    let out_of_memory = || DeviceError::OutOfMemory { requested: Bytes(len as u64), free: info::available_memory() };
+    // Linux promises more than it has and kills whoever touches it; asking first turns that into an error.
+    if info::available_memory().is_some_and(|free| len as u64 > free.0) {
+        return Err(out_of_memory());
+    }
+    let align = if len >= HUGE { HUGE } else { 4096 };
+    let layout = Layout::from_size_align(len.max(1), align).map_err(|_| out_of_memory())?;
+    // SAFETY: the layout has a size above 0.
+    let pointer = unsafe { std::alloc::alloc(layout) };
+    if pointer.is_null() {
+        return Err(out_of_memory());
+    }
+    #[cfg(target_os = "linux")]
+    // SAFETY: advice on memory that was just allocated; it changes no content.
+    unsafe {
+        libc::madvise(pointer.cast(), layout.size(), libc::MADV_HUGEPAGE);
+    }
+    let memory = kernels::Shared::new(pointer);
+    pool.split(len, 4096, &|_, range| {
+        // SAFETY: the allocation holds len bytes; each thread touches its own range.
+        unsafe { memory.slice_mut(range) }.fill(0);
+    });
+    Ok(Buffer::new(len, pointer as u64, Arc::new(Memory { pointer, layout })))
+}
+
+/// The bytes `offset..offset + len` of a buffer of this device.
+fn range(buffer: &Buffer, offset: usize, len: usize) -> Result<*mut u8> {
+    if buffer.owner::<Memory>().is_none() {
+        return Err(DeviceError::invalid("the buffer belongs to another device"));
+    }
+    if offset.checked_add(len).is_none_or(|end| end > buffer.len()) {
+        return Err(DeviceError::invalid(format!(
+            "bytes {offset} to {offset}+{len} are past the end of a buffer of {}",
+            buffer.len()
+        )));
+    }
+    Ok((buffer.address() as *mut u8).wrapping_add(offset))
+}
+
+impl Device for CpuDevice {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn alloc(&self, len: usize) -> Result<Buffer> {
+        allocate(&self.pool, len)
+    }
+
+    fn upload(&self, dst: &Buffer, offset: usize, src: &[u8]) -> Result<()> {
+        let to = range(dst, offset, src.len())?;
+        // SAFETY: the range was checked, and a caller's slice cannot overlap memory that only this device hands out.
+        unsafe { std::ptr::copy_nonoverlapping(src.as_ptr(), to, src.len()) };
+        Ok(())
+    }
+
+    fn download(&self, src: &Buffer, offset: usize, dst: &mut [u8]) -> Result<()> {
+        let from = range(src, offset, dst.len())?;
+        // SAFETY: as in `upload`.
+        unsafe { std::ptr::copy_nonoverlapping(from, dst.as_mut_ptr(), dst.len()) };
+        Ok(())
+    }
+
+    fn copy(&self, src: &Buffer, src_offset: usize, dst: &Buffer, dst_offset: usize, len: usize) -> Result<()> {
+        let (from, to) = (kernels::Shared::new(range(src, src_offset, len)?), kernels::Shared::new(range(dst, dst_offset, len)?));
+        let overlap = src.address() == dst.address() && src_offset < dst_offset + len && dst_offset < src_offset + len;
+        if overlap {
+            return Err(DeviceError::invalid("a copy's ranges overlap"));
+        }
+        self.pool.split(len, 4096, &|_, part| {
+            // SAFETY: both ranges were checked and do not overlap; each thread has its own part.
+            unsafe { to.slice_mut(part.clone()).copy_from_slice(from.slice(part)) };
+        });
+        Ok(())
+    }
+
+    fn fill(&self, dst: &Buffer, byte: u8) -> Result<()> {
+        let to = kernels::Shared::new(range(dst, 0, dst.len())?);
+        self.pool.split(dst.len(), 4096, &|_, part| {
+            // SAFETY: the range was checked; each thread has its own part.
+            unsafe { to.slice_mut(part) }.fill(byte);
+        });
+        Ok(())
+    }
+
+    fn compile(&self, program: &Program<'_>, entry: &str) -> Result<Kernel> {
+        let native = kernels::find(entry)
+            .ok_or_else(|| DeviceError::unsupported(format!("the CPU has no kernel {entry} of {}", program.name)))?;
+        Ok(Kernel::new(entry, None, Arc::new(native)))
+    }
+
+    fn launch(&self, kernel: &Kernel, _geometry: Geometry, args: &[Arg<'_>]) -> Result<()> {
+        let native: &NativeFn =
+            kernel.inner().ok_or_else(|| DeviceError::invalid(format!("{} was compiled for another device", kernel.entry)))?;
+        native(&self.pool, args)
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn record(&self) -> Result<Event> {
+        Ok(Event(Box::new(Instant::now())))
+    }
+
+    fn elapsed(&self, start: &Event, end: &Event) -> Result<Seconds> {
+        let at = |event: &Event| {
+            event.0.downcast_ref::<Instant>().copied().ok_or_else(|| DeviceError::invalid("an event of another device"))
+        };
+        Ok(Seconds(at(end)?.saturating_duration_since(at(start)?).as_secs_f64()))
+    }
+
+    fn clock(&self) -> Clock {
+        Clock::Host
+    }
+
+    fn evict(&self) -> Result<()> {
+        self.fill(&self.scratch, 1)
+    }
+
+    fn sensors(&self) -> Option<Box<dyn Sensors>> {
+        Some(Box::new(sensors::CpuSensors::new(self.pool.cores().to_vec())))
+    }
+}
