@@ -1,3 +1,35 @@
-//! The `ridgepoint` command.
+//! The `ridgepoint` command: measures memory, matrix units, attention and collectives of a node, proves each result right,
+//! and says how far each number is from the physical limit.
 
-fn main() {}
+mod args;
+mod commands;
+mod environment;
+mod exit;
+mod report;
+mod select;
+mod store;
+mod suites;
+
+use clap::Parser;
+use std::io::Write;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args = args::Args::parse();
+    let result = match &args.command {
+        args::Command::Devices(a) => commands::devices::run(a),
+        args::Command::List(a) => commands::list::run(a),
+        args::Command::Run(a) => commands::run::run(a),
+        args::Command::Report(a) => commands::report::run(a),
+        args::Command::Doctor => commands::doctor::run(),
+        args::Command::Schema => commands::schema::run(),
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            // A reader that went away (`| head`) is no failure to report.
+            let _ = writeln!(std::io::stderr(), "ridgepoint: {failure}");
+            failure.exit.into()
+        }
+    }
+}

@@ -153,7 +153,7 @@ pub enum Stop {
 pub struct Samples {
     /// Seconds of one execution: each is a batch's duration divided by `batch`.
     pub seconds: Vec<Seconds>,
-    /// Executions in one timed batch.
+    /// Executions in one timed batch, passes inside a kernel included.
     pub batch: u64,
     /// The clock.
     pub clock: Clock,

@@ -142,7 +142,8 @@ pub fn observed_mhz(record: &Record) -> Option<f64> {
     if !counters.is_empty() {
         return Some(crate::stats::median_of_sorted(&counters));
     }
-    telemetry.sensors.get("sm_clock_mhz").map(|r| r.median).filter(|f| *f > 0.0)
+    let sensor = telemetry.sensors.get("sm_clock_mhz").or_else(|| telemetry.sensors.get("clock_mhz"));
+    sensor.map(|r| r.median).filter(|f| *f > 0.0)
 }
 
 fn roofs(record: &Record, info: &DeviceInfo, specs: &Specs, mhz: Option<f64>) -> (Vec<Roof>, Option<String>) {

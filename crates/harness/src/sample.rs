@@ -27,6 +27,7 @@ pub fn sample(ready: &mut dyn Ready, cache: Cache, device: &dyn Device, policy: 
     let (single, warmup, steady) = runner.warm_up()?;
     let batch = if runner.evict { 1 } else { batch_size(single, policy) };
     runner.capture(single, batch)?;
+    let passes = runner.ready.passes();
 
     let started = Instant::now();
     let (mut seconds, mut throttled, mut observed_mhz) = (Vec::new(), Vec::new(), Vec::new());
@@ -38,7 +39,7 @@ pub fn sample(ready: &mut dyn Ready, cache: Cache, device: &dyn Device, policy: 
         if window.throttled() {
             throttled.push(seconds.len());
         }
-        seconds.push(timing.seconds.0 / batch as f64);
+        seconds.push(timing.seconds.0 / (batch * passes) as f64);
         if seconds.len() < policy.min_samples {
             continue;
         }
@@ -60,7 +61,7 @@ pub fn sample(ready: &mut dyn Ready, cache: Cache, device: &dyn Device, policy: 
     observed_mhz.extend(runner.observed_mhz()?);
     Ok(Samples {
         seconds: seconds.into_iter().map(Seconds).collect(),
-        batch,
+        batch: batch * passes,
         clock,
         warmup,
         steady,

@@ -103,6 +103,11 @@ pub trait Ready {
         false
     }
 
+    /// How often one `enqueue` does the case's work: more than once where a pass is too short to launch by itself.
+    fn passes(&self) -> u64 {
+        1
+    }
+
     /// Enqueues one execution over operand set `turn` (below [`Ready::turns`]).
     ///
     /// # Errors

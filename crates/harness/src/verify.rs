@@ -38,6 +38,15 @@ impl Comparison {
         self.wrong += poisoned;
     }
 
+    /// Adds what another part of the same result gave.
+    pub fn merge(&mut self, part: Self) {
+        self.checked += part.checked;
+        self.wrong += part.wrong;
+        if part.error > self.error || part.error.is_nan() {
+            self.error = part.error;
+        }
+    }
+
     /// The verdict.
     #[must_use]
     pub fn finish(self, method: impl Into<String>) -> Verification {
@@ -45,6 +54,22 @@ impl Comparison {
         let error = if self.error.is_finite() { self.error } else { f64::MAX };
         Verification { method: method.into(), error, tolerance: self.tolerance, checked: self.checked, wrong: self.wrong }
     }
+}
+
+/// Runs `work` on contiguous parts of `0..n`, one a core of the host, and returns the results in order.
+pub fn in_chunks<T: Send>(n: u64, work: impl Fn(std::ops::Range<u64>) -> T + Sync) -> Vec<T> {
+    let parts = std::thread::available_parallelism().map_or(1, |p| p.get() as u64).clamp(1, n.div_ceil(4096).max(1));
+    if parts == 1 {
+        return vec![work(0..n)];
+    }
+    std::thread::scope(|scope| {
+        let spawn = |part: u64| {
+            let work = &work;
+            scope.spawn(move || work(n * part / parts..n * (part + 1) / parts))
+        };
+        let threads: Vec<_> = (0..parts).map(spawn).collect();
+        threads.into_iter().filter_map(|t| t.join().ok()).collect()
+    })
 }
 
 /// Root mean square, the scale of a whole tensor's error.

@@ -173,7 +173,11 @@ mod tests {
         let pool = Pool::new(vec![0, 0, 0]);
         for (n, grain) in [(0, 4), (1, 4), (100, 16), (96, 16), (7, 1)] {
             let seen: Vec<AtomicUsize> = (0..n).map(|_| AtomicUsize::new(0)).collect();
-            pool.split(n, grain, &|_, range| range.for_each(|i| drop(seen[i].fetch_add(1, Ordering::Relaxed))));
+            pool.split(n, grain, &|_, range| {
+                for seen in &seen[range] {
+                    seen.fetch_add(1, Ordering::Relaxed);
+                }
+            });
             assert!(seen.iter().all(|c| c.load(Ordering::Relaxed) == 1), "{n} by {grain}");
         }
     }

@@ -19,8 +19,8 @@ pub(super) fn measure(pool: &Pool, info: &DeviceInfo) -> Result<Vec<MeasuredRoof
 }
 
 fn bandwidth(pool: &Pool, info: &DeviceInfo) -> Result<Vec<MeasuredRoof>> {
-    // Both arrays together are four times the last-level cache, and no more than a small part of the memory.
-    let bytes = (2 * info.last_level_cache().0).clamp(64 << 20, (info.memory.0 / 16).max(64 << 20)) as usize / 4096 * 4096;
+    // Each array is four times the last-level cache, as those of the memory suite, and no more than a small part of the memory.
+    let bytes = (4 * info.last_level_cache().0).clamp(256 << 20, (info.memory.0 / 16).max(256 << 20)) as usize / 4096 * 4096;
     let (x, z) = (allocate(pool, bytes)?, allocate(pool, bytes)?);
     let sums = allocate(pool, 8 * pool.threads())?;
     let n = (bytes / 4) as u64;

@@ -174,18 +174,18 @@ fn plain_sum(x: &[f32], y: &[f32], product: bool) -> f64 {
     total
 }
 
-/// `(ring, out, elements, steps)`: follows ring[i] for `steps` dependent loads from element 0 on one thread and stores where
-/// it ended. The ring holds u64 indices; one that leads out of it is an error.
+/// `(ring, out, elements, start, steps)`: follows ring[i] for `steps` dependent loads from `start` on one thread and stores
+/// where it ended. The ring holds u64 indices; a chase that is led out of it ends there, and its result is wrong.
 fn chase(_pool: &Pool, args: &[Arg<'_>]) -> Result<()> {
     let mut a = Args::of("rp_chase", args);
     let elements = a.peek_u64(2)?;
     let ring = Shared::new(a.pointer::<u64>(elements)?);
     let out = Shared::new(a.pointer::<u64>(1)?);
-    let (elements, steps) = (a.u64()?, a.u64()?);
+    let (elements, start, steps) = (a.u64()?, a.u64()?, a.u64()?);
     a.end()?;
     // SAFETY: the pointers were checked to hold so many elements; nothing writes the ring.
     let (ring, out) = unsafe { (ring.slice(0..elements as usize), out.slice_mut(0..1)) };
-    let mut at = 0u64;
+    let mut at = start;
     for _ in 0..steps {
         // The bound is checked beside the load, off its critical path.
         match ring.get(at as usize) {

@@ -1,0 +1,25 @@
+//! `ridgepoint doctor`: every library that could be used, where it was found, or how to get it.
+
+use super::print;
+use crate::exit::{Exit, Outcome};
+use ridgepoint_device::PROBES;
+use std::fmt::Write;
+
+pub(crate) fn run() -> Outcome {
+    let mut text = String::new();
+    for probe in PROBES {
+        let _ = writeln!(text, "{}", probe.backend);
+        for finding in (probe.doctor)() {
+            let _ =
+                writeln!(text, "  {} {:<22} {}", if finding.ok { "ok     " } else { "missing" }, finding.what, finding.detail);
+            if let Some(remedy) = finding.remedy {
+                let _ = writeln!(text, "          to get it: {remedy}");
+            }
+        }
+        if let Some(reason) = (probe.discover)().absent {
+            let _ = writeln!(text, "  no device: {reason}");
+        }
+    }
+    print(&text)?;
+    Ok(Exit::Pass)
+}

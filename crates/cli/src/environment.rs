@@ -1,0 +1,75 @@
+//! What is written about the machine once a run, so that a number can be explained later.
+
+use ridgepoint_core::record::{METHOD_VERSION, SCHEMA_VERSION};
+use ridgepoint_core::{DeviceInfo, Environment};
+use ridgepoint_harness::Profile;
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+/// Variables that libraries read and that change a number.
+const VARIABLES: &[&str] = &[
+    "CUDA_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+    "NVIDIA_TF32_OVERRIDE",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "OPENBLAS_CORETYPE",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "RIDGEPOINT_CPU_THREADS",
+    "VK_DRIVER_FILES",
+];
+
+/// The environment of a run that starts now.
+pub(crate) fn observe(devices: Vec<DeviceInfo>, profile: Profile, seed: u64) -> Environment {
+    let mut facts = BTreeMap::new();
+    for (name, value) in std::env::vars_os() {
+        if let (Some(name), Some(value)) = (name.to_str(), value.to_str())
+            && (VARIABLES.contains(&name) || name.starts_with("NCCL_") || name.starts_with("RCCL_"))
+        {
+            facts.insert(format!("env {name}"), value.to_owned());
+        }
+    }
+    if let Ok(nodes) = std::fs::read_to_string("/sys/devices/system/node/online") {
+        facts.insert("numa nodes".into(), nodes.trim().into());
+    }
+    if let Ok(load) = std::fs::read_to_string("/proc/loadavg") {
+        facts.insert("load at start".into(), load.split(' ').take(3).collect::<Vec<_>>().join(" "));
+    }
+    Environment {
+        schema: SCHEMA_VERSION,
+        hash: String::new(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        method: METHOD_VERSION,
+        host: host(),
+        os: read("/proc/sys/kernel/osrelease").map_or_else(|| std::env::consts::OS.to_owned(), |r| format!("Linux {r}")),
+        cpu: cpu_model(),
+        governor: read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        command: std::env::args().collect(),
+        profile: profile.name().into(),
+        seed,
+        started: now(),
+        devices,
+        facts,
+    }
+    .hashed()
+}
+
+/// The time of day, RFC 3339 UTC to the second.
+pub(crate) fn now() -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
+}
+
+fn host() -> String {
+    read("/proc/sys/kernel/hostname").or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_else(|| "unknown".into())
+}
+
+fn cpu_model() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = text.lines().find(|l| l.starts_with("model name")).and_then(|l| l.split_once(": "));
+    model.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
+}
+
+fn read(path: &str) -> Option<String> {
+    Some(std::fs::read_to_string(path).ok()?.trim().to_owned()).filter(|s| !s.is_empty())
+}

@@ -1,0 +1,152 @@
+//! The tables a person reads: one a component, and beneath them whatever was not measured, with its reason.
+
+use super::{Model, Row, significant};
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use ridgepoint_core::record::{Clock, Stop};
+use ridgepoint_core::roofline::{Placement, RoofKind, observed_mhz};
+use ridgepoint_core::{Component, Outcome, Record};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+pub(super) fn render(model: &Model) -> String {
+    let mut text = String::new();
+    for environment in &model.environments {
+        for device in &environment.devices {
+            let _ = writeln!(text, "{}  {}  {}", device.id, clean(&device.name), clean(&environment.host));
+            for roof in &device.measured {
+                let (value, unit) = if roof.unit == "B/s" { (roof.value / 1e9, "GB/s") } else { (roof.value / 1e12, "TFLOP/s") };
+                let _ = writeln!(
+                    text,
+                    "  empirical roof  {:<16} {:>8} {unit}  ({})",
+                    clean(&roof.what),
+                    significant(value),
+                    clean(&roof.method)
+                );
+            }
+        }
+    }
+    for component in Component::ALL {
+        let rows: Vec<&Row> = model.rows.iter().filter(|r| r.record.component == component).collect();
+        if rows.iter().any(|r| r.placement.is_some()) {
+            let _ = writeln!(text, "\n{component}\n{}", table(&rows));
+        }
+    }
+    text += &unmeasured(model);
+    text += &legend(model);
+    text
+}
+
+fn table(rows: &[&Row]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    let many_devices = rows.windows(2).any(|w| w[0].record.device != w[1].record.device);
+    let mut header = vec!["case", "by", "achieved", "", "roof", "%", "spread", "error", "clock", "notes"];
+    if many_devices {
+        header.insert(0, "device");
+    }
+    table.set_header(header);
+    for row in rows {
+        let Some(placement) = &row.placement else { continue };
+        let mut cells = if many_devices { vec![clean(&row.record.device)] } else { vec![] };
+        cells.extend(line(&row.record, placement));
+        let first_number = cells.len() - 8;
+        table.add_row(cells.into_iter().enumerate().map(|(i, c)| {
+            let right = i >= first_number && i != first_number + 1 && i < first_number + 7;
+            Cell::new(c).set_alignment(if right { CellAlignment::Right } else { CellAlignment::Left })
+        }));
+    }
+    table
+}
+
+/// The ten cells of a measured record.
+fn line(record: &Record, placement: &Placement) -> [String; 10] {
+    let roof = placement.roofs.first();
+    let percent = placement.fraction().map(|f| format!("{:.0}", f * 100.0));
+    let spread = (placement.summary.p95 - placement.summary.p5) / placement.summary.median * 100.0;
+    let id = record.case.as_str();
+    let short = id.strip_prefix(record.component.name()).map_or(id, |s| s.trim_start_matches('/'));
+    let Outcome::Measured { verification, .. } = &record.outcome else { return Default::default() };
+    [
+        short.to_owned(),
+        clean(&record.provider),
+        significant(placement.achieved),
+        placement.unit.into(),
+        roof.map_or_else(|| "–".into(), |r| significant(r.value)),
+        percent.unwrap_or_else(|| "–".into()),
+        format!("{spread:.1}%"),
+        if verification.error == 0.0 { "exact".into() } else { format!("{:.0e}", verification.error) },
+        observed_mhz(record).map_or_else(|| "–".into(), |m| format!("{m:.0}")),
+        notes(record, placement),
+    ]
+}
+
+/// What a reader must know beside the number.
+fn notes(record: &Record, placement: &Placement) -> String {
+    let Outcome::Measured { samples, telemetry, .. } = &record.outcome else { return String::new() };
+    let mut notes: Vec<String> = record.labels.iter().map(|l| clean(l)).collect();
+    if placement.suspect() {
+        notes.push("suspect: above its roof".into());
+    }
+    if let Some(f) = placement.fraction_of(RoofKind::ObservedClock).filter(|_| placement.roofs.len() > 1) {
+        notes.push(format!("{:.0}% at clock", f * 100.0));
+    }
+    if !samples.throttled.is_empty() {
+        notes.push(format!("throttled: {}", telemetry.throttle_reasons.iter().map(|r| clean(r)).collect::<Vec<_>>().join(", ")));
+    }
+    if samples.stop == Stop::TimeLimit && placement.summary.ci > 0.02 {
+        notes.push(format!("noisy: ±{:.0}%", placement.summary.ci * 100.0));
+    }
+    if samples.clock == Clock::Host && placement.summary.median * (samples.batch as f64) < 1e-4 {
+        notes.push("short for the host's clock".into());
+    }
+    notes.join("; ")
+}
+
+/// Skipped, failed and wrong, grouped by reason: none is silently dropped.
+fn unmeasured(model: &Model) -> String {
+    let mut groups: BTreeMap<(&str, String), Vec<String>> = BTreeMap::new();
+    for row in &model.rows {
+        let r = &row.record;
+        let (kind, reason) = match &r.outcome {
+            Outcome::Measured { .. } if row.placement.is_some() => continue,
+            Outcome::Measured { .. } => ("failed", "its device or its samples are missing from the file".to_owned()),
+            Outcome::Wrong { verification: v } => (
+                "wrong",
+                format!(
+                    "{} of {} elements wrong, error {:.1e} over {:.1e} ({})",
+                    v.wrong,
+                    v.checked,
+                    v.error,
+                    v.tolerance,
+                    clean(&v.method)
+                ),
+            ),
+            Outcome::Failed { reason } => ("failed", clean(reason)),
+            Outcome::Skipped { reason } => ("skipped", clean(reason)),
+        };
+        groups.entry((kind, reason)).or_default().push(format!("{} by {}", r.case, clean(&r.provider)));
+    }
+    let mut text = String::new();
+    for ((kind, reason), cases) in groups {
+        let shown = cases.iter().take(4).cloned().collect::<Vec<_>>().join(", ");
+        let more = if cases.len() > 4 { format!(" and {} more", cases.len() - 4) } else { String::new() };
+        let _ = writeln!(text, "\n{kind}: {reason}\n  {shown}{more}");
+    }
+    text
+}
+
+fn legend(model: &Model) -> String {
+    let measured = model.rows.iter().filter(|r| r.placement.is_some()).count();
+    if measured == 0 {
+        return "\nnothing was measured\n".into();
+    }
+    format!(
+        "\n{measured} results, each verified before and after it was timed. achieved: median; spread: p5 to p95; error: against \
+         a float64 reference;\n%: of the roof (datasheet where the model is known, else empirical); clock in MHz. Never clamped.\n"
+    )
+}
+
+/// Text from a file or a driver, without control characters: nothing may move a reader's cursor.
+fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}

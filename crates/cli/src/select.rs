@@ -1,0 +1,109 @@
+//! Which cases and devices a user means.
+
+use crate::exit::{Failure, Outcome};
+use crate::suites::{self, Listed, SUITES};
+use ridgepoint_device::{Discovery, PROBES};
+use ridgepoint_harness::Scope;
+
+/// The cases of `scope` that any of `filters` names; all of them without a filter.
+pub(crate) fn cases(scope: &Scope, filters: &[String]) -> Outcome<Vec<Listed>> {
+    let all = suites::all(scope);
+    if filters.is_empty() {
+        return Ok(all);
+    }
+    let mut chosen: Vec<Listed> =
+        all.iter().filter(|l| filters.iter().any(|f| matches(f, l.case.id.as_str()))).cloned().collect();
+    for filter in filters {
+        if all.iter().any(|l| matches(filter, l.case.id.as_str())) {
+            continue;
+        }
+        // A whole id runs even where it is not in the list.
+        let Some(listed) = SUITES.iter().find_map(|suite| Some(Listed { suite: *suite, case: suite.parse(filter)? })) else {
+            return Err(Failure::usage(format!(
+                "no case matches '{}'; `ridgepoint list` shows the {} of this profile, and a whole id such as gemm/m1000n1000k1000/f32 runs even if it is not among them",
+                filter.escape_debug(),
+                all.len()
+            )));
+        };
+        chosen.push(listed);
+    }
+    Ok(chosen)
+}
+
+/// True if `id` contains `filter`, or matches it whole where it has a `*`.
+pub(crate) fn matches(filter: &str, id: &str) -> bool {
+    let mut parts = filter.split('*');
+    let first = parts.next().unwrap_or_default();
+    if !filter.contains('*') {
+        return id.contains(first);
+    }
+    let Some(mut rest) = id.strip_prefix(first) else { return false };
+    let mut last = "";
+    for part in parts {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+        last = part;
+    }
+    last.is_empty() || id.ends_with(last)
+}
+
+/// The ids of the devices that `wanted` names.
+pub(crate) fn devices(wanted: &str) -> Outcome<Vec<String>> {
+    let found: Vec<Discovery> = PROBES.iter().map(|p| (p.discover)()).collect();
+    let mut ids = found.iter().flat_map(|d| &d.devices).map(|f| f.id.clone());
+    match wanted {
+        "all" => {
+            let ids: Vec<String> = ids.collect();
+            if ids.is_empty() {
+                Err(Failure::environment("there is no device to measure; `ridgepoint doctor` says why"))
+            } else {
+                Ok(ids)
+            }
+        }
+        "best" => ids
+            .next()
+            .map(|id| vec![id])
+            .ok_or_else(|| Failure::environment("there is no device to measure; `ridgepoint doctor` says why")),
+        id => {
+            let full = if id.contains(':') { id.to_owned() } else { format!("{id}:0") };
+            let ids: Vec<String> = ids.collect();
+            if ids.contains(&full) {
+                return Ok(vec![full]);
+            }
+            let backend = full.split(':').next().unwrap_or_default();
+            let present = format!("present: {}", ids.join(", "));
+            let known = PROBES.iter().zip(&found).find(|(p, _)| p.backend.name() == backend);
+            Err(match known {
+                Some((_, Discovery { absent: Some(reason), .. })) => {
+                    Failure::environment(format!("no device '{id}': {reason}; {present}"))
+                }
+                Some(_) => Failure::environment(format!("no device '{id}'; {present}")),
+                None => Failure::usage(format!("unknown device '{}'; {present} (or best, all)", id.escape_debug())),
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_a_part_or_a_pattern() {
+        for (filter, id, expected) in [
+            ("gemm", "gemm/m1n1k1/f32", true),
+            ("f16", "gemm/m1n1k1/bf16", true),
+            ("gemm/*/f32", "gemm/m1n1k1/f32", true),
+            ("gemm/*/f32", "gemm/m1n1k1/f32/tn", false),
+            ("*bf16", "gemm/m1n1k1/bf16", true),
+            ("memory", "gemm/m1n1k1/bf16", false),
+            ("a*b*a", "aba", true),
+            ("a*ba*", "ab", false),
+            ("*", "anything", true),
+        ] {
+            assert_eq!(matches(filter, id), expected, "{filter} on {id}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! The components, in the order in which they run. Adding one is one line here.
+
+use ridgepoint_core::Case;
+use ridgepoint_harness::{Scope, Suite};
+
+/// All suites.
+pub(crate) const SUITES: &[&dyn Suite] = &[&ridgepoint_memory::Memory];
+
+/// A case with the suite that measures it.
+#[derive(Clone)]
+pub(crate) struct Listed {
+    pub(crate) suite: &'static dyn Suite,
+    pub(crate) case: Case,
+}
+
+/// Every case of a scope.
+pub(crate) fn all(scope: &Scope) -> Vec<Listed> {
+    SUITES.iter().flat_map(|suite| suite.cases(scope).into_iter().map(|case| Listed { suite: *suite, case })).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ridgepoint_harness::{Class, Profile};
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_listed_id_is_unique_and_parses_back_to_its_case() {
+        for class in [Class::Cpu, Class::SoftwareGpu, Class::Gpu] {
+            for profile in [Profile::Quick, Profile::Standard, Profile::Full] {
+                let cases = all(&Scope::typical(class, profile));
+                let ids: BTreeSet<_> = cases.iter().map(|l| l.case.id.as_str().to_owned()).collect();
+                assert_eq!(ids.len(), cases.len(), "{class:?} {profile}: an id stands for two cases");
+                for Listed { suite, case } in cases {
+                    assert!(case.id.as_str().starts_with(suite.component().name()), "{}", case.id);
+                    assert_eq!(suite.parse(case.id.as_str()).as_ref(), Some(&case), "{}", case.id);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_component_has_cases_for_each_class() {
+        for class in [Class::Cpu, Class::SoftwareGpu, Class::Gpu] {
+            for suite in SUITES {
+                assert!(!suite.cases(&Scope::typical(class, Profile::Quick)).is_empty(), "{class:?} {}", suite.component());
+            }
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Who can do a memory case on which device, and how each launches it. Adding a variant is adding a line to [`VARIANTS`].
+
+use crate::cases::{Op, Shape, Stream};
+use ridgepoint_core::Backend;
+use ridgepoint_device::Device;
+
+/// The scalar of write, scale and triad.
+pub(crate) const SCALAR: f32 = 0.5;
+
+/// A way to run streams.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Variant {
+    /// The provider's name.
+    pub(crate) provider: &'static str,
+    /// The backends it runs on.
+    pub(crate) backends: &'static [Backend],
+    /// The kernel's entry is `rp_<op><suffix>`; None for the device's own copy.
+    pub(crate) suffix: Option<&'static str>,
+    /// The ops that it has.
+    pub(crate) ops: &'static [Op],
+}
+
+/// All variants.
+pub(crate) const VARIANTS: &[Variant] = &[
+    Variant { provider: "native", backends: &[Backend::Cpu, Backend::Fake], suffix: Some(""), ops: &Op::ALL },
+    Variant {
+        provider: "native-nt",
+        backends: &[Backend::Cpu],
+        suffix: Some("_nt"),
+        ops: &[Op::Write, Op::Copy, Op::Scale, Op::Add, Op::Triad],
+    },
+    Variant { provider: "kernel", backends: &[Backend::Cuda, Backend::Hip, Backend::Vulkan], suffix: Some(""), ops: &Op::ALL },
+    Variant {
+        provider: "copy-engine",
+        backends: &[Backend::Cuda, Backend::Hip, Backend::Vulkan],
+        suffix: None,
+        ops: &[Op::Copy],
+    },
+];
+
+impl Variant {
+    fn does(&self, stream: Stream, backend: Backend) -> bool {
+        // Stores around the caches have no place in a cache's staircase.
+        let cached = stream.cache == ridgepoint_core::Cache::Hot;
+        self.backends.contains(&backend)
+            && self.ops.contains(&stream.op)
+            && !(cached && self.provider != "native" && self.provider != "kernel")
+    }
+}
+
+/// The providers of a shape on a device.
+pub(crate) fn providers(shape: Shape, device: &dyn Device) -> Vec<String> {
+    let backend = device.info().backend;
+    let stream = match shape {
+        Shape::Stream(stream) => stream,
+        Shape::Latency(_) => {
+            return vec![if backend == Backend::Cpu || backend == Backend::Fake { "native" } else { "kernel" }.into()];
+        }
+    };
+    VARIANTS.iter().filter(|v| v.does(stream, backend)).map(|v| v.provider.to_owned()).collect()
+}
+
+/// The variant of this name for a device.
+pub(crate) fn find(stream: Stream, provider: &str, backend: Backend) -> Option<&'static Variant> {
+    VARIANTS.iter().find(|v| v.provider == provider && v.does(stream, backend))
+}
