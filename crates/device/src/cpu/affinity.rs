@@ -1,6 +1,9 @@
 //! Which cores this process may use, one hardware thread a core, and how a thread stays on one.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::marker::PhantomData;
+use std::sync::OnceLock;
 
 /// The environment variable that limits how many cores are used.
 pub const THREADS_VARIABLE: &str = "RIDGEPOINT_CPU_THREADS";
@@ -18,46 +21,92 @@ pub fn cores() -> Vec<usize> {
     if cores.is_empty() { vec![0] } else { cores }
 }
 
-/// Every hardware thread that the affinity mask allows.
+/// Every hardware thread that this process was allowed when it first asked. Asked once: a thread that is pinned later must
+/// not make the machine look smaller.
+pub fn allowed() -> &'static [usize] {
+    static ALLOWED: OnceLock<Vec<usize>> = OnceLock::new();
+    ALLOWED.get_or_init(|| mask().unwrap_or_else(|| (0..std::thread::available_parallelism().map_or(1, usize::from)).collect()))
+}
+
 #[cfg(target_os = "linux")]
-#[must_use]
-pub fn allowed() -> Vec<usize> {
+fn mask() -> Option<Vec<usize>> {
     // SAFETY: an all-zero cpu_set_t is a valid empty set, and the call writes at most its size.
     let set = unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         if libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) != 0 {
-            return (0..std::thread::available_parallelism().map_or(1, usize::from)).collect();
+            return None;
         }
         set
     };
     // SAFETY: the index stays below CPU_SETSIZE.
-    (0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect()
+    Some((0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect())
 }
 
-/// Every hardware thread.
 #[cfg(not(target_os = "linux"))]
-#[must_use]
-pub fn allowed() -> Vec<usize> {
-    (0..std::thread::available_parallelism().map_or(1, usize::from)).collect()
+fn mask() -> Option<Vec<usize>> {
+    None
 }
 
-/// Keeps the calling thread on `cpu`; where that is not allowed the thread stays free.
-#[cfg(target_os = "linux")]
+/// Keeps the calling thread on `cpu` for good; where that is not allowed the thread stays as it is.
 pub fn pin(cpu: usize) {
-    if cpu >= libc::CPU_SETSIZE as usize {
-        return;
-    }
-    // SAFETY: an all-zero cpu_set_t is a valid empty set, and the index is below CPU_SETSIZE.
+    confine(&[cpu]);
+}
+
+#[cfg(target_os = "linux")]
+fn confine(cpus: &[usize]) {
+    // SAFETY: an all-zero cpu_set_t is a valid empty set, and every index is below CPU_SETSIZE.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(cpu, &mut set);
+        for cpu in cpus.iter().filter(|cpu| **cpu < libc::CPU_SETSIZE as usize) {
+            libc::CPU_SET(*cpu, &mut set);
+        }
         libc::sched_setaffinity(0, size_of_val(&set), &raw const set);
     }
 }
 
 /// Threads stay free where there is no affinity.
 #[cfg(not(target_os = "linux"))]
-pub fn pin(_cpu: usize) {}
+fn confine(_cpus: &[usize]) {}
+
+/// Keeps the calling thread on a core until it is dropped. Not for the whole life of a thread that starts others: they would
+/// inherit the one core, and so would the libraries that count cores when they are loaded.
+pub(crate) struct Pinned {
+    // A guard is of the thread that it pinned.
+    _thread: PhantomData<*const ()>,
+}
+
+impl Pinned {
+    /// None where there is no core to be pinned to.
+    pub(crate) fn to(cpu: Option<&usize>) -> Option<Self> {
+        enter(*cpu?);
+        Some(Self { _thread: PhantomData })
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        leave();
+    }
+}
+
+thread_local! {
+    /// How many have entered and not left.
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Pins the calling thread until as many have left as have entered.
+pub(crate) fn enter(cpu: usize) {
+    if DEPTH.replace(DEPTH.get() + 1) == 0 {
+        pin(cpu);
+    }
+}
+
+/// The other half of [`enter`]: the last one lets the thread run again wherever the process may.
+pub(crate) fn leave() {
+    if DEPTH.replace(DEPTH.get().saturating_sub(1)) == 1 {
+        confine(allowed());
+    }
+}
 
 fn siblings(cpu: usize) -> Option<String> {
     std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")).ok()
@@ -69,4 +118,23 @@ pub fn node(cpu: usize) -> usize {
     let Ok(entries) = std::fs::read_dir(format!("/sys/devices/system/cpu/cpu{cpu}")) else { return 0 };
     let names = entries.filter_map(Result::ok).filter_map(|e| e.file_name().into_string().ok());
     names.filter_map(|n| n.strip_prefix("node")?.parse().ok()).next().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pinned_thread_does_not_make_the_machine_smaller() {
+        let before = cores();
+        {
+            let _pinned = Pinned::to(before.first());
+            assert_eq!(cores(), before);
+            drop(Pinned::to(before.last()));
+            #[cfg(target_os = "linux")]
+            assert_eq!(mask().unwrap(), before[..1]);
+        }
+        #[cfg(target_os = "linux")]
+        assert_eq!(mask().unwrap(), allowed());
+    }
 }

@@ -2,6 +2,7 @@
 //! it is opened, since no datasheet says what a virtual machine's share of a processor can do.
 
 pub mod affinity;
+mod clock;
 mod info;
 pub(crate) mod kernels;
 pub mod pool;
@@ -10,12 +11,15 @@ mod sensors;
 
 use crate::probe::{Discovery, Finding, Found, Probe};
 use crate::{Arg, Buffer, Device, DeviceError, Event, Geometry, Kernel, Program, Result, Sensors};
+use affinity::Pinned;
 use kernels::NativeFn;
 use pool::Pool;
 use ridgepoint_core::record::Clock;
 use ridgepoint_core::{Backend, Bytes, DeviceInfo, Seconds};
 use std::alloc::Layout;
+use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// The CPU backend.
@@ -36,6 +40,8 @@ fn doctor() -> Vec<Finding> {
 pub(crate) struct Memory {
     pointer: *mut u8,
     layout: Layout,
+    /// Where a device counts what it has handed out.
+    account: Arc<AtomicU64>,
 }
 
 // SAFETY: plain memory; who may touch it when is the business of the kernels that get its address.
@@ -45,6 +51,7 @@ unsafe impl Sync for Memory {}
 
 impl Drop for Memory {
     fn drop(&mut self) {
+        self.account.fetch_sub(self.layout.size() as u64, Ordering::Relaxed);
         // SAFETY: allocated with this very layout and freed once.
         unsafe { std::alloc::dealloc(self.pointer, self.layout) };
     }
@@ -55,6 +62,9 @@ pub struct CpuDevice {
     info: DeviceInfo,
     pool: Arc<Pool>,
     scratch: Buffer,
+    allocated: Arc<AtomicU64>,
+    /// The calling thread is pinned, from an event on until its time is asked for.
+    timing: Cell<bool>,
 }
 
 impl CpuDevice {
@@ -65,15 +75,23 @@ impl CpuDevice {
     pub fn open() -> Result<Self> {
         let cores = affinity::cores();
         let mut info = info::observe(&cores);
-        let pool = Arc::new(Pool::new(cores));
-        let scratch = allocate(&pool, 2 * info.last_level_cache().0 as usize)?;
+        let pool = Arc::new(Pool::new(&cores));
         info.measured = roofs::measure(&pool, &info)?;
-        Ok(Self { info, pool, scratch })
+        let allocated = Arc::new(AtomicU64::new(0));
+        let scratch = allocate(&pool, &allocated, 2 * info.last_level_cache().0 as usize)?;
+        Ok(Self { info, pool, scratch, allocated, timing: Cell::new(false) })
+    }
+
+    /// The pinned threads, for kernels that are called and not launched.
+    #[must_use]
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
     }
 }
 
-/// Alignment of every buffer: a huge page where one fits, so that the TLB stays out of a bandwidth, else a page.
-fn allocate(pool: &Pool, len: usize) -> Result<Buffer> {
+/// Zeroed memory, in huge pages where one fits, so that the TLB stays out of a bandwidth; first touched by the threads that
+/// will work on it, each its own part.
+pub(crate) fn allocate(pool: &Pool, account: &Arc<AtomicU64>, len: usize) -> Result<Buffer> {
     const HUGE: usize = 2 << 20;
     let out_of_memory = || DeviceError::OutOfMemory { requested: Bytes(len as u64), free: info::available_memory() };
     // Linux promises more than it has and kills whoever touches it; asking first turns that into an error.
@@ -92,16 +110,18 @@ fn allocate(pool: &Pool, len: usize) -> Result<Buffer> {
     unsafe {
         libc::madvise(pointer.cast(), layout.size(), libc::MADV_HUGEPAGE);
     }
+    account.fetch_add(layout.size() as u64, Ordering::Relaxed);
     let memory = kernels::Shared::new(pointer);
+    let _pinned = Pinned::to(pool.cores().first());
     pool.split(len, 4096, &|_, range| {
         // SAFETY: the allocation holds len bytes; each thread touches its own range.
         unsafe { memory.slice_mut(range) }.fill(0);
     });
-    Ok(Buffer::new(len, pointer as u64, Arc::new(Memory { pointer, layout })))
+    Ok(Buffer::new(len, pointer as u64, Arc::new(Memory { pointer, layout, account: Arc::clone(account) })))
 }
 
 /// The bytes `offset..offset + len` of a buffer of this device.
-fn range(buffer: &Buffer, offset: usize, len: usize) -> Result<*mut u8> {
+pub(crate) fn range(buffer: &Buffer, offset: usize, len: usize) -> Result<*mut u8> {
     if buffer.owner::<Memory>().is_none() {
         return Err(DeviceError::invalid("the buffer belongs to another device"));
     }
@@ -114,13 +134,50 @@ fn range(buffer: &Buffer, offset: usize, len: usize) -> Result<*mut u8> {
     Ok((buffer.address() as *mut u8).wrapping_add(offset))
 }
 
+/// Copies between buffers on all threads.
+pub(crate) fn copy(pool: &Pool, src: &Buffer, src_offset: usize, dst: &Buffer, dst_offset: usize, len: usize) -> Result<()> {
+    let (from, to) = (range(src, src_offset, len)?, range(dst, dst_offset, len)?);
+    if from.addr().abs_diff(to.addr()) < len {
+        return Err(DeviceError::invalid("the ranges of a copy overlap"));
+    }
+    let (from, to) = (kernels::Shared::new(from), kernels::Shared::new(to));
+    pool.split(len, 4096, &|_, part| {
+        // SAFETY: both ranges were checked and do not overlap; each thread has its own part.
+        unsafe { to.slice_mut(part.clone()).copy_from_slice(from.slice(part)) };
+    });
+    Ok(())
+}
+
+/// Fills a buffer on all threads.
+pub(crate) fn fill(pool: &Pool, dst: &Buffer, byte: u8) -> Result<()> {
+    let to = kernels::Shared::new(range(dst, 0, dst.len())?);
+    pool.split(dst.len(), 4096, &|_, part| {
+        // SAFETY: the range was checked; each thread has its own part.
+        unsafe { to.slice_mut(part) }.fill(byte);
+    });
+    Ok(())
+}
+
+/// The kernel with this entry name, compiled long ago.
+pub(crate) fn compile(program: &Program<'_>, entry: &str) -> Result<Kernel> {
+    let native = kernels::find(entry)
+        .ok_or_else(|| DeviceError::unsupported(format!("the CPU has no kernel {entry} of {}", program.name)))?;
+    Ok(Kernel::new(entry, None, Arc::new(native)))
+}
+
+/// The function behind a kernel.
+pub(crate) fn native(kernel: &Kernel) -> Result<NativeFn> {
+    let found = kernel.inner::<NativeFn>().copied();
+    found.ok_or_else(|| DeviceError::invalid(format!("{} was compiled for another device", kernel.entry)))
+}
+
 impl Device for CpuDevice {
     fn info(&self) -> &DeviceInfo {
         &self.info
     }
 
     fn alloc(&self, len: usize) -> Result<Buffer> {
-        allocate(&self.pool, len)
+        allocate(&self.pool, &self.allocated, len)
     }
 
     fn upload(&self, dst: &Buffer, offset: usize, src: &[u8]) -> Result<()> {
@@ -138,37 +195,19 @@ impl Device for CpuDevice {
     }
 
     fn copy(&self, src: &Buffer, src_offset: usize, dst: &Buffer, dst_offset: usize, len: usize) -> Result<()> {
-        let (from, to) = (kernels::Shared::new(range(src, src_offset, len)?), kernels::Shared::new(range(dst, dst_offset, len)?));
-        let overlap = src.address() == dst.address() && src_offset < dst_offset + len && dst_offset < src_offset + len;
-        if overlap {
-            return Err(DeviceError::invalid("a copy's ranges overlap"));
-        }
-        self.pool.split(len, 4096, &|_, part| {
-            // SAFETY: both ranges were checked and do not overlap; each thread has its own part.
-            unsafe { to.slice_mut(part.clone()).copy_from_slice(from.slice(part)) };
-        });
-        Ok(())
+        copy(&self.pool, src, src_offset, dst, dst_offset, len)
     }
 
     fn fill(&self, dst: &Buffer, byte: u8) -> Result<()> {
-        let to = kernels::Shared::new(range(dst, 0, dst.len())?);
-        self.pool.split(dst.len(), 4096, &|_, part| {
-            // SAFETY: the range was checked; each thread has its own part.
-            unsafe { to.slice_mut(part) }.fill(byte);
-        });
-        Ok(())
+        fill(&self.pool, dst, byte)
     }
 
     fn compile(&self, program: &Program<'_>, entry: &str) -> Result<Kernel> {
-        let native = kernels::find(entry)
-            .ok_or_else(|| DeviceError::unsupported(format!("the CPU has no kernel {entry} of {}", program.name)))?;
-        Ok(Kernel::new(entry, None, Arc::new(native)))
+        compile(program, entry)
     }
 
     fn launch(&self, kernel: &Kernel, _geometry: Geometry, args: &[Arg<'_>]) -> Result<()> {
-        let native: &NativeFn =
-            kernel.inner().ok_or_else(|| DeviceError::invalid(format!("{} was compiled for another device", kernel.entry)))?;
-        native(&self.pool, args)
+        native(kernel)?(&self.pool, args)
     }
 
     fn synchronize(&self) -> Result<()> {
@@ -176,10 +215,18 @@ impl Device for CpuDevice {
     }
 
     fn record(&self) -> Result<Event> {
+        // Only while something is timed: a thread pinned for good would hand its one core on to every thread and library that
+        // is started after it, and pinning for each launch would take longer than the launch.
+        if !self.timing.replace(true) {
+            affinity::enter(self.pool.cores().first().copied().unwrap_or_default());
+        }
         Ok(Event(Box::new(Instant::now())))
     }
 
     fn elapsed(&self, start: &Event, end: &Event) -> Result<Seconds> {
+        if self.timing.replace(false) {
+            affinity::leave();
+        }
         let at = |event: &Event| {
             event.0.downcast_ref::<Instant>().copied().ok_or_else(|| DeviceError::invalid("an event of another device"))
         };
@@ -191,7 +238,13 @@ impl Device for CpuDevice {
     }
 
     fn evict(&self) -> Result<()> {
-        self.fill(&self.scratch, 1)
+        // Plain stores of floats: a large memset may store around the caches and would leave in them what must go.
+        let args = [Arg::Buffer(&self.scratch, 0), Arg::F32(1.0), Arg::U64(self.scratch.len() as u64 / 4), Arg::U32(1)];
+        kernels::memory::write(&self.pool, &args)
+    }
+
+    fn observed_mhz(&self) -> Result<Option<f64>> {
+        Ok(clock::mhz(&self.pool))
     }
 
     fn sensors(&self) -> Option<Box<dyn Sensors>> {

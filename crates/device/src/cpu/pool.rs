@@ -2,8 +2,8 @@
 //! sleeps, so that a parallel region costs about a microsecond and not a thread's start.
 
 use std::cell::UnsafeCell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, Thread};
 
 /// How often a waiting thread looks before it lets the operating system take the core.
@@ -15,6 +15,8 @@ struct Shared {
     /// Raised by one for each job; a worker runs when it sees a new value.
     epoch: AtomicUsize,
     job: UnsafeCell<Option<Job>>,
+    /// Threads that take part, the caller among them.
+    threads: AtomicUsize,
     finished: AtomicUsize,
     panicked: AtomicBool,
     stop: AtomicBool,
@@ -26,40 +28,41 @@ unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
 
-/// A team of pinned threads; the caller of [`Pool::run`] is thread 0.
+/// A team of pinned threads; the caller of [`Pool::run`] is thread 0 and is pinned by the device while it measures.
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<(Thread, JoinHandle<()>)>,
     cores: Vec<usize>,
+    /// Held while a job runs, so that two callers take turns.
+    turn: Mutex<()>,
 }
 
 impl Pool {
-    /// A thread for each core in `cores`; the calling thread is pinned to the first.
+    /// A thread for each core in `cores`, less one: the caller's. A core whose thread cannot be started is left out.
     #[must_use]
-    pub fn new(cores: Vec<usize>) -> Self {
+    pub fn new(cores: &[usize]) -> Self {
         let shared = Arc::new(Shared {
             epoch: AtomicUsize::new(0),
             job: UnsafeCell::new(None),
+            threads: AtomicUsize::new(1),
             finished: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         });
-        let threads = cores.len().max(1);
-        if let Some(core) = cores.first() {
-            super::affinity::pin(*core);
+        let mut pool = Self { shared, workers: Vec::new(), cores: cores.iter().take(1).copied().collect(), turn: Mutex::new(()) };
+        for core in cores.iter().skip(1).copied() {
+            let (shared, index) = (Arc::clone(&pool.shared), pool.workers.len() + 1);
+            let work = move || {
+                super::affinity::pin(core);
+                worker(&shared, index);
+            };
+            if let Ok(handle) = std::thread::Builder::new().name(format!("cpu-{core}")).spawn(work) {
+                pool.workers.push((handle.thread().clone(), handle));
+                pool.cores.push(core);
+            }
         }
-        let workers = (1..threads)
-            .filter_map(|index| {
-                let (shared, core) = (Arc::clone(&shared), cores[index]);
-                let work = move || {
-                    super::affinity::pin(core);
-                    worker(&shared, index, threads);
-                };
-                let handle = std::thread::Builder::new().name(format!("cpu-{core}")).spawn(work).ok()?;
-                Some((handle.thread().clone(), handle))
-            })
-            .collect();
-        Self { shared, workers, cores }
+        pool.shared.threads.store(pool.workers.len() + 1, Ordering::Relaxed);
+        pool
     }
 
     /// Threads of the team.
@@ -74,7 +77,7 @@ impl Pool {
         &self.cores
     }
 
-    /// Runs `job(thread, threads)` once on every thread and returns when all are done.
+    /// Runs `job(thread, threads)` once on every thread and returns when all are done. Not to be called from within a job.
     ///
     /// # Panics
     /// If the job panicked on any thread.
@@ -83,9 +86,11 @@ impl Pool {
         if threads == 1 {
             return job(0, 1);
         }
+        // A caller whose job panicked left nothing half done: its job was over on every thread.
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: only the lifetime is erased; this function returns after every worker has finished with the job.
         let erased: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize, usize) + Sync), Job>(job) };
-        // SAFETY: no worker reads `job` now: each waits for the next epoch, having finished the last.
+        // SAFETY: no worker reads `job` now: each waits for the next epoch, having finished the last, and the turn is ours.
         unsafe { *self.shared.job.get() = Some(erased) };
         self.shared.finished.store(0, Ordering::Relaxed);
         self.shared.epoch.fetch_add(1, Ordering::Release);
@@ -114,7 +119,7 @@ impl Pool {
     }
 }
 
-fn worker(shared: &Shared, index: usize, threads: usize) {
+fn worker(shared: &Shared, index: usize) {
     let mut seen = 0;
     loop {
         let mut spins = 0;
@@ -126,6 +131,7 @@ fn worker(shared: &Shared, index: usize, threads: usize) {
         if shared.stop.load(Ordering::Relaxed) {
             return;
         }
+        let threads = shared.threads.load(Ordering::Relaxed);
         // SAFETY: the acquire load above saw the epoch that was stored after the job; the caller keeps it alive until
         // `finished` says that all are done.
         if let Some(job) = unsafe { *shared.job.get() } {
@@ -157,7 +163,7 @@ mod tests {
 
     #[test]
     fn every_thread_runs_each_job_once() {
-        let pool = Pool::new(vec![0, 0, 0]);
+        let pool = Pool::new(&[0, 0, 0]);
         for _ in 0..1000 {
             let counts: Vec<AtomicUsize> = (0..3).map(|_| AtomicUsize::new(0)).collect();
             pool.run(&|thread, threads| {
@@ -170,7 +176,7 @@ mod tests {
 
     #[test]
     fn ranges_cover_all_and_never_overlap() {
-        let pool = Pool::new(vec![0, 0, 0]);
+        let pool = Pool::new(&[0, 0, 0]);
         for (n, grain) in [(0, 4), (1, 4), (100, 16), (96, 16), (7, 1)] {
             let seen: Vec<AtomicUsize> = (0..n).map(|_| AtomicUsize::new(0)).collect();
             pool.split(n, grain, &|_, range| {
@@ -184,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_panic_in_a_kernel_reaches_the_caller_and_the_pool_goes_on() {
-        let pool = Pool::new(vec![0, 0]);
+        let pool = Pool::new(&[0, 0]);
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pool.run(&|t, _| assert!(t != 1, "seeded"))));
         assert!(panicked.is_err());
         pool.run(&|_, _| {});

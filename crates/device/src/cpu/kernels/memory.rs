@@ -14,7 +14,7 @@ use std::hint::black_box;
 pub(crate) const KERNELS: &[(&str, NativeFn)] = &[
     ("rp_read", |p, a| fold(p, a, "rp_read", 1)),
     ("rp_dot", |p, a| fold(p, a, "rp_dot", 2)),
-    ("rp_write", |p, a| map(p, a, Op::Write, false)),
+    ("rp_write", write),
     ("rp_copy", |p, a| map(p, a, Op::Copy, false)),
     ("rp_scale", |p, a| map(p, a, Op::Scale, false)),
     ("rp_add", |p, a| map(p, a, Op::Add, false)),
@@ -63,11 +63,16 @@ impl Op {
     }
 }
 
+/// `rp_write`, for whoever needs memory written through the caches.
+pub(crate) fn write(pool: &Pool, args: &[Arg<'_>]) -> Result<()> {
+    map(pool, args, Op::Write, false)
+}
+
 /// `(x, y, z, s, n, repeats)`, without the operands that the op has not.
 fn map(pool: &Pool, args: &[Arg<'_>], op: Op, non_temporal: bool) -> Result<()> {
     let mut a = Args::of(op.entry(), args);
     let n = a.peek_u64(op.inputs() + 1 + usize::from(op.scaled()))?;
-    let mut input = |wanted: bool| if wanted { a.pointer::<f32>(n) } else { Ok(std::ptr::null_mut()) };
+    let mut input = |wanted: bool| if wanted { a.input::<f32>(n) } else { Ok(std::ptr::null_mut()) };
     let (x, y) = (Shared::new(input(op.inputs() > 0)?), Shared::new(input(op.inputs() > 1)?));
     let z = Shared::new(a.pointer::<f32>(n)?);
     let s = if op.scaled() { a.f32()? } else { 0.0 };
@@ -120,8 +125,8 @@ fn temporal(op: Op, x: &[f32], y: &[f32], z: &mut [f32], s: f32) {
 fn fold(pool: &Pool, args: &[Arg<'_>], entry: &'static str, inputs: usize) -> Result<()> {
     let mut a = Args::of(entry, args);
     let n = a.peek_u64(inputs + 1)?;
-    let x = Shared::new(a.pointer::<f32>(n)?);
-    let y = if inputs > 1 { Shared::new(a.pointer::<f32>(n)?) } else { x };
+    let x = Shared::new(a.input::<f32>(n)?);
+    let y = if inputs > 1 { Shared::new(a.input::<f32>(n)?) } else { x };
     let out = Shared::new(a.pointer::<f64>(pool.threads() as u64)?);
     let (n, repeats) = (a.u64()? as usize, a.u32()?);
     a.end()?;
@@ -179,7 +184,7 @@ fn plain_sum(x: &[f32], y: &[f32], product: bool) -> f64 {
 fn chase(_pool: &Pool, args: &[Arg<'_>]) -> Result<()> {
     let mut a = Args::of("rp_chase", args);
     let elements = a.peek_u64(2)?;
-    let ring = Shared::new(a.pointer::<u64>(elements)?);
+    let ring = Shared::new(a.input::<u64>(elements)?);
     let out = Shared::new(a.pointer::<u64>(1)?);
     let (elements, start, steps) = (a.u64()?, a.u64()?, a.u64()?);
     a.end()?;

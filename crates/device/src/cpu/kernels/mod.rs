@@ -1,6 +1,7 @@
 //! The CPU's own kernels, found by the same entry names as those of the GPUs. SIMD is chosen at run time, so that one binary
 //! runs on any machine of its architecture.
 
+pub(crate) mod arguments;
 pub(crate) mod init;
 pub(crate) mod memory;
 
@@ -12,33 +13,63 @@ pub(crate) type NativeFn = fn(&Pool, &[Arg<'_>]) -> Result<()>;
 
 /// The kernel with this entry name.
 pub(crate) fn find(entry: &str) -> Option<NativeFn> {
-    [memory::KERNELS, init::KERNELS].into_iter().flatten().find(|(name, _)| *name == entry).map(|(_, kernel)| *kernel)
+    [memory::KERNELS, init::KERNELS, arguments::KERNELS]
+        .into_iter()
+        .flatten()
+        .find(|(name, _)| *name == entry)
+        .map(|(_, kernel)| *kernel)
 }
 
-/// Reads arguments one after the other, so that a wrong list is an error and never a wrong address.
+/// Reads arguments one after the other, so that a wrong list is an error and never a wrong address. [`Args::end`] must be
+/// called before any memory is touched: it refuses a result that overlaps another operand, which the kernels' slices may not.
 pub(crate) struct Args<'a> {
     entry: &'static str,
     args: &'a [Arg<'a>],
     next: usize,
+    spans: [Span; MAX_BUFFERS],
+    buffers: usize,
+}
+
+/// Most buffers that a kernel takes.
+const MAX_BUFFERS: usize = 12;
+
+/// The bytes that a buffer argument stands for.
+#[derive(Clone, Copy, Default)]
+struct Span {
+    argument: usize,
+    start: u64,
+    end: u64,
+    written: bool,
 }
 
 impl<'a> Args<'a> {
     pub(crate) fn of(entry: &'static str, args: &'a [Arg<'a>]) -> Self {
-        Self { entry, args, next: 0 }
+        Self { entry, args, next: 0, spans: [Span::default(); MAX_BUFFERS], buffers: 0 }
     }
 
+    /// The argument taken last is not what it must be.
     fn wrong(&self, expected: &str) -> DeviceError {
-        DeviceError::invalid(format!("{}: argument {} must be {expected}", self.entry, self.next))
+        DeviceError::invalid(format!("{}: argument {} must be {expected}", self.entry, self.next - 1))
     }
 
     fn take(&mut self, expected: &str) -> Result<Arg<'a>> {
-        let arg = self.args.get(self.next).copied().ok_or_else(|| self.wrong(expected))?;
+        let arg = self.args.get(self.next).copied();
         self.next += 1;
-        Ok(arg)
+        arg.ok_or_else(|| self.wrong(expected))
     }
 
-    /// A buffer that holds at least `elements` of `T` from its offset on, as a pointer to the first.
+    /// A buffer that is only read and holds at least `elements` of `T` from its offset on, as a pointer to the first. Inputs
+    /// may overlap each other.
+    pub(crate) fn input<T>(&mut self, elements: u64) -> Result<*mut T> {
+        self.buffer(elements, false)
+    }
+
+    /// As [`Args::input`], for a buffer that is written: it may overlap no other operand.
     pub(crate) fn pointer<T>(&mut self, elements: u64) -> Result<*mut T> {
+        self.buffer(elements, true)
+    }
+
+    fn buffer<T>(&mut self, elements: u64, written: bool) -> Result<*mut T> {
         let (buffer, offset): (&Buffer, usize) = match self.take("a buffer")? {
             Arg::Buffer(buffer, offset) => (buffer, offset),
             _ => return Err(self.wrong("a buffer")),
@@ -54,6 +85,11 @@ impl<'a> Args<'a> {
         if buffer.owner::<super::Memory>().is_none() {
             return Err(self.wrong("a buffer of this CPU device"));
         }
+        let start = buffer.address() + offset as u64;
+        let span = Span { argument: self.next - 1, start, end: start + elements * size_of::<T>() as u64, written };
+        *self.spans.get_mut(self.buffers).ok_or_else(|| DeviceError::invalid(format!("{}: too many buffers", self.entry)))? =
+            span;
+        self.buffers += 1;
         Ok((buffer.address() as *mut T).wrapping_byte_add(offset))
     }
 
@@ -78,12 +114,34 @@ impl<'a> Args<'a> {
         }
     }
 
-    pub(crate) fn end(&self) -> Result<()> {
-        if self.next == self.args.len() {
-            Ok(())
-        } else {
-            Err(DeviceError::invalid(format!("{}: takes {} arguments, {} given", self.entry, self.next, self.args.len())))
+    pub(crate) fn i32(&mut self) -> Result<i32> {
+        match self.take("an i32")? {
+            Arg::I32(n) => Ok(n),
+            _ => Err(self.wrong("an i32")),
         }
+    }
+
+    /// No argument is left over, and nothing that is written overlaps another operand.
+    pub(crate) fn end(&self) -> Result<()> {
+        if self.next != self.args.len() {
+            return Err(DeviceError::invalid(format!(
+                "{}: takes {} arguments, {} given",
+                self.entry,
+                self.next,
+                self.args.len()
+            )));
+        }
+        let spans = &self.spans[..self.buffers];
+        for (i, a) in spans.iter().enumerate() {
+            let clash = |b: &&Span| (a.written || b.written) && a.start < b.end && b.start < a.end;
+            if let Some(b) = spans[i + 1..].iter().find(clash) {
+                return Err(DeviceError::invalid(format!(
+                    "{}: arguments {} and {} overlap, and one of them is written",
+                    self.entry, a.argument, b.argument
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Looks at a later argument: sizes come after the buffers that they bound.
