@@ -30,6 +30,8 @@ pub enum Dtype {
     E5m2fnuz,
     /// Signed 8-bit integer, accumulated in 32 bits.
     I8,
+    /// Signed 32-bit integer: what int8 products are summed and stored in.
+    I32,
     /// FP4 E2M1 without block scales.
     E2m1,
     /// OCP MXFP8: E4M3 elements, one E8M0 scale for each 32.
@@ -51,7 +53,7 @@ pub struct BlockScale {
 
 impl Dtype {
     /// All of them, in the order of declaration.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::F64,
         Self::F32,
         Self::Tf32,
@@ -62,6 +64,7 @@ impl Dtype {
         Self::E4m3fnuz,
         Self::E5m2fnuz,
         Self::I8,
+        Self::I32,
         Self::E2m1,
         Self::Mxfp8,
         Self::Mxfp4,
@@ -82,6 +85,7 @@ impl Dtype {
             Self::E4m3fnuz => "e4m3fnuz",
             Self::E5m2fnuz => "e5m2fnuz",
             Self::I8 => "i8",
+            Self::I32 => "i32",
             Self::E2m1 => "e2m1",
             Self::Mxfp8 => "mxfp8",
             Self::Mxfp4 => "mxfp4",
@@ -105,7 +109,7 @@ impl Dtype {
     pub const fn bits(self) -> u64 {
         match self {
             Self::F64 => 64,
-            Self::F32 | Self::Tf32 => 32,
+            Self::F32 | Self::Tf32 | Self::I32 => 32,
             Self::F16 | Self::Bf16 => 16,
             Self::E4m3 | Self::E5m2 | Self::E4m3fnuz | Self::E5m2fnuz | Self::I8 | Self::Mxfp8 => 8,
             Self::E2m1 | Self::Mxfp4 | Self::Nvfp4 => 4,
@@ -133,7 +137,7 @@ impl Dtype {
     #[must_use]
     pub const fn format(self) -> Option<Minifloat> {
         match self {
-            Self::F64 | Self::I8 => None,
+            Self::F64 | Self::I8 | Self::I32 => None,
             Self::F32 => Some(minifloat::F32),
             Self::Tf32 => Some(minifloat::TF32),
             Self::F16 => Some(minifloat::F16),
@@ -151,8 +155,29 @@ impl Dtype {
     pub fn unit_roundoff(self) -> f64 {
         match self {
             Self::F64 => f64::EPSILON / 2.0,
-            Self::I8 => 0.0,
+            Self::I8 | Self::I32 => 0.0,
             other => other.format().map_or(0.0, Minifloat::unit_roundoff),
+        }
+    }
+
+    /// Bytes of one element in memory; None for types narrower than a byte.
+    #[must_use]
+    pub const fn element_bytes(self) -> Option<usize> {
+        if self.bits().is_multiple_of(8) { Some(self.bits() as usize / 8) } else { None }
+    }
+
+    /// The value of one element from its little-endian bytes; NaN for the wrong number of bytes.
+    #[must_use]
+    pub fn read(self, bytes: &[u8]) -> f64 {
+        match (self, bytes) {
+            (Self::F64, &[a, b, c, d, e, f, g, h]) => f64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            (Self::F32 | Self::Tf32, &[a, b, c, d]) => f64::from(f32::from_le_bytes([a, b, c, d])),
+            (Self::I32, &[a, b, c, d]) => f64::from(i32::from_le_bytes([a, b, c, d])),
+            (Self::I8, &[a]) => f64::from(a as i8),
+            (Self::Bf16, &[a, b]) => f64::from(f32::from_bits(u32::from(u16::from_le_bytes([a, b])) << 16)),
+            (_, &[a, b]) => self.format().map_or(f64::NAN, |f| f.decode(u32::from(u16::from_le_bytes([a, b])))),
+            (_, &[a]) => self.format().map_or(f64::NAN, |f| f.decode(u32::from(a))),
+            _ => f64::NAN,
         }
     }
 
@@ -161,6 +186,7 @@ impl Dtype {
     pub fn round(self, value: f64) -> f64 {
         match (self, self.format()) {
             (Self::I8, _) => value.round_ties_even().clamp(-128.0, 127.0),
+            (Self::I32, _) => value.round_ties_even().clamp(f64::from(i32::MIN), f64::from(i32::MAX)),
             (_, Some(format)) => {
                 let overflow = if self.bits() <= 8 { Overflow::Saturate } else { Overflow::NonFinite };
                 format.decode(format.encode(value, overflow))

@@ -1,1 +1,41 @@
-//! The gemm suite.
+//! The GEMM suite: what the matrix units really give.
+//!
+//! `gemm/m4096n4096k4096/bf16` is C (M×N) = A·Bᵀ with A stored as M×K and B as N×K, as a linear layer stores its weight and
+//! as FP8 on NVIDIA must have it. C has the inputs' dtype for f64, f32, f16 and bf16, f32 for tf32, bf16 for FP8, i32 for
+//! int8. Accumulation is in f32 (f64 for f64, i32 for int8).
+
+mod cases;
+mod check;
+mod ready;
+mod variants;
+
+use cases::Shape;
+use ridgepoint_core::{Case, Component};
+use ridgepoint_device::{Device, DeviceError, Result};
+use ridgepoint_harness::{Prepared, Scope, Suite};
+
+/// The suite.
+pub struct Gemm;
+
+impl Suite for Gemm {
+    fn component(&self) -> Component {
+        Component::Gemm
+    }
+
+    fn cases(&self, scope: &Scope) -> Vec<Case> {
+        cases::list(scope).into_iter().filter_map(Shape::case).collect()
+    }
+
+    fn parse(&self, id: &str) -> Option<Case> {
+        Shape::parse(id)?.case()
+    }
+
+    fn providers(&self, case: &Case, device: &dyn Device) -> Vec<String> {
+        Shape::parse(case.id.as_str()).map(|shape| variants::providers(shape, device)).unwrap_or_default()
+    }
+
+    fn prepare<'d>(&self, case: &Case, provider: &str, device: &'d dyn Device, seed: u64) -> Result<Prepared<'d>> {
+        let shape = Shape::parse(case.id.as_str()).ok_or_else(|| DeviceError::invalid(format!("{} is no gemm case", case.id)))?;
+        ready::prepare(shape, provider, device, seed)
+    }
+}

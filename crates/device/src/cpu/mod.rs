@@ -3,6 +3,7 @@
 
 pub mod affinity;
 mod clock;
+mod gemm;
 mod info;
 pub(crate) mod kernels;
 pub mod pool;
@@ -10,7 +11,7 @@ mod roofs;
 mod sensors;
 
 use crate::probe::{Discovery, Finding, Found, Probe};
-use crate::{Arg, Buffer, Device, DeviceError, Event, Geometry, Kernel, Program, Result, Sensors};
+use crate::{Arg, Blas, Buffer, Device, DeviceError, Event, Geometry, Kernel, Program, Result, Sensors};
 use affinity::Pinned;
 use kernels::NativeFn;
 use pool::Pool;
@@ -33,7 +34,9 @@ fn discover() -> Discovery {
 
 fn doctor() -> Vec<Finding> {
     let ok = |what: &str, detail: String| Finding { what: what.into(), ok: true, detail, remedy: None };
-    vec![ok("native kernels", format!("built in; SIMD in use: {:?}", kernels::simd()))]
+    let mut findings = vec![ok("native kernels", format!("built in; SIMD in use: {:?}", kernels::simd()))];
+    findings.extend(gemm::doctor());
+    findings
 }
 
 /// Page-aligned host memory, first touched by the threads that will use it.
@@ -65,6 +68,8 @@ pub struct CpuDevice {
     allocated: Arc<AtomicU64>,
     /// The calling thread is pinned, from an event on until its time is asked for.
     timing: Cell<bool>,
+    native: gemm::Native,
+    vendors: Vec<gemm::Vendor>,
 }
 
 impl CpuDevice {
@@ -79,7 +84,10 @@ impl CpuDevice {
         info.measured = roofs::measure(&pool, &info)?;
         let allocated = Arc::new(AtomicU64::new(0));
         let scratch = allocate(&pool, &allocated, 2 * info.last_level_cache().0 as usize)?;
-        Ok(Self { info, pool, scratch, allocated, timing: Cell::new(false) })
+        let vendors = gemm::find_vendors(&pool);
+        info.libraries = vendors.iter().filter_map(Blas::library).collect();
+        let native = gemm::Native::new(&pool, &allocated);
+        Ok(Self { info, pool, scratch, allocated, timing: Cell::new(false), native, vendors })
     }
 
     /// The pinned threads, for kernels that are called and not launched.
@@ -245,6 +253,11 @@ impl Device for CpuDevice {
 
     fn observed_mhz(&self) -> Result<Option<f64>> {
         Ok(clock::mhz(&self.pool))
+    }
+
+    fn blas(&self) -> Vec<&dyn Blas> {
+        let vendors = self.vendors.iter().map(|v| v as &dyn Blas);
+        std::iter::once(&self.native as &dyn Blas).chain(vendors).collect()
     }
 
     fn sensors(&self) -> Option<Box<dyn Sensors>> {
