@@ -1,0 +1,220 @@
+'use strict';
+// Draws the page from the data element. Text is only ever set as text.
+const data = JSON.parse(document.getElementById('data').textContent);
+const page = document.getElementById('page');
+const SVG = 'http://www.w3.org/2000/svg';
+const COLORS = ['#1f6feb', '#d1642c', '#1a7f37', '#8250df', '#bf3989', '#0a7ea4', '#9a6700', '#57606a'];
+
+function element(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [key, value] of Object.entries(attributes)) key === 'onclick' || key === 'oninput' ? node[key] = value : node.setAttribute(key, value);
+  node.append(...children.filter(c => c !== null && c !== undefined));
+  return node;
+}
+function svg(tag, attributes = {}, text) {
+  const node = document.createElementNS(SVG, tag);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  if (text !== undefined) node.textContent = text;
+  return node;
+}
+function digits(x) {
+  if (x === null || x === undefined) return '–';
+  if (x === 0) return '0';
+  return x.toFixed(Math.min(6, Math.max(0, 2 - Math.floor(Math.log10(Math.abs(x))))));
+}
+const percent = x => x === null || x === undefined ? '–' : (100 * x).toFixed(0) + ' %';
+function bytes(n) {
+  for (const [unit, size] of [['GiB', 2 ** 30], ['MiB', 2 ** 20], ['KiB', 2 ** 10]]) if (n >= size) return digits(n / size).replace(/\.0+$/, '') + ' ' + unit;
+  return n + ' B';
+}
+const measured = data.rows.filter(r => r.outcome === 'measured' && r.achieved !== undefined);
+const tip = element('div', { id: 'tip' });
+document.body.append(tip);
+function hover(node, text) {
+  node.addEventListener('pointermove', e => {
+    tip.textContent = text;
+    tip.style.display = 'block';
+    tip.style.left = Math.min(e.clientX + 14, innerWidth - tip.offsetWidth - 8) + 'px';
+    tip.style.top = Math.min(e.clientY + 14, innerHeight - tip.offsetHeight - 8) + 'px';
+  });
+  node.addEventListener('pointerleave', () => { tip.style.display = 'none'; });
+}
+const describe = r => `${r.case}\n${r.provider} on ${r.device}\n${digits(r.achieved)} ${r.unit}` +
+  (r.roof ? `, ${percent(r.fraction)} of ${digits(r.roof)} (${r.roofSource})` : `\n${r.noRoof || ''}`) + (r.labels.length ? '\n' + r.labels.join(', ') : '');
+
+// A log-log frame; returns the drawing and its two scales.
+function frame(xs, ys, xLabel, yLabel, xFormat, base = 10) {
+  const W = 900, H = 420, L = 62, R = 16, T = 14, B = 44;
+  const log = (v, b) => Math.log(v) / Math.log(b);
+  const range = (values, b) => [Math.floor(log(Math.min(...values), b) - 0.01), Math.ceil(log(Math.max(...values), b) + 0.01)];
+  let [x0, x1] = range(xs, base), [y0, y1] = range(ys, 10);
+  if (x1 <= x0) x1 = x0 + 1;
+  if (y1 <= y0) y1 = y0 + 1;
+  const x = v => L + (log(v, base) - x0) / (x1 - x0) * (W - L - R);
+  const y = v => H - B - (log(v, 10) - y0) / (y1 - y0) * (H - T - B);
+  const root = svg('svg', { viewBox: `0 0 ${W} ${H}`, role: 'img', 'aria-label': `${yLabel} against ${xLabel}` });
+  for (let e = x0; e <= x1; e++) {
+    root.append(svg('line', { class: 'axis', x1: x(base ** e), x2: x(base ** e), y1: T, y2: H - B }));
+    root.append(svg('text', { x: x(base ** e), y: H - B + 16, 'text-anchor': e === x1 ? 'end' : 'middle' }, xFormat(base ** e)));
+  }
+  for (let e = y0; e <= y1; e++) {
+    root.append(svg('line', { class: 'axis', x1: L, x2: W - R, y1: y(10 ** e), y2: y(10 ** e) }));
+    root.append(svg('text', { x: L - 6, y: y(10 ** e) + 4, 'text-anchor': 'end' }, digits(10 ** e)));
+  }
+  root.append(svg('text', { x: (L + W - R) / 2, y: H - 8, 'text-anchor': 'middle' }, xLabel));
+  root.append(svg('text', { x: 14, y: (T + H - B) / 2, 'text-anchor': 'middle', transform: `rotate(-90 14 ${(T + H - B) / 2})` }, yLabel));
+  return { root, x, y, xEnds: [base ** x0, base ** x1] };
+}
+
+function roofline(device) {
+  const points = measured.filter(r => r.device === device.id && r.intensity && r.tflops);
+  if (!points.length) return null;
+  const slope = device.bandwidth ? device.bandwidth.gbps / 1e3 : null;
+  const dtypes = [...new Set(points.map(p => p.dtype))];
+  const peaks = device.peaks.filter(p => dtypes.includes(p.dtype));
+  const ridges = slope ? peaks.map(p => p.tflops / slope) : [];
+  const f = frame([...points.map(p => p.intensity), ...ridges, ...ridges.map(r => r * 4)], [...points.map(p => p.tflops), ...peaks.map(p => p.tflops)],
+    'arithmetic intensity, FLOP per byte', 'TFLOP/s', digits);
+  const color = dtype => COLORS[dtypes.indexOf(dtype) % COLORS.length];
+  for (const peak of peaks) {
+    const [start, end] = f.xEnds, ridge = slope ? peak.tflops / slope : start;
+    const path = slope && ridge > start ? `M${f.x(start)} ${f.y(start * slope)} L${f.x(ridge)} ${f.y(peak.tflops)} L${f.x(end)} ${f.y(peak.tflops)}` : `M${f.x(start)} ${f.y(peak.tflops)} L${f.x(end)} ${f.y(peak.tflops)}`;
+    const line = svg('path', { class: 'roof', d: path, stroke: color(peak.dtype) });
+    hover(line, `${peak.dtype} ${digits(peak.tflops)} TFLOP/s, ${peak.source}` + (slope ? `\nridge point at ${digits(ridge)} FLOP/B` : ''));
+    f.root.append(line, svg('text', { x: f.x(end) - 4, y: f.y(peak.tflops) - 4, 'text-anchor': 'end' }, peak.dtype));
+  }
+  for (const p of points) {
+    const dot = svg('circle', { class: 'point', cx: f.x(p.intensity), cy: f.y(p.tflops), r: p.component === 'attention' ? 6 : 5, fill: color(p.dtype), 'data-case': p.case });
+    hover(dot, describe(p));
+    dot.addEventListener('click', () => reveal(p));
+    f.root.append(dot);
+  }
+  return f.root;
+}
+
+// Curves of figures against the size that an id names.
+function curves(rows, key, unit, yLabel) {
+  const size = r => { const m = /\/(\d+)(B|KiB|MiB|GiB)(\/|$)/.exec(r.case); return m ? m[1] * { B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30 }[m[2]] : null; };
+  const groups = new Map();
+  for (const r of rows.filter(r => size(r))) {
+    const name = key(r);
+    if (!groups.has(name)) groups.set(name, []);
+    groups.get(name).push(r);
+  }
+  const lines = [...groups].filter(([, points]) => points.length > 1);
+  if (!lines.length) return null;
+  const all = lines.flatMap(([, points]) => points);
+  const f = frame(all.map(size), all.map(r => r.achieved), unit, yLabel, bytes, 4);
+  lines.forEach(([name, points], i) => {
+    points.sort((a, b) => size(a) - size(b));
+    const color = COLORS[i % COLORS.length];
+    f.root.append(svg('path', { class: 'curve', stroke: color, d: points.map((p, j) => `${j ? 'L' : 'M'}${f.x(size(p))} ${f.y(p.achieved)}`).join(' ') }));
+    for (const p of points) {
+      const dot = svg('circle', { class: 'point', cx: f.x(size(p)), cy: f.y(p.achieved), r: 4, fill: color });
+      hover(dot, describe(p));
+      dot.addEventListener('click', () => reveal(p));
+      f.root.append(dot);
+    }
+    f.root.append(svg('text', { x: 890, y: 28 + 16 * i, 'text-anchor': 'end', style: `fill:${color}` }, name));
+  });
+  return f.root;
+}
+
+const COLUMNS = [['case', r => r.case.split('/').slice(1).join('/')], ['by', r => r.provider], ['achieved', r => r.achieved, r => `${digits(r.achieved)} ${r.unit}`],
+  ['roof', r => r.roof ?? -1, r => digits(r.roof)], ['of roof', r => r.fraction ?? -1, r => percent(r.fraction)], ['spread', r => (r.p95 - r.p5) / r.median, r => (100 * (r.p95 - r.p5) / r.median).toFixed(1) + ' %'],
+  ['error', r => r.error, r => r.error === 0 ? 'exact' : r.error.toExponential(0)], ['MHz', r => r.mhz ?? -1, r => r.mhz ? r.mhz.toFixed(0) : '–'], ['notes', r => notes(r)]];
+function notes(r) {
+  const all = [...r.labels];
+  if (r.suspect) all.push('suspect: above its roof');
+  if (r.atClock) all.push(percent(r.atClock) + ' at the observed clock');
+  if (r.throttle.length) all.push('throttled: ' + r.throttle.join(', '));
+  return all.join('; ');
+}
+const shown = new Map();
+function reveal(r) {
+  const row = shown.get(r);
+  if (row) { row.scrollIntoView({ block: 'center' }); if (!row.nextSibling?.classList.contains('detail')) row.click(); }
+}
+function table(component) {
+  const rows = measured.filter(r => r.component === component);
+  if (!rows.length) return null;
+  const several = new Set(rows.map(r => r.device)).size > 1;
+  const columns = several ? [['device', r => r.device], ...COLUMNS] : COLUMNS;
+  const body = element('tbody');
+  let order = null, down = false;
+  const number = name => !['device', 'case', 'by', 'notes'].includes(name);
+  const fill = filter => {
+    body.replaceChildren();
+    let list = rows.filter(r => (r.case + ' ' + r.provider + ' ' + r.device).toLowerCase().includes(filter.toLowerCase()));
+    if (order) list = [...list].sort((a, b) => (order(a) < order(b) ? -1 : order(a) > order(b) ? 1 : 0) * (down ? -1 : 1));
+    for (const r of list) {
+      const cells = columns.map(([name, value, format]) => {
+        const cell = element('td', { class: number(name) ? 'number' : name === 'notes' ? 'wrap' : '' });
+        if (name === 'of roof' && r.fraction) cell.append(element('span', { class: 'bar', style: `width:${Math.min(60, 60 * r.fraction)}px` }));
+        cell.append((format || value)(r));
+        if (name === 'notes' && (r.suspect || r.throttle.length)) cell.classList.add('warn');
+        return cell;
+      });
+      const row = element('tr', { class: 'row', onclick: () => toggle(row, r, columns.length) }, ...cells);
+      shown.set(r, row);
+      body.append(row);
+    }
+  };
+  const head = element('tr', {}, ...columns.map(([name, value]) => element('th', { class: number(name) ? 'number' : '', onclick: () => { down = order === value && !down; order = value; fill(search.value); } }, name)));
+  const search = element('input', { type: 'search', placeholder: 'filter', 'aria-label': `filter ${component}`, oninput: () => fill(search.value) });
+  fill('');
+  return element('section', {}, element('h2', {}, component), element('div', { class: 'controls' }, search), element('div', { class: 'scroll' }, element('table', {}, element('thead', {}, head), body)));
+}
+function toggle(row, r, width) {
+  if (row.nextSibling?.classList.contains('detail')) return row.nextSibling.remove();
+  const facts = { roof: r.roofSource || r.noRoof, bound: r.bound, 'TFLOP/s': digits(r.tflops), 'GB/s': digits(r.gbps), 'FLOP per byte': digits(r.intensity),
+    median: (r.median * 1e6).toPrecision(4) + ' µs', 'p5 to p95': `${(r.p5 * 1e6).toPrecision(4)} to ${(r.p95 * 1e6).toPrecision(4)} µs`, samples: `${r.n} of ${r.batch} executions, ${r.clock} clock, ${r.stop}`,
+    verified: `${r.check}: error ${r.error.toExponential(1)} within ${r.tolerance.toExponential(1)}, ${r.checked} elements`, ...r.config,
+    ...Object.fromEntries(Object.entries(r.sensors).map(([k, v]) => [k, `${digits(v.min)} to ${digits(v.max)}`])) };
+  const list = element('dl', {}, ...Object.entries(facts).filter(([, v]) => v && v !== '–').flatMap(([k, v]) => [element('dt', {}, k), element('dd', {}, String(v))]));
+  row.after(element('tr', { class: 'detail' }, element('td', { colspan: width }, list, sparkline(r.samples))));
+}
+function sparkline(samples) {
+  if (samples.length < 2) return null;
+  const low = Math.min(...samples), high = Math.max(...samples), W = 600, H = 60;
+  const y = v => H - 6 - (v - low) / (high - low || 1) * (H - 12);
+  const root = svg('svg', { viewBox: `0 0 ${W} ${H}`, role: 'img', 'aria-label': 'samples in the order taken' });
+  root.append(svg('path', { class: 'curve', stroke: COLORS[0], d: samples.map((s, i) => `${i ? 'L' : 'M'}${(i / (samples.length - 1) * (W - 12) + 6).toFixed(1)} ${y(s).toFixed(1)}`).join(' ') }));
+  return root;
+}
+function unmeasured() {
+  const groups = new Map();
+  for (const r of data.rows.filter(r => !measured.includes(r))) {
+    const key = `${r.outcome}: ${r.reason}`;
+    if (!groups.has(key)) groups.set(key, { outcome: r.outcome, reason: r.reason, cases: [] });
+    groups.get(key).cases.push(`${r.case} by ${r.provider}`);
+  }
+  if (!groups.size) return null;
+  const rows = [...groups.values()].map(g => element('tr', {}, element('td', { class: g.outcome === 'skipped' ? 'warn' : 'bad' }, g.outcome), element('td', { class: 'wrap' }, g.reason), element('td', { class: 'wrap' }, g.cases.join(', '))));
+  return element('section', {}, element('h2', {}, 'not measured, and why'), element('div', { class: 'scroll' }, element('table', {}, element('tbody', {}, ...rows))));
+}
+
+page.replaceChildren();
+const last = data.runs[data.runs.length - 1];
+page.append(element('h1', {}, 'Ridgepoint report'));
+if (last) page.append(element('p', { class: 'soft' }, `${last.host} · ${last.cpu} · ${last.os} · ${last.started} · profile ${last.profile} · ridgepoint ${last.version}, method ${last.method}, seed ${last.seed}`), element('p', { class: 'soft' }, last.command));
+const count = outcome => data.rows.filter(r => r.outcome === outcome).length;
+const bad = count('wrong') + count('failed');
+const card = (value, text, tone) => element('div', { class: 'card' }, element('b', { class: tone || '' }, value), text);
+const best = (component, unit) => measured.filter(r => r.component === component && r.unit === unit && r.level !== 'cache').sort((a, b) => b.achieved - a.achieved)[0];
+page.append(element('div', { class: 'cards' }, card(String(measured.length), 'results, each verified before and after it was timed', 'good'), card(String(bad), 'wrong or failed', bad ? 'bad' : 'good'), card(String(count('skipped')), 'skipped, each with its reason'),
+  ...['memory', 'gemm', 'attention', 'collectives'].map(c => [c, best(c, c === 'memory' || c === 'collectives' ? 'GB/s' : 'TFLOP/s')]).filter(([, r]) => r).map(([c, r]) => card(`${digits(r.achieved)} ${r.unit}`, `best of ${c}: ${r.case.split('/').slice(1).join('/')} by ${r.provider}`))));
+for (const device of data.devices) {
+  const facts = [device.vendor, device.arch, `${device.units} units`, bytes(device.memory), ...device.caches.map(c => `${c.name} ${bytes(c.bytes)}`), `driver ${device.driver}`, ...device.libraries];
+  page.append(element('p', {}, element('strong', {}, `${device.id} ${device.name}`), device.model ? ` (${device.model})` : ' (not in specs.toml: empirical roofs)'), element('p', { class: 'soft' }, facts.join(' · ')));
+  const plot = roofline(device);
+  if (plot) page.append(element('section', {}, element('h2', {}, `roofline of ${device.id}`), plot, element('p', { class: 'soft' }, 'Each point is a result at its median; lines are the roof of each dtype. Point at one for its figures, click it for its row.')));
+}
+const label = r => `${r.case.split('/')[1]} ${r.provider}` + (data.devices.length > 1 ? ` ${r.device}` : '');
+for (const [title, plot] of [
+  ['bandwidth staircase', curves(measured.filter(r => r.component === 'memory' && r.unit === 'GB/s'), label, 'size of one array', 'GB/s')],
+  ['latency staircase', curves(measured.filter(r => r.component === 'memory' && r.unit === 'ns'), label, 'footprint', 'ns')],
+  ['collectives', curves(measured.filter(r => r.component === 'collectives'), r => `${r.case.split('/')[1]} ${r.case.split('/')[2]} ${r.provider}`, 'bytes', 'busbw, GB/s')]]) {
+  if (plot) page.append(element('section', {}, element('h2', {}, title), plot));
+}
+page.append(...data.components.map(table).filter(Boolean), ...[unmeasured()].filter(Boolean));
