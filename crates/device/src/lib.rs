@@ -7,8 +7,11 @@
 
 mod buffer;
 mod capability;
+#[cfg(test)]
+mod conformance;
 pub mod cpu;
 mod error;
+pub mod fake;
 mod kernel;
 mod probe;
 mod traits;

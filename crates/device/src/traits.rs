@@ -157,7 +157,6 @@ pub trait Device: Send {
 pub struct Event(pub(crate) Box<dyn Any>);
 
 /// A captured graph.
-#[expect(dead_code, reason = "read by the backends that have graphs")]
 pub struct Graph(pub(crate) Box<dyn Any>);
 
 /// Releases the queue when dropped.

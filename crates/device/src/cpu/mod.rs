@@ -129,7 +129,7 @@ pub(crate) fn allocate(pool: &Pool, account: &Arc<AtomicU64>, len: usize) -> Res
 }
 
 /// The bytes `offset..offset + len` of a buffer of this device.
-pub(crate) fn range(buffer: &Buffer, offset: usize, len: usize) -> Result<*mut u8> {
+fn range(buffer: &Buffer, offset: usize, len: usize) -> Result<*mut u8> {
     if buffer.owner::<Memory>().is_none() {
         return Err(DeviceError::invalid("the buffer belongs to another device"));
     }
@@ -140,6 +140,22 @@ pub(crate) fn range(buffer: &Buffer, offset: usize, len: usize) -> Result<*mut u
         )));
     }
     Ok((buffer.address() as *mut u8).wrapping_add(offset))
+}
+
+/// Copies host bytes into a buffer.
+pub(crate) fn write(dst: &Buffer, offset: usize, src: &[u8]) -> Result<()> {
+    let to = range(dst, offset, src.len())?;
+    // SAFETY: the range was checked, and a caller's slice cannot overlap memory that only the device hands out.
+    unsafe { std::ptr::copy_nonoverlapping(src.as_ptr(), to, src.len()) };
+    Ok(())
+}
+
+/// Copies a buffer's bytes to the host.
+pub(crate) fn read(src: &Buffer, offset: usize, dst: &mut [u8]) -> Result<()> {
+    let from = range(src, offset, dst.len())?;
+    // SAFETY: as in `write`.
+    unsafe { std::ptr::copy_nonoverlapping(from, dst.as_mut_ptr(), dst.len()) };
+    Ok(())
 }
 
 /// Copies between buffers on all threads.
@@ -189,17 +205,11 @@ impl Device for CpuDevice {
     }
 
     fn upload(&self, dst: &Buffer, offset: usize, src: &[u8]) -> Result<()> {
-        let to = range(dst, offset, src.len())?;
-        // SAFETY: the range was checked, and a caller's slice cannot overlap memory that only this device hands out.
-        unsafe { std::ptr::copy_nonoverlapping(src.as_ptr(), to, src.len()) };
-        Ok(())
+        write(dst, offset, src)
     }
 
     fn download(&self, src: &Buffer, offset: usize, dst: &mut [u8]) -> Result<()> {
-        let from = range(src, offset, dst.len())?;
-        // SAFETY: as in `upload`.
-        unsafe { std::ptr::copy_nonoverlapping(from, dst.as_mut_ptr(), dst.len()) };
-        Ok(())
+        read(src, offset, dst)
     }
 
     fn copy(&self, src: &Buffer, src_offset: usize, dst: &Buffer, dst_offset: usize, len: usize) -> Result<()> {

@@ -1,0 +1,78 @@
+//! What a fake device is like and what is wrong with it.
+
+use ridgepoint_core::Bytes;
+use std::str::FromStr;
+
+/// The environment variable that makes a fake device appear beside the real ones: a comma-separated list as [`Settings`] parses
+/// it, `healthy` for one without faults.
+pub const VARIABLE: &str = "RIDGEPOINT_FAKE";
+
+/// Size, noise and faults of a fake device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Its memory; an allocation beyond it fails (`memory=64MiB`).
+    pub memory: Bytes,
+    /// Standard deviation of a command's duration, relative (`noise=0.05`).
+    pub noise: f64,
+    /// Seed of that noise (`seed=3`).
+    pub seed: u64,
+    /// Every kernel but those that make inputs leaves the first eight bytes of its result as they were (`unwritten`).
+    pub unwritten: bool,
+    /// It runs at four fifths of its speed and its sensors say so (`throttled`).
+    pub throttled: bool,
+    /// It is lost after so many commands (`lost=20`).
+    pub lost_after: Option<u64>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { memory: Bytes::mib(256), noise: 0.002, seed: 1, unwritten: false, throttled: false, lost_after: None }
+    }
+}
+
+impl FromStr for Settings {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut settings = Self::default();
+        for word in text.split(',').map(str::trim).filter(|w| !w.is_empty()) {
+            let (name, value) = word.split_once('=').unwrap_or((word, ""));
+            let wrong = || {
+                format!(
+                    "{VARIABLE}: '{}' is none of healthy, unwritten, throttled, lost=N, memory=64MiB, noise=0.05, seed=N",
+                    word.escape_debug()
+                )
+            };
+            match (name, value) {
+                ("healthy", "") => {}
+                ("unwritten", "") => settings.unwritten = true,
+                ("throttled", "") => settings.throttled = true,
+                ("lost", n) => settings.lost_after = Some(n.parse().map_err(|_| wrong())?),
+                ("memory", size) => settings.memory = size.parse().map_err(|_| wrong())?,
+                ("noise", x) => {
+                    settings.noise = x.parse().ok().filter(|n: &f64| (0.0..=0.25).contains(n)).ok_or_else(wrong)?;
+                }
+                ("seed", n) => settings.seed = n.parse().map_err(|_| wrong())?,
+                _ => return Err(wrong()),
+            }
+        }
+        Ok(settings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_read_and_what_is_not_known_is_refused() {
+        let settings: Settings = "unwritten, lost=20,memory=64MiB,noise=0".parse().unwrap();
+        let expected =
+            Settings { memory: Bytes::mib(64), noise: 0.0, unwritten: true, lost_after: Some(20), ..Settings::default() };
+        assert_eq!(settings, expected);
+        assert_eq!("healthy".parse(), Ok(Settings::default()));
+        for bad in ["broken", "lost", "noise=2", "memory=64", "unwritten=1"] {
+            assert!(bad.parse::<Settings>().unwrap_err().contains(VARIABLE), "{bad}");
+        }
+    }
+}
