@@ -9,5 +9,5 @@ mod window;
 
 pub use policy::{Policy, Profile};
 pub use sample::sample;
-pub use suite::{Class, Prepared, Ready, Scope, Suite, measure};
+pub use suite::{Class, Measured, Prepared, Ready, Scope, Suite, measure};
 pub use window::Window;

@@ -27,6 +27,8 @@ pub struct Scope {
     pub memory: Bytes,
     /// Total of the largest cache.
     pub last_level_cache: Bytes,
+    /// Cores, compute units or streaming multiprocessors that share the work: each has a cache of its own.
+    pub units: u32,
     /// Ranks that collectives can use.
     pub ranks: usize,
 }
@@ -42,17 +44,17 @@ impl Scope {
             (Backend::Fake, _) => Class::Cpu,
             _ => Class::Gpu,
         };
-        Self { profile, class, memory: info.memory, last_level_cache: info.last_level_cache(), ranks }
+        Self { profile, class, memory: info.memory, last_level_cache: info.last_level_cache(), units: info.units.max(1), ranks }
     }
 
     /// A typical device of `class`, for listing where there is none.
     #[must_use]
     pub const fn typical(class: Class, profile: Profile) -> Self {
-        let (memory, cache, ranks) = match class {
-            Class::Cpu | Class::SoftwareGpu => (Bytes::mib(16 << 10), Bytes::mib(32), 2),
-            Class::Gpu => (Bytes::mib(80 << 10), Bytes::mib(50), 8),
+        let (memory, last_level_cache, units, ranks) = match class {
+            Class::Cpu | Class::SoftwareGpu => (Bytes::mib(16 << 10), Bytes::mib(32), 2, 2),
+            Class::Gpu => (Bytes::mib(80 << 10), Bytes::mib(50), 132, 8),
         };
-        Self { profile, class, memory, last_level_cache: cache, ranks }
+        Self { profile, class, memory, last_level_cache, units, ranks }
     }
 }
 

@@ -138,26 +138,30 @@ impl Shape {
 
 /// The shapes of a scope.
 pub(crate) fn list(scope: &Scope) -> Vec<Shape> {
-    let quick = scope.profile == Profile::Quick;
     let dram = dram_array(scope);
-    let mut shapes: Vec<Shape> =
-        Op::ALL.into_iter().map(|op| Shape::Stream(Stream { op, array: dram, cache: Cache::Cold })).collect();
-    let ops: &[Op] = match scope.profile {
-        Profile::Quick => &[Op::Read],
-        Profile::Standard => &[Op::Read, Op::Copy, Op::Triad],
-        Profile::Full => &Op::ALL,
+    // Scale is copy and add is triad as far as memory is concerned, and dot is read twice: a first look does without them.
+    let (ops, staircase, step): (&[Op], &[Op], u64) = match scope.profile {
+        Profile::Quick => (&[Op::Read, Op::Write, Op::Copy, Op::Triad], &[Op::Read], 16),
+        Profile::Standard => (&Op::ALL, &[Op::Read, Op::Copy, Op::Triad], 2),
+        Profile::Full => (&Op::ALL, &Op::ALL, 2),
     };
-    let step = if quick { 4 } else { 2 };
-    // To twice the last-level cache and on into memory.
-    let end = (2 * scope.last_level_cache.0).next_power_of_two().min(dram.0);
-    for &op in ops {
-        let steps = std::iter::successors(Some(16 << 10), |s| Some(s * step)).take_while(|s| *s <= end);
-        shapes.extend(steps.map(|s| Shape::Stream(Stream { op, array: Bytes(s), cache: Cache::Hot })));
+    let mut shapes: Vec<Shape> =
+        ops.iter().map(|op| Shape::Stream(Stream { op: *op, array: dram, cache: Cache::Cold })).collect();
+    // From 8 KiB a unit, so that three arrays fit its first cache, to twice the last-level cache and so into memory.
+    let first = (u64::from(scope.units) * (8 << 10)).next_power_of_two();
+    let last = (2 * scope.last_level_cache.0).next_power_of_two().min(dram.0);
+    for &op in staircase {
+        shapes.extend(steps(first, last, step).map(|array| Shape::Stream(Stream { op, array, cache: Cache::Hot })));
     }
-    let step = if quick { 16 } else { 2 };
-    let steps = std::iter::successors(Some(16 << 10), |s| Some(s * step)).take_while(|s| *s <= end.max(256 << 20));
-    shapes.extend(steps.map(|s| Shape::Latency(Bytes(s))));
+    // One thread chases, whatever the number of units; its last footprint is all but never in a cache.
+    let last = (8 * scope.last_level_cache.0).next_power_of_two().max(128 << 20).min(dram.0);
+    shapes.extend(steps(16 << 10, last, step).map(Shape::Latency));
     shapes
+}
+
+/// Sizes from `first` to `last`, each `step` times the one before; `last` is always among them.
+fn steps(first: u64, last: u64, step: u64) -> impl Iterator<Item = Bytes> {
+    std::iter::successors(Some(first.min(last)), move |s| (*s < last).then(|| (s * step).min(last))).map(Bytes)
 }
 
 /// One array of the DRAM cases: four times the last-level cache at least, so that nothing of one pass is left for the next.
@@ -176,6 +180,32 @@ fn dram_array(scope: &Scope) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    fn any_shape() -> impl Strategy<Value = Shape> {
+        // Any multiple of 256, and the powers of two that people use.
+        let size = prop_oneof![(16u64..1 << 32).prop_map(|n| n * 256), (12u32..=40).prop_map(|bits| 1 << bits)].prop_map(Bytes);
+        let stream = (0..Op::ALL.len(), size.clone(), prop::bool::ANY).prop_map(|(op, array, hot)| {
+            Shape::Stream(Stream { op: Op::ALL[op], array, cache: if hot { Cache::Hot } else { Cache::Cold } })
+        });
+        prop_oneof![4 => stream, 1 => size.prop_map(Shape::Latency)]
+    }
+
+    proptest! {
+        #[test]
+        fn an_id_gives_its_shape_back_and_no_other(a in any_shape(), b in any_shape()) {
+            prop_assert_eq!(Shape::parse(&a.id()), Some(a));
+            prop_assert!(CaseId::new(a.id()).is_ok());
+            prop_assert_eq!(a == b, a.id() == b.id());
+        }
+
+        #[test]
+        fn no_text_panics_the_parser(text in "(memory/)?[a-z0-9/KMGiBx]{0,40}") {
+            if let Some(shape) = Shape::parse(&text) {
+                prop_assert_eq!(shape.id(), text);
+            }
+        }
+    }
 
     #[test]
     fn only_the_canonical_spelling_is_an_id() {
@@ -188,6 +218,7 @@ mod tests {
             "memory/jump/1MiB/f32",
             "memory/copy/1B/f32",
             "memory/latency/1MiB/f32",
+            "memory/latency/01MiB",
             "gemm/x",
         ] {
             assert_eq!(Shape::parse(id), None, "{id}");
@@ -199,5 +230,37 @@ mod tests {
         let bytes =
             |op| Shape::Stream(Stream { op, array: Bytes(1 << 20), cache: Cache::Cold }).case().unwrap().work.bytes.0 >> 20;
         assert_eq!([Op::Read, Op::Write, Op::Copy, Op::Scale, Op::Add, Op::Triad, Op::Dot].map(bytes), [1, 1, 2, 2, 3, 3, 2]);
+    }
+
+    #[test]
+    fn the_staircase_reaches_from_the_first_cache_into_memory() {
+        for class in [Class::Cpu, Class::Gpu] {
+            for profile in [Profile::Quick, Profile::Standard, Profile::Full] {
+                let scope = Scope::typical(class, profile);
+                let shapes = list(&scope);
+                let hot = |op: Op| {
+                    shapes.iter().filter_map(move |s| match s {
+                        Shape::Stream(s) if s.op == op && s.cache == Cache::Hot => Some(s.array.0),
+                        _ => None,
+                    })
+                };
+                assert!(hot(Op::Read).min().unwrap() <= 16 << 10 | (u64::from(scope.units) * 16) << 10);
+                assert!(hot(Op::Read).max().unwrap() >= 2 * scope.last_level_cache.0);
+                let cold = shapes.iter().filter_map(|s| match s {
+                    Shape::Stream(s) if s.cache == Cache::Cold => Some(s.array.0),
+                    _ => None,
+                });
+                assert!(cold.min().unwrap() >= 4 * scope.last_level_cache.0);
+            }
+        }
+    }
+
+    #[test]
+    fn three_arrays_fit_in_half_of_a_small_memory() {
+        let scope = Scope { memory: Bytes::mib(512), ..Scope::typical(Class::Cpu, Profile::Full) };
+        for shape in list(&scope) {
+            let case = shape.case().unwrap();
+            assert!(case.work.bytes.0 <= 256 << 20, "{}", case.id);
+        }
     }
 }

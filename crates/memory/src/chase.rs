@@ -2,43 +2,76 @@
 //! neither a prefetcher nor a second load in flight can hide the latency.
 
 use crate::cases::CHASE_STEPS;
-use ridgepoint_core::{Bytes, Dtype, Verification, data};
+use ridgepoint_core::{Backend, Bytes, Dtype, Verification, data};
 use ridgepoint_device::{Arg, Buffer, Device, DeviceError, Geometry, Kernel, Program, Result};
 use ridgepoint_harness::verify::Comparison;
 use ridgepoint_harness::{Prepared, Ready};
 use std::collections::BTreeMap;
 
-/// Distance of two elements: a line of every GPU, and two of a CPU, whose prefetcher likes to fetch lines in pairs.
-const STRIDE: usize = 128;
+/// Distance of two elements: a cache line, so that a footprint fills as much of a cache as it says.
+const fn stride(backend: Backend) -> usize {
+    match backend {
+        Backend::Cpu | Backend::Fake => 64,
+        Backend::Cuda | Backend::Hip | Backend::Vulkan => 128,
+    }
+}
+
+/// Elements of the ring brought to the device at once.
+const CHUNK_LINES: usize = 1 << 18;
 
 pub(crate) fn prepare<'d>(footprint: Bytes, device: &'d dyn Device, seed: u64) -> Result<Prepared<'d>> {
-    let lines = footprint.0 as usize / STRIDE;
-    if lines < 2 {
-        return Err(DeviceError::unsupported(format!("a chase over {footprint} has fewer than two lines")));
-    }
-    let order = cycle(lines, seed);
-    let mut ring = vec![0u64; lines * STRIDE / 8];
-    for (i, line) in order.iter().enumerate() {
-        let next = order[(i + 1) % lines];
-        ring[*line as usize * STRIDE / 8] = u64::from(next) * (STRIDE / 8) as u64;
-    }
-    let bytes: Vec<u8> = ring.iter().flat_map(|e| e.to_le_bytes()).collect();
-    let (buffer, out) = (device.alloc(bytes.len())?, device.alloc(8)?);
-    device.upload(&buffer, 0, &bytes)?;
+    let stride = stride(device.info().backend);
+    let lines = u32::try_from(footprint.0 / stride as u64)
+        .map_err(|_| DeviceError::unsupported(format!("a chase over {footprint} has more lines than its index can count")))?;
+    // The device's memory first: where that fails, the host need not be asked for its share.
+    let (buffer, out) = (device.alloc(lines as usize * stride)?, device.alloc(8)?);
+    let order = cycle(lines, seed)?;
+    upload(device, &buffer, &order, stride)?;
     let program = Program { name: "memory/chase", ..Program::default() };
     let kernel = device.compile(&program, "rp_chase")?;
-    let config = BTreeMap::from([("stride".into(), format!("{STRIDE} B")), ("steps".into(), CHASE_STEPS.to_string())]);
-    let ready = Chase { device, kernel, buffer, out, elements: ring.len() as u64, order, steps: 0, expected: None };
+    let config = BTreeMap::from([("stride".into(), format!("{stride} B")), ("steps".into(), CHASE_STEPS.to_string())]);
+    let ready = Chase { device, kernel, buffer, out, stride, order, steps: 0, expected: None };
     Ok(Prepared { ready: Box::new(ready), config, labels: vec![], dtype: Dtype::F32 })
 }
 
+/// The first eight bytes of each line are the index of the next element of the cycle, in u64s from the start.
+fn upload(device: &dyn Device, buffer: &Buffer, order: &[u32], stride: usize) -> Result<()> {
+    let mut next = reserve(order.len())?;
+    next.resize(order.len(), 0);
+    for (i, line) in order.iter().enumerate() {
+        next[*line as usize] = order[(i + 1) % order.len()];
+    }
+    let mut bytes = vec![0u8; CHUNK_LINES.min(order.len()) * stride];
+    for (i, lines) in next.chunks(CHUNK_LINES).enumerate() {
+        for (slot, next) in bytes.chunks_exact_mut(stride).zip(lines) {
+            slot[..8].copy_from_slice(&element(*next, stride).to_le_bytes());
+        }
+        device.upload(buffer, i * CHUNK_LINES * stride, &bytes[..lines.len() * stride])?;
+    }
+    Ok(())
+}
+
+/// The index of a line's element, in u64s.
+fn element(line: u32, stride: usize) -> u64 {
+    u64::from(line) * (stride / 8) as u64
+}
+
+/// Room for one number a line, or an error: a footprint is the user's to choose.
+fn reserve(lines: usize) -> Result<Vec<u32>> {
+    let mut v = Vec::new();
+    v.try_reserve_exact(lines)
+        .map_err(|_| DeviceError::unsupported(format!("the host has no memory left to make a ring of {lines} lines")))?;
+    Ok(v)
+}
+
 /// All lines in random order: a shuffle by Fisher and Yates, read as one cycle.
-fn cycle(lines: usize, seed: u64) -> Vec<u32> {
-    let mut order: Vec<u32> = (0..lines as u32).collect();
-    for i in (1..lines).rev() {
+fn cycle(lines: u32, seed: u64) -> Result<Vec<u32>> {
+    let mut order = reserve(lines as usize)?;
+    order.extend(0..lines);
+    for i in (1..lines as usize).rev() {
         order.swap(i, (data::hash(seed, i as u64) % (i as u64 + 1)) as usize);
     }
-    order
+    Ok(order)
 }
 
 struct Chase<'d> {
@@ -46,7 +79,7 @@ struct Chase<'d> {
     kernel: Kernel,
     buffer: Buffer,
     out: Buffer,
-    elements: u64,
+    stride: usize,
     order: Vec<u32>,
     /// Steps taken since the start, over all executions: each goes on where the last ended, so that the whole ring is used.
     steps: u64,
@@ -56,7 +89,7 @@ struct Chase<'d> {
 impl Chase<'_> {
     /// Where the chase is after `steps` steps.
     fn at(&self, steps: u64) -> u64 {
-        u64::from(self.order[(steps % self.order.len() as u64) as usize]) * (STRIDE / 8) as u64
+        element(self.order[(steps % self.order.len() as u64) as usize], self.stride)
     }
 }
 
@@ -68,7 +101,7 @@ impl Ready for Chase<'_> {
         let args = [
             Arg::Buffer(&self.buffer, 0),
             Arg::Buffer(&self.out, 0),
-            Arg::U64(self.elements),
+            Arg::U64(self.buffer.len() as u64 / 8),
             Arg::U64(start),
             Arg::U64(CHASE_STEPS),
         ];
@@ -96,7 +129,7 @@ mod tests {
 
     #[test]
     fn the_ring_is_one_cycle_over_all_lines() {
-        let order = cycle(1000, 7);
+        let order = cycle(1000, 7).unwrap();
         let mut sorted = order.clone();
         sorted.sort_unstable();
         assert_eq!(sorted, (0..1000).collect::<Vec<u32>>());

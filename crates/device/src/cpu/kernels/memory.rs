@@ -155,10 +155,12 @@ fn sum(simd: Simd, x: &[f32], y: &[f32], product: bool) -> f64 {
     plain_sum(x, y, product)
 }
 
+/// Independent sums of a reduction.
+const LANES: usize = 128;
+
 /// Independent sums, enough to hide the latency of an addition; each block is added up in f64.
 #[inline(always)]
 fn plain_sum(x: &[f32], y: &[f32], product: bool) -> f64 {
-    const LANES: usize = 128;
     const BLOCK: usize = 64 * LANES;
     let mut total = 0.0;
     for (x, y) in x.chunks(BLOCK).zip(y.chunks(BLOCK)) {
@@ -174,9 +176,21 @@ fn plain_sum(x: &[f32], y: &[f32], product: bool) -> f64 {
         } else {
             xs.for_each(|x| (0..LANES).for_each(|i| acc[i] += x[i]));
         }
-        total += tail + acc.iter().map(|v| f64::from(*v)).sum::<f64>();
+        total += tail + lanes(acc);
     }
     total
+}
+
+/// The sum of all lanes, as a tree: added up one by one it would take as long as reading a first-level cache.
+#[inline(always)]
+fn lanes(mut acc: [f32; LANES]) -> f64 {
+    for width in [64, 32, 16] {
+        let (low, high) = acc.split_at_mut(width);
+        low.iter_mut().zip(high).for_each(|(a, b)| *a += *b);
+    }
+    let mut wide = [0.0; 8];
+    (0..8).for_each(|i| wide[i] = f64::from(acc[i]) + f64::from(acc[i + 8]));
+    (wide[0] + wide[4]) + (wide[1] + wide[5]) + ((wide[2] + wide[6]) + (wide[3] + wide[7]))
 }
 
 /// `(ring, out, elements, start, steps)`: follows ring[i] for `steps` dependent loads from `start` on one thread and stores
