@@ -24,18 +24,19 @@ pub(crate) fn prepare<'d>(footprint: Bytes, device: &'d dyn Device, seed: u64) -
     let lines = u32::try_from(footprint.0 / stride as u64)
         .map_err(|_| DeviceError::unsupported(format!("a chase over {footprint} has more lines than its index can count")))?;
     // The device's memory first: where that fails, the host need not be asked for its share.
-    let (buffer, out) = (device.alloc(lines as usize * stride)?, device.alloc(8)?);
+    let (ring, out) = (Ring::new(device, lines)?, device.alloc(8)?);
     let order = cycle(lines, seed)?;
-    upload(device, &buffer, &order, stride)?;
+    upload(device, &ring, &order)?;
     let program = Program { name: "memory/chase", ..Program::default() };
     let kernel = device.compile(&program, "rp_chase")?;
     let config = BTreeMap::from([("stride".into(), format!("{stride} B")), ("steps".into(), CHASE_STEPS.to_string())]);
-    let ready = Chase { device, kernel, buffer, out, stride, order, steps: 0, expected: None };
+    let ready = Chase { device, kernel, ring, out, order, steps: 0, expected: None };
     Ok(Prepared { ready: Box::new(ready), config, labels: vec![], dtype: Dtype::F32 })
 }
 
-/// The first eight bytes of each line are the index of the next element of the cycle, in u64s from the start.
-fn upload(device: &dyn Device, buffer: &Buffer, order: &[u32], stride: usize) -> Result<()> {
+/// The first eight bytes of each line say where the next element of the cycle is.
+fn upload(device: &dyn Device, ring: &Ring, order: &[u32]) -> Result<()> {
+    let stride = ring.stride;
     let mut next = reserve(order.len())?;
     next.resize(order.len(), 0);
     for (i, line) in order.iter().enumerate() {
@@ -44,16 +45,34 @@ fn upload(device: &dyn Device, buffer: &Buffer, order: &[u32], stride: usize) ->
     let mut bytes = vec![0u8; CHUNK_LINES.min(order.len()) * stride];
     for (i, lines) in next.chunks(CHUNK_LINES).enumerate() {
         for (slot, next) in bytes.chunks_exact_mut(stride).zip(lines) {
-            slot[..8].copy_from_slice(&element(*next, stride).to_le_bytes());
+            slot[..8].copy_from_slice(&ring.element(*next).to_le_bytes());
         }
-        device.upload(buffer, i * CHUNK_LINES * stride, &bytes[..lines.len() * stride])?;
+        device.upload(&ring.buffer, i * CHUNK_LINES * stride, &bytes[..lines.len() * stride])?;
     }
     Ok(())
 }
 
-/// The index of a line's element, in u64s.
-fn element(line: u32, stride: usize) -> u64 {
-    u64::from(line) * (stride / 8) as u64
+/// Lines of memory, each of which names another.
+struct Ring {
+    buffer: Buffer,
+    stride: usize,
+    /// An element is an address, and not an index in u64s: what a CPU can load from without computing anything.
+    addresses: bool,
+}
+
+impl Ring {
+    fn new(device: &dyn Device, lines: u32) -> Result<Self> {
+        let backend = device.info().backend;
+        let stride = stride(backend);
+        let addresses = matches!(backend, Backend::Cpu | Backend::Fake);
+        Ok(Self { buffer: device.alloc(lines as usize * stride)?, stride, addresses })
+    }
+
+    /// What an element holds whose successor is in `line`.
+    fn element(&self, line: u32) -> u64 {
+        let offset = u64::from(line) * self.stride as u64;
+        if self.addresses { self.buffer.address() + offset } else { offset / 8 }
+    }
 }
 
 /// Room for one number a line, or an error: a footprint is the user's to choose.
@@ -77,9 +96,8 @@ fn cycle(lines: u32, seed: u64) -> Result<Vec<u32>> {
 struct Chase<'d> {
     device: &'d dyn Device,
     kernel: Kernel,
-    buffer: Buffer,
+    ring: Ring,
     out: Buffer,
-    stride: usize,
     order: Vec<u32>,
     /// Steps taken since the start, over all executions: each goes on where the last ended, so that the whole ring is used.
     steps: u64,
@@ -89,7 +107,7 @@ struct Chase<'d> {
 impl Chase<'_> {
     /// Where the chase is after `steps` steps.
     fn at(&self, steps: u64) -> u64 {
-        element(self.order[(steps % self.order.len() as u64) as usize], self.stride)
+        self.ring.element(self.order[(steps % self.order.len() as u64) as usize])
     }
 }
 
@@ -99,9 +117,9 @@ impl Ready for Chase<'_> {
         self.steps += CHASE_STEPS;
         self.expected = Some(self.at(self.steps));
         let args = [
-            Arg::Buffer(&self.buffer, 0),
+            Arg::Buffer(&self.ring.buffer, 0),
             Arg::Buffer(&self.out, 0),
-            Arg::U64(self.buffer.len() as u64 / 8),
+            Arg::U64(self.ring.buffer.len() as u64 / 8),
             Arg::U64(start),
             Arg::U64(CHASE_STEPS),
         ];

@@ -4,7 +4,7 @@ use crate::cases::{Op, Shape, Stream};
 use ridgepoint_core::Backend;
 use ridgepoint_device::Device;
 
-/// The scalar of write, scale and triad.
+/// The scalar of write, scale and triad: a power of two, so that the product of a triad is exact.
 pub(crate) const SCALAR: f32 = 0.5;
 
 /// A way to run streams.

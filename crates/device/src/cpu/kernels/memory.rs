@@ -193,25 +193,28 @@ fn lanes(mut acc: [f32; LANES]) -> f64 {
     (wide[0] + wide[4]) + (wide[1] + wide[5]) + ((wide[2] + wide[6]) + (wide[3] + wide[7]))
 }
 
-/// `(ring, out, elements, start, steps)`: follows ring[i] for `steps` dependent loads from `start` on one thread and stores
-/// where it ended. The ring holds u64 indices; a chase that is led out of it ends there, and its result is wrong.
+/// `(ring, out, elements, start, steps)`: follows addresses from `start` for `steps` dependent loads on one thread and stores
+/// the last. The ring's u64 elements are addresses within it, since an index would cost a cycle more a step to turn into one; a
+/// chase that is led out of the ring ends there, and its result is wrong.
 fn chase(_pool: &Pool, args: &[Arg<'_>]) -> Result<()> {
     let mut a = Args::of("rp_chase", args);
     let elements = a.peek_u64(2)?;
-    let ring = Shared::new(a.input::<u64>(elements)?);
+    let ring = a.input::<u64>(elements)?.expose_provenance() as u64;
     let out = Shared::new(a.pointer::<u64>(1)?);
-    let (elements, start, steps) = (a.u64()?, a.u64()?, a.u64()?);
+    let (_, start, steps) = (a.u64()?, a.u64()?, a.u64()?);
     a.end()?;
-    // SAFETY: the pointers were checked to hold so many elements; nothing writes the ring.
-    let (ring, out) = unsafe { (ring.slice(0..elements as usize), out.slice_mut(0..1)) };
     let mut at = start;
     for _ in 0..steps {
-        // The bound is checked beside the load, off its critical path.
-        match ring.get(at as usize) {
-            Some(next) => at = *next,
-            None => break,
+        // One comparison for both: an address that is not a multiple of 8 from the start rotates to a huge number. The branch is
+        // predicted, so that the load does not wait for it.
+        if at.wrapping_sub(ring).rotate_right(3) >= elements {
+            break;
         }
+        // SAFETY: the address was just found to be one of the `elements` u64s of the ring, which nothing writes meanwhile.
+        at = unsafe { *std::ptr::with_exposed_provenance::<u64>(at as usize) };
     }
+    // SAFETY: the pointer was checked to hold an element that is no part of the ring.
+    let out = unsafe { out.slice_mut(0..1) };
     out[0] = black_box(at);
     Ok(())
 }
@@ -326,6 +329,31 @@ mod tests {
         for simd in [Simd::Baseline, Simd::Avx2, Simd::Avx512].into_iter().filter(|w| *w <= simd()) {
             assert!((sum(simd, &x, &y, false) - read).abs() < 1e-2);
             assert!((sum(simd, &x, &y, true) - dot).abs() < 1e-2);
+        }
+    }
+    #[test]
+    fn a_chase_stays_in_its_ring() {
+        let pool = Pool::new(&[]);
+        let account = std::sync::Arc::default();
+        let (ring, out) = (crate::cpu::allocate(&pool, &account, 64).unwrap(), crate::cpu::allocate(&pool, &account, 8).unwrap());
+        let end_of = |elements: [u64; 8], start: u64, steps: u64| {
+            let bytes: Vec<u8> = elements.iter().flat_map(|e| e.to_le_bytes()).collect();
+            crate::cpu::write(&ring, 0, &bytes).unwrap();
+            let args = [Arg::Buffer(&ring, 0), Arg::Buffer(&out, 0), Arg::U64(8), Arg::U64(start), Arg::U64(steps)];
+            chase(&pool, &args).unwrap();
+            let mut end = [0; 8];
+            crate::cpu::read(&out, 0, &mut end).unwrap();
+            u64::from_le_bytes(end)
+        };
+        let at = |i: u64| ring.address() + 8 * i;
+        let cycle = [3, 0, 1, 7, 2, 4, 5, 6].map(at);
+        assert_eq!(end_of(cycle, at(0), 3), at(6));
+        assert_eq!(end_of(cycle, at(5), 0), at(5));
+        // A null, an address just past the end, one before it, and one between two elements end the chase.
+        for stray in [0, at(8), ring.address() - 8, at(3) + 4, u64::MAX] {
+            let mut broken = cycle;
+            broken[7] = stray;
+            assert_eq!(end_of(broken, at(0), 100), stray);
         }
     }
 }
