@@ -15,6 +15,9 @@ use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if ridgepoint_device::cpu::rank_main() {
+        return ExitCode::SUCCESS;
+    }
     let args = args::Args::parse();
     let result = match &args.command {
         args::Command::Devices(a) => commands::devices::run(a),

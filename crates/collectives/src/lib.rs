@@ -1,1 +1,40 @@
-//! The collectives suite.
+//! The collectives suite: what the links between ranks give, counted as nccl-tests counts it.
+//!
+//! `collectives/all_reduce/r2/4MiB/f32` names the op, the number of ranks, S (the total buffer: the receive side for
+//! all-gather, the send side for reduce-scatter) and the dtype. algbw is S over the slowest rank's time, busbw is algbw
+//! times the op's factor.
+
+mod cases;
+mod ready;
+
+use cases::Shape;
+use ridgepoint_core::{Case, Component};
+use ridgepoint_device::{Device, DeviceError, Result};
+use ridgepoint_harness::{Prepared, Scope, Suite};
+
+/// The suite.
+pub struct CollectivesSuite;
+
+impl Suite for CollectivesSuite {
+    fn component(&self) -> Component {
+        Component::Collectives
+    }
+
+    fn cases(&self, scope: &Scope) -> Vec<Case> {
+        cases::list(scope).into_iter().filter_map(Shape::case).collect()
+    }
+
+    fn parse(&self, id: &str) -> Option<Case> {
+        Shape::parse(id)?.case()
+    }
+
+    fn providers(&self, _case: &Case, device: &dyn Device) -> Vec<String> {
+        vec![device.collectives().map_or("none", |c| c.provider()).to_owned()]
+    }
+
+    fn prepare<'d>(&self, case: &Case, _provider: &str, device: &'d dyn Device, seed: u64) -> Result<Prepared<'d>> {
+        let shape =
+            Shape::parse(case.id.as_str()).ok_or_else(|| DeviceError::invalid(format!("{} is no collectives case", case.id)))?;
+        ready::prepare(shape, device, seed)
+    }
+}

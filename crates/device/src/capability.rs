@@ -168,6 +168,11 @@ pub enum CollectiveOp {
     AllToAll,
 }
 
+impl CollectiveOp {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::AllReduce, Self::AllGather, Self::ReduceScatter, Self::Broadcast, Self::AllToAll];
+}
+
 /// A collective over `ranks` ranks. `bytes` is S of nccl-tests: the total buffer (receive side for all-gather, send side for
 /// reduce-scatter).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -6,14 +6,19 @@
 #![expect(unsafe_code, reason = "the one crate that talks to hardware; each block states why it is sound")]
 
 mod buffer;
+mod cache;
 mod capability;
 #[cfg(test)]
 mod conformance;
 pub mod cpu;
+mod cuda;
+mod dl;
 mod error;
 pub mod fake;
+mod finder;
 mod kernel;
 mod probe;
+mod sources;
 mod traits;
 
 pub use buffer::Buffer;

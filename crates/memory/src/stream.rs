@@ -1,8 +1,8 @@
 //! Streams made ready: arrays filled on the device, one launch an execution, every element of the result checked.
 
 use crate::cases::{Op, Stream};
-use crate::variants::{self, SCALAR};
-use ridgepoint_core::{Cache, Dtype, Verification, data};
+use crate::variants::{self, Launch, SCALAR};
+use ridgepoint_core::{Backend, Cache, Dtype, Verification, data};
 use ridgepoint_device::{Arg, Buffer, Device, DeviceError, Geometry, Kernel, Program, Result};
 use ridgepoint_harness::verify::{Comparison, in_chunks};
 use ridgepoint_harness::{Prepared, Ready};
@@ -29,37 +29,121 @@ pub(crate) fn prepare<'d>(stream: Stream, provider: &str, device: &'d dyn Device
         inputs.push(buffer);
     }
     let out = device.alloc(if stream.op.writes() { bytes } else { MAX_SUMS * 8 })?;
-    let kernel = match variant.suffix {
-        Some(suffix) => {
-            let entry = format!("rp_{}{suffix}", stream.op.name());
-            Some(device.compile(&Program { name: "memory/stream", ..Program::default() }, &entry)?)
-        }
-        None => None,
-    };
     device.synchronize()?;
-    let repeats =
-        if stream.cache == Cache::Hot { (REPEAT_BYTES / (stream.array.0 * stream.op.arrays())).clamp(1, 1 << 16) } else { 1 };
     let mut config = BTreeMap::new();
-    if repeats > 1 {
-        config.insert("passes a launch".into(), repeats.to_string());
-    }
+    let way = match variant.suffix {
+        None => Way::CopyEngine,
+        Some(suffix) if matches!(backend, Backend::Cpu | Backend::Fake) => {
+            let kernel = device
+                .compile(&Program { name: "memory/stream", ..Program::default() }, &format!("rp_{}{suffix}", stream.op.name()))?;
+            let repeats = if stream.cache == Cache::Hot {
+                (REPEAT_BYTES / (stream.array.0 * stream.op.arrays())).clamp(1, 1 << 16)
+            } else {
+                1
+            };
+            if repeats > 1 {
+                config.insert("passes a launch".into(), repeats.to_string());
+            }
+            Way::Host { kernel, repeats }
+        }
+        Some(_) => {
+            let (launch, kernel, tried) = tune(device, stream, &inputs, &out)?;
+            config.insert("launch".into(), format!("{launch:?}").trim_start_matches("Launch ").into());
+            config.insert("launches tried".into(), tried.to_string());
+            Way::Gpu { kernel, launch }
+        }
+    };
     let cold = stream.array.0 * stream.op.arrays() > 2 * device.info().last_level_cache().0;
-    let ready = Run { device, stream, kernel, inputs, out, repeats, cold, seed };
+    let ready = Run { device, stream, way, inputs, out, cold, seed };
     Ok(Prepared { ready: Box::new(ready), config, labels: vec![], dtype: Dtype::F32 })
 }
 
 /// Most partial sums that a reduction may leave.
 const MAX_SUMS: usize = 4096;
 
+/// What does the work.
+enum Way {
+    /// The device's own copy.
+    CopyEngine,
+    /// A kernel on the host's threads, which repeats by itself.
+    Host { kernel: Kernel, repeats: u64 },
+    /// A kernel on a GPU.
+    Gpu { kernel: Kernel, launch: Launch },
+}
+
 struct Run<'d> {
     device: &'d dyn Device,
     stream: Stream,
-    kernel: Option<Kernel>,
+    way: Way,
     inputs: Vec<Buffer>,
     out: Buffer,
-    repeats: u64,
     cold: bool,
     seed: u64,
+}
+
+/// The operands that every form of a stream's kernel takes, in order; one u32 follows.
+fn operands<'a>(stream: Stream, inputs: &'a [Buffer], out: &'a Buffer) -> Vec<Arg<'a>> {
+    let mut args: Vec<Arg<'_>> = inputs.iter().map(|b| Arg::Buffer(b, 0)).collect();
+    args.push(Arg::Buffer(out, 0));
+    if matches!(stream.op, Op::Write | Op::Scale | Op::Triad) {
+        args.push(Arg::F32(SCALAR));
+    }
+    args.push(Arg::U64(stream.elements()));
+    args
+}
+
+/// Blocks of a launch: a tile each, or so many a unit.
+fn blocks(device: &dyn Device, stream: Stream, launch: Launch) -> u32 {
+    let tile = u64::from(launch.block * launch.unroll * 4);
+    let tiles = stream.elements().div_ceil(tile).clamp(1, 1 << 30) as u32;
+    match launch.per_unit {
+        0 => tiles,
+        n => tiles.min(n * device.info().units.max(1)).min(MAX_SUMS as u32),
+    }
+}
+
+fn enqueue_gpu(
+    device: &dyn Device,
+    stream: Stream,
+    kernel: &Kernel,
+    launch: Launch,
+    inputs: &[Buffer],
+    out: &Buffer,
+) -> Result<()> {
+    let mut args = operands(stream, inputs, out);
+    args.push(Arg::U32(launch.order));
+    device.launch(kernel, Geometry::linear(blocks(device, stream, launch), launch.block), &args)
+}
+
+/// Compiles and tries the launches there are for this stream, four runs each, and keeps the fastest.
+fn tune(device: &dyn Device, stream: Stream, inputs: &[Buffer], out: &Buffer) -> Result<(Launch, Kernel, usize)> {
+    let candidates: &[Launch] = match (stream.cache, stream.op.writes()) {
+        (Cache::Hot, _) => &[variants::CACHED],
+        (Cache::Cold, true) => variants::LAUNCHES,
+        (Cache::Cold, false) => variants::FOLDS,
+    };
+    let mut best: Option<(f64, Launch, Kernel)> = None;
+    for launch in candidates {
+        let defines = [
+            ("RP_BLOCK", launch.block.to_string()),
+            ("RP_UNROLL", launch.unroll.to_string()),
+            ("RP_HINT_LOAD", launch.hints[0].to_string()),
+            ("RP_HINT_STORE", launch.hints[1].to_string()),
+        ];
+        let program = Program { name: "memory/stream", defines: &defines, ..Program::default() };
+        let kernel = device.compile(&program, &format!("rp_{}", stream.op.name()))?;
+        let run = || enqueue_gpu(device, stream, &kernel, *launch, inputs, out);
+        run()?;
+        let start = device.record()?;
+        (0..3).try_for_each(|_| run())?;
+        let end = device.record()?;
+        let seconds = device.elapsed(&start, &end)?.0;
+        if best.as_ref().is_none_or(|(least, ..)| seconds < *least) {
+            best = Some((seconds, *launch, kernel));
+        }
+    }
+    let (_, launch, kernel) = best.ok_or_else(|| DeviceError::unsupported("no launch to try"))?;
+    Ok((launch, kernel, candidates.len()))
 }
 
 impl Ready for Run<'_> {
@@ -68,21 +152,22 @@ impl Ready for Run<'_> {
     }
 
     fn passes(&self) -> u64 {
-        self.repeats
+        match self.way {
+            Way::Host { repeats, .. } => repeats,
+            _ => 1,
+        }
     }
 
     fn enqueue(&mut self, _turn: usize) -> Result<()> {
-        let Some(kernel) = &self.kernel else {
-            return self.device.copy(&self.inputs[0], 0, &self.out, 0, self.out.len());
-        };
-        let mut args: Vec<Arg<'_>> = self.inputs.iter().map(|b| Arg::Buffer(b, 0)).collect();
-        args.push(Arg::Buffer(&self.out, 0));
-        if matches!(self.stream.op, Op::Write | Op::Scale | Op::Triad) {
-            args.push(Arg::F32(SCALAR));
+        match &self.way {
+            Way::CopyEngine => self.device.copy(&self.inputs[0], 0, &self.out, 0, self.out.len()),
+            Way::Host { kernel, repeats } => {
+                let mut args = operands(self.stream, &self.inputs, &self.out);
+                args.push(Arg::U32(*repeats as u32));
+                self.device.launch(kernel, Geometry::linear(1, 1), &args)
+            }
+            Way::Gpu { kernel, launch } => enqueue_gpu(self.device, self.stream, kernel, *launch, &self.inputs, &self.out),
         }
-        args.push(Arg::U64(self.stream.elements()));
-        args.push(Arg::U32(self.repeats as u32));
-        self.device.launch(kernel, Geometry::linear(1, 1), &args)
     }
 
     fn poison(&mut self) -> Result<()> {
@@ -95,7 +180,13 @@ impl Ready for Run<'_> {
         if !op.writes() {
             let mut sums = vec![0u8; self.out.len()];
             self.device.download(&self.out, 0, &mut sums)?;
-            let got: f64 = sums.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap_or_default())).sum();
+            // The host's threads leave f64 sums, a GPU's blocks f32.
+            let got: f64 = match self.way {
+                Way::Gpu { .. } => {
+                    sums.chunks_exact(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap_or_default()))).sum()
+                }
+                _ => sums.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap_or_default())).sum(),
+            };
             let want = in_chunks(n, |range| {
                 range
                     .map(|i| f64::from(data::normal(x, i)) * if op == Op::Dot { f64::from(data::normal(y, i)) } else { 1.0 })

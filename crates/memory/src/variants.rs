@@ -64,3 +64,47 @@ pub(crate) fn providers(shape: Shape, device: &dyn Device) -> Vec<String> {
 pub(crate) fn find(stream: Stream, provider: &str, backend: Backend) -> Option<&'static Variant> {
     VARIANTS.iter().find(|v| v.provider == provider && v.does(stream, backend))
 }
+
+/// How a stream's kernel is launched on a GPU: what kernels/memory/stream.cu lets the host choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Launch {
+    /// Threads of a block (RP_BLOCK).
+    pub(crate) block: u32,
+    /// 16-byte loads in flight a thread (RP_UNROLL).
+    pub(crate) unroll: u32,
+    /// Blocks a unit for a persistent grid; 0 for a block each tile.
+    pub(crate) per_unit: u32,
+    /// 0: blocks take tiles in turn; 1: each owns one contiguous run.
+    pub(crate) order: u32,
+    /// How loads and stores treat the caches (RP_HINT_LOAD, RP_HINT_STORE of kernels/common/rp.h).
+    pub(crate) hints: [u32; 2],
+}
+
+const fn launch(block: u32, unroll: u32, per_unit: u32, order: u32, hints: [u32; 2]) -> Launch {
+    Launch { block, unroll, per_unit, order, hints }
+}
+
+/// What is tried for a stream through device memory; the fastest is kept and reported.
+pub(crate) const LAUNCHES: &[Launch] = &[
+    launch(512, 4, 0, 0, [1, 2]),
+    launch(512, 2, 0, 0, [1, 2]),
+    launch(256, 4, 0, 0, [1, 2]),
+    launch(512, 1, 0, 0, [0, 0]),
+    launch(256, 4, 8, 0, [1, 2]),
+    launch(512, 4, 4, 0, [3, 2]),
+    launch(256, 8, 8, 1, [1, 2]),
+    launch(1024, 4, 2, 0, [1, 2]),
+];
+
+/// What is tried for a sum: the grid is persistent, since each block leaves one partial sum.
+pub(crate) const FOLDS: &[Launch] = &[
+    launch(512, 4, 4, 0, [1, 0]),
+    launch(256, 8, 8, 0, [1, 0]),
+    launch(512, 8, 4, 0, [3, 0]),
+    launch(1024, 4, 2, 0, [1, 0]),
+    launch(256, 4, 32, 0, [1, 0]),
+    launch(512, 4, 16, 1, [1, 0]),
+];
+
+/// Inside a cache: loads may use L1, and a persistent grid that fills the device.
+pub(crate) const CACHED: Launch = launch(512, 4, 4, 0, [0, 0]);

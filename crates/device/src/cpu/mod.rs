@@ -3,6 +3,8 @@
 
 pub mod affinity;
 mod clock;
+#[cfg(target_os = "linux")]
+mod collectives;
 mod gemm;
 mod info;
 pub(crate) mod kernels;
@@ -22,6 +24,16 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+
+#[cfg(target_os = "linux")]
+pub use collectives::rank_main;
+
+/// Ranks are processes over Linux's shared memory; elsewhere there are none.
+#[cfg(not(target_os = "linux"))]
+#[must_use]
+pub fn rank_main() -> bool {
+    false
+}
 
 /// The CPU backend.
 pub const PROBE: Probe = Probe { backend: Backend::Cpu, discover, open: |_| Ok(Box::new(CpuDevice::open()?)), doctor };
@@ -70,6 +82,8 @@ pub struct CpuDevice {
     timing: Cell<bool>,
     native: gemm::Native,
     vendors: Vec<gemm::Vendor>,
+    #[cfg(target_os = "linux")]
+    ranks: collectives::SharedMemory,
 }
 
 impl CpuDevice {
@@ -87,7 +101,17 @@ impl CpuDevice {
         let vendors = gemm::find_vendors(&pool);
         info.libraries = vendors.iter().filter_map(Blas::library).collect();
         let native = gemm::Native::new(&pool, &allocated);
-        Ok(Self { info, pool, scratch, allocated, timing: Cell::new(false), native, vendors })
+        Ok(Self {
+            #[cfg(target_os = "linux")]
+            ranks: collectives::SharedMemory::new(pool.cores()),
+            info,
+            pool,
+            scratch,
+            allocated,
+            timing: Cell::new(false),
+            native,
+            vendors,
+        })
     }
 
     /// The pinned threads, for kernels that are called and not launched.
@@ -268,6 +292,11 @@ impl Device for CpuDevice {
     fn blas(&self) -> Vec<&dyn Blas> {
         let vendors = self.vendors.iter().map(|v| v as &dyn Blas);
         std::iter::once(&self.native as &dyn Blas).chain(vendors).collect()
+    }
+
+    #[cfg(target_os = "linux")]
+    fn collectives(&self) -> Option<&dyn crate::Collectives> {
+        Some(&self.ranks)
     }
 
     fn sensors(&self) -> Option<Box<dyn Sensors>> {

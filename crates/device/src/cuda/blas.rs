@@ -1,0 +1,145 @@
+//! cublasLt as a GEMM provider: every algorithm that it offers for a problem can be chosen.
+
+use super::cublaslt::{Compute, Library, Plan, Problem, Type};
+use super::device::Shared;
+use super::driver::Buffer as Memory;
+use crate::{Blas, Buffer, DeviceError, GemmPlan, GemmProblem, Result, Transpose};
+use ridgepoint_core::Dtype;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Workspace offered to the library: what its own documentation recommends for Hopper.
+pub(super) const WORKSPACE: usize = 64 << 20;
+/// Algorithms asked for.
+const WANTED: usize = 16;
+
+/// cublasLt on one device.
+pub(super) struct CublasLt {
+    pub(super) library: Arc<Library>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) workspace: Arc<Memory>,
+    /// FP8 sums in fewer bits for longer, which is what frameworks use; off by default, as there.
+    pub(super) fast: bool,
+    /// The file it came from.
+    pub(super) path: Option<String>,
+}
+
+impl Blas for CublasLt {
+    fn provider(&self) -> &'static str {
+        if self.fast { "cublaslt-fast" } else { "cublaslt" }
+    }
+
+    fn library(&self) -> Option<ridgepoint_core::Library> {
+        Some(ridgepoint_core::Library { name: "cublasLt".into(), version: self.library.version(), path: self.path.clone() })
+    }
+
+    fn plan(&self, p: &GemmProblem) -> Result<Box<dyn GemmPlan>> {
+        let fp8 = matches!(p.input, Dtype::E4m3 | Dtype::E5m2);
+        if self.fast && !fp8 {
+            return Err(DeviceError::unsupported("fast accumulation is a choice of FP8 alone"));
+        }
+        let kind = |dtype: Dtype| {
+            Ok(match dtype {
+                Dtype::F32 | Dtype::Tf32 => Type::F32,
+                Dtype::F64 => Type::F64,
+                Dtype::F16 => Type::F16,
+                Dtype::Bf16 => Type::Bf16,
+                Dtype::I8 => Type::I8,
+                Dtype::I32 => Type::I32,
+                Dtype::E4m3 => Type::E4m3,
+                Dtype::E5m2 => Type::E5m2,
+                other => return Err(DeviceError::unsupported(format!("cublasLt is not asked for {other} yet"))),
+            })
+        };
+        let (input, output) = (kind(p.input)?, kind(p.output)?);
+        let mut problem = Problem::new(p.m as u64, p.n as u64, p.k as u64, input, output);
+        problem.a_t = p.a == Transpose::Yes;
+        problem.b_t = p.b == Transpose::Yes;
+        problem.fast_accum = self.fast;
+        if p.input == Dtype::Tf32 {
+            problem.compute = Compute::Tf32;
+        }
+        self.shared.ctx.api()?;
+        let plan = self.library.plan(&problem, WORKSPACE, WANTED).map_err(|error| match error.status() {
+            // CUBLAS_STATUS_NOT_SUPPORTED: the library says so itself.
+            Some(15) => DeviceError::unsupported(format!(
+                "cublasLt {} has no {} GEMM of {}×{}×{} with this layout here",
+                self.library.version(),
+                p.input,
+                p.m,
+                p.n,
+                p.k
+            )),
+            _ => error.into(),
+        })?;
+        if plan.algorithms.is_empty() {
+            return Err(DeviceError::unsupported(format!(
+                "cublasLt {} offers no algorithm for {} {}×{}×{}",
+                self.library.version(),
+                p.input,
+                p.m,
+                p.n,
+                p.k
+            )));
+        }
+        Ok(Box::new(Run {
+            plan,
+            index: 0,
+            shared: Arc::clone(&self.shared),
+            workspace: Arc::clone(&self.workspace),
+            problem: *p,
+        }))
+    }
+}
+
+struct Run {
+    plan: Plan,
+    index: usize,
+    shared: Arc<Shared>,
+    workspace: Arc<Memory>,
+    problem: GemmProblem,
+}
+
+impl GemmPlan for Run {
+    fn enqueue(&self, a: &Buffer, b: &Buffer, c: &Buffer) -> Result<()> {
+        let p = &self.problem;
+        for (name, buffer, dtype, elements) in
+            [("A", a, p.input, p.m * p.k), ("B", b, p.input, p.k * p.n), ("C", c, p.output, p.m * p.n)]
+        {
+            if (buffer.len() as u64) < dtype.bytes(elements as u64).0 || buffer.owner::<Memory>().is_none() {
+                return Err(DeviceError::invalid(format!("{name} is too small for the GEMM, or another device's")));
+            }
+        }
+        self.shared.ctx.api()?;
+        // SAFETY: the buffers hold the operands (above), the workspace is as large as promised to the library, and stream and
+        // buffers belong to the context that was just made current.
+        unsafe {
+            self.plan.run(
+                self.index,
+                [a.address(), b.address(), c.address()],
+                (self.workspace.ptr, self.workspace.len),
+                self.shared.stream.handle,
+            )
+        }?;
+        Ok(())
+    }
+
+    fn candidates(&self) -> usize {
+        self.plan.algorithms.len()
+    }
+
+    fn select(&mut self, index: usize) -> Result<()> {
+        if index >= self.candidates() {
+            return Err(DeviceError::invalid(format!("algorithm {index} of {}", self.candidates())));
+        }
+        self.index = index;
+        Ok(())
+    }
+
+    fn config(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([(
+            "algorithm".into(),
+            format!("number {} of the library's ranking: {}", self.index, self.plan.describe(self.index)),
+        )])
+    }
+}

@@ -1,0 +1,351 @@
+//! [`Device`] on one NVIDIA GPU (or MIG instance).
+
+use super::blas::{self, CublasLt};
+use super::cublaslt;
+use super::driver::{Buffer as Memory, Context, Pinned};
+use super::driver_sys::Ptr;
+use super::nvml;
+use super::stream::{self, Function, Module, Stream, elapsed_ms};
+use super::tiled::{self, Tiled};
+use super::{libraries, nvrtc};
+use crate::cache::Cache;
+use crate::{
+    Arg, Blas, Buffer, Device, DeviceError, Event, Geometry, Graph, Hold, Kernel, Program, Reading, Resources, Result, Sensors,
+    TensorMap, sources,
+};
+use ridgepoint_core::record::fnv1a;
+use ridgepoint_core::{Backend, Bytes, CacheLevel, DeviceInfo, Library, Seconds};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A held queue lets itself go after this long, so that nothing that goes wrong on the host hangs the device.
+const HOLD_LIMIT_NS: u64 = 2_000_000_000;
+/// How long the clock is watched: long against the 32 ns to 1 µs steps of the global timer.
+const CLOCK_NS: u64 = 100_000;
+
+/// What outlives any one borrow of the device.
+pub(super) struct Shared {
+    pub(super) ctx: Arc<Context>,
+    pub(super) stream: Stream,
+}
+
+/// One GPU.
+pub(super) struct CudaDevice {
+    info: DeviceInfo,
+    shared: Arc<Shared>,
+    arch: String,
+    cache: Option<Cache>,
+    modules: RefCell<HashMap<u64, Arc<Module>>>,
+    flag: Arc<Pinned>,
+    clock: Memory,
+    scratch: Memory,
+    blas: Vec<CublasLt>,
+    no_nvrtc: Option<String>,
+}
+
+impl CudaDevice {
+    pub(super) fn open(index: usize) -> Result<Self> {
+        let found = libraries();
+        let driver = found.driver.as_ref().map_err(|reason| DeviceError::unsupported(reason.clone()))?;
+        let ctx = Context::open(Arc::clone(driver), index as i32)?;
+        let stream = Stream::new(&ctx)?;
+        let facts = ctx.facts.clone();
+        let l2 = facts.l2_bytes.max(0) as usize;
+        let shared = Arc::new(Shared { ctx: Arc::clone(&ctx), stream });
+        let blas = open_blas(&shared)?;
+        let mut info = observe(index, &ctx);
+        info.libraries.extend(blas.first().and_then(Blas::library));
+        let mut no_nvrtc = None;
+        match &found.nvrtc {
+            Ok(nvrtc) => {
+                let version = nvrtc.version().map_or_else(|e| e.to_string(), |(a, b)| format!("{a}.{b}"));
+                info.libraries.push(Library {
+                    name: "NVRTC".into(),
+                    version,
+                    path: Some(nvrtc.library.path.display().to_string()),
+                });
+            }
+            Err(reason) => no_nvrtc = Some(reason.clone()),
+        }
+        // The exact target has the architecture's own instructions; an NVRTC that does not know it gets the common one.
+        let arch = facts.arch();
+        Ok(Self {
+            info,
+            arch,
+            cache: Cache::of_user(&|key| std::env::var_os(key).map(PathBuf::from)),
+            modules: RefCell::new(HashMap::new()),
+            flag: Arc::new(Pinned::new(&ctx, 64)?),
+            clock: Memory::new(&ctx, 16)?,
+            scratch: Memory::new(&ctx, 2 * l2.max(32 << 20))?,
+            shared,
+            blas,
+            no_nvrtc,
+        })
+    }
+
+    /// Code of a program for this device, compiled once a process and kept on disk.
+    fn module(&self, program: &Program<'_>) -> Result<Arc<Module>> {
+        let source = program.cpp.or_else(|| sources::cpp(program.name));
+        let source = source.ok_or_else(|| DeviceError::unsupported(format!("{} has no CUDA source", program.name)))?;
+        let key = fnv1a(format!("{}\n{source}\n{:?}", program.name, program.defines).as_bytes());
+        if let Some(module) = self.modules.borrow().get(&key) {
+            return Ok(Arc::clone(module));
+        }
+        let nvrtc =
+            libraries().nvrtc.as_ref().map_err(|_| DeviceError::unsupported(self.no_nvrtc.clone().unwrap_or_default()))?;
+        let name = format!("{}.cu", program.name);
+        let request =
+            nvrtc::Request { name: &name, source, headers: &[sources::HEADER], defines: program.defines, arch: &self.arch };
+        let compiled = nvrtc.compile(&request, self.cache.as_ref()).map_err(|error| match error {
+            nvrtc::CompileError::Source { .. } => {
+                DeviceError::Compile { program: program.name.into(), arch: self.arch.clone(), log: error.to_string() }
+            }
+            other => DeviceError::Unsupported(other.to_string()),
+        })?;
+        let module = Module::load(&self.shared.ctx, &compiled)?;
+        self.modules.borrow_mut().insert(key, Arc::clone(&module));
+        Ok(module)
+    }
+
+    fn own(&self, entry: &str) -> Result<Function> {
+        Ok(self.module(&Program { name: "common/clock", ..Program::default() })?.function(entry)?)
+    }
+}
+
+fn open_blas(shared: &Arc<Shared>) -> Result<Vec<CublasLt>> {
+    let mut slot = libraries().cublaslt.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    // The table moves into the first device that wants it; later devices open the library again.
+    let table = std::mem::replace(&mut *slot, Err(String::new()));
+    let Ok(table) = table else { return Ok(vec![]) };
+    let path = Some(table.library.path.display().to_string());
+    shared.ctx.api()?;
+    let library = Arc::new(cublaslt::Library::start(table)?);
+    let workspace = Arc::new(Memory::new(&shared.ctx, blas::WORKSPACE)?);
+    let provider = |fast| CublasLt {
+        library: Arc::clone(&library),
+        shared: Arc::clone(shared),
+        workspace: Arc::clone(&workspace),
+        fast,
+        path: path.clone(),
+    };
+    Ok(vec![provider(false), provider(true)])
+}
+
+fn observe(index: usize, ctx: &Arc<Context>) -> DeviceInfo {
+    let f = &ctx.facts;
+    let mut facts = BTreeMap::new();
+    let driver = libraries().nvml.as_ref().and_then(|n| n.versions().ok()).map_or_else(String::new, |(driver, _)| driver);
+    if let Some(sensors) = libraries().nvml.as_ref().and_then(|n| nvml::Sensors::open(Arc::clone(n), &f.pci).ok()) {
+        facts.extend(sensors.fixed().into_iter().map(|(name, value)| (name.to_owned(), value.to_string())));
+    }
+    facts.insert("compute capability".into(), format!("{}.{}", f.cc.0, f.cc.1));
+    facts.insert("memory clock MHz".into(), (f.memory_clock_khz / 1000).to_string());
+    facts.insert("memory bus bits".into(), f.bus_bits.to_string());
+    facts.insert("shared memory a block".into(), f.shared_optin.to_string());
+    facts.insert("copy engines".into(), f.copy_engines.to_string());
+    DeviceInfo {
+        id: format!("cuda:{index}"),
+        backend: Backend::Cuda,
+        vendor: "NVIDIA".into(),
+        name: f.name.clone(),
+        arch: f.arch(),
+        uuid: Some(format!("GPU-{}", f.uuid)),
+        pci: Some(f.pci.clone()),
+        units: f.sms.max(0) as u32,
+        max_clock_mhz: Some(f64::from(f.clock_khz) / 1e3),
+        memory: Bytes(f.memory_bytes as u64),
+        caches: vec![CacheLevel { name: "L2".into(), bytes: Bytes(f.l2_bytes.max(0) as u64), instances: 1 }],
+        driver: format!("{driver} (CUDA {}.{})", ctx.driver.version / 1000, ctx.driver.version % 1000 / 10),
+        software: false,
+        libraries: vec![],
+        measured: vec![],
+        facts,
+    }
+}
+
+/// This device's memory behind a buffer.
+fn memory(buffer: &Buffer) -> Result<&Memory> {
+    buffer.owner::<Memory>().ok_or_else(|| DeviceError::invalid("the buffer belongs to another device"))
+}
+
+impl Device for CudaDevice {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn alloc(&self, len: usize) -> Result<Buffer> {
+        let memory = Memory::new(&self.shared.ctx, len).map_err(|failure| match failure.into() {
+            DeviceError::OutOfMemory { .. } => {
+                let free = self.shared.ctx.free_memory().ok().map(|(free, _)| Bytes(free as u64));
+                DeviceError::OutOfMemory { requested: Bytes(len as u64), free }
+            }
+            other => other,
+        })?;
+        Ok(Buffer::new(len, memory.ptr, Arc::new(memory)))
+    }
+
+    fn upload(&self, dst: &Buffer, offset: usize, src: &[u8]) -> Result<()> {
+        Ok(self.shared.stream.upload(memory(dst)?, offset, src)?)
+    }
+
+    fn download(&self, src: &Buffer, offset: usize, dst: &mut [u8]) -> Result<()> {
+        Ok(self.shared.stream.download(memory(src)?, offset, dst)?)
+    }
+
+    fn copy(&self, src: &Buffer, src_offset: usize, dst: &Buffer, dst_offset: usize, len: usize) -> Result<()> {
+        let stream = &self.shared.stream;
+        match (src.owner::<Pinned>(), dst.owner::<Pinned>()) {
+            (Some(host), None) => Ok(stream.host_copy(host, memory(dst)?, true)?),
+            (None, Some(host)) => Ok(stream.host_copy(host, memory(src)?, false)?),
+            _ => Ok(stream.copy(memory(src)?, src_offset, memory(dst)?, dst_offset, len)?),
+        }
+    }
+
+    fn fill(&self, dst: &Buffer, byte: u8) -> Result<()> {
+        Ok(self.shared.stream.fill(memory(dst)?, byte)?)
+    }
+
+    fn compile(&self, program: &Program<'_>, entry: &str) -> Result<Kernel> {
+        let f = self.module(program)?.function(entry)?;
+        let resources = Resources {
+            registers: f.registers,
+            local_bytes: f.local_bytes,
+            shared_bytes: f.shared_bytes,
+            max_threads: f.max_threads,
+        };
+        Ok(Kernel::new(entry, Some(resources), Arc::new(f)))
+    }
+
+    fn launch(&self, kernel: &Kernel, geometry: Geometry, args: &[Arg<'_>]) -> Result<()> {
+        let function: &Function =
+            kernel.inner().ok_or_else(|| DeviceError::invalid(format!("{} was compiled for another device", kernel.entry)))?;
+        let mut values = Vec::with_capacity(args.len());
+        for arg in args {
+            values.push(match arg {
+                Arg::Buffer(buffer, offset) if *offset <= buffer.len() => stream::Arg::Ptr(buffer.address() + *offset as Ptr),
+                Arg::Buffer(buffer, offset) => {
+                    return Err(DeviceError::invalid(format!("offset {offset} is past a buffer of {}", buffer.len())));
+                }
+                Arg::U32(v) => stream::Arg::U32(*v),
+                Arg::I32(v) => stream::Arg::I32(*v),
+                Arg::U64(v) => stream::Arg::U64(*v),
+                Arg::F32(v) => stream::Arg::F32(*v),
+                Arg::Bytes(v) => stream::Arg::Bytes(v),
+            });
+        }
+        let Geometry { grid, block, shared_bytes, cluster } = geometry;
+        Ok(self.shared.stream.launch(function, stream::Shape { grid, block, shared_bytes, cluster }, &values)?)
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        Ok(self.shared.stream.synchronize()?)
+    }
+
+    fn record(&self) -> Result<Event> {
+        Ok(Event(Box::new(self.shared.stream.record()?)))
+    }
+
+    fn elapsed(&self, start: &Event, end: &Event) -> Result<Seconds> {
+        let own = |event: &'_ Event| event.0.downcast_ref::<stream::Event>().map(std::ptr::from_ref);
+        match (own(start), own(end)) {
+            // SAFETY: the pointers come from the references just above, which are still borrowed.
+            (Some(start), Some(end)) => Ok(Seconds(f64::from(unsafe { elapsed_ms(&*start, &*end) }?) / 1e3)),
+            _ => Err(DeviceError::invalid("an event of another device")),
+        }
+    }
+
+    fn hold(&self) -> Result<Option<Hold>> {
+        let hold = match self.own("rp_hold") {
+            Ok(hold) => hold,
+            // Without a compiler the queue starts at once, and launch gaps count.
+            Err(DeviceError::Unsupported(_)) => return Ok(None),
+            Err(other) => return Err(other),
+        };
+        self.flag.store(0, 0);
+        let shape = stream::Shape { grid: [1; 3], block: [1; 3], shared_bytes: 0, cluster: [1; 3] };
+        self.shared.stream.launch(&hold, shape, &[stream::Arg::Ptr(self.flag.ptr), stream::Arg::U64(HOLD_LIMIT_NS)])?;
+        let flag = Arc::clone(&self.flag);
+        Ok(Some(Hold(Some(Box::new(move || flag.store(0, 1))))))
+    }
+
+    fn capture(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Option<Graph>> {
+        let mut failed = None;
+        let graph = self.shared.stream.capture(&mut || {
+            body().map_err(|error| {
+                let message = error.to_string();
+                failed = Some(error);
+                super::driver::Failure::Invalid(message)
+            })
+        });
+        match (graph, failed) {
+            (_, Some(error)) => Err(error),
+            (graph, None) => Ok(Some(Graph(Box::new(graph?)))),
+        }
+    }
+
+    fn replay(&self, graph: &Graph) -> Result<()> {
+        let graph: &stream::Graph = graph.0.downcast_ref().ok_or_else(|| DeviceError::invalid("a graph of another device"))?;
+        Ok(self.shared.stream.replay(graph)?)
+    }
+
+    fn evict(&self) -> Result<()> {
+        Ok(self.shared.stream.fill(&self.scratch, 1)?)
+    }
+
+    fn observed_mhz(&self) -> Result<Option<f64>> {
+        let clock = match self.own("rp_clock") {
+            Ok(clock) => clock,
+            Err(DeviceError::Unsupported(_)) => return Ok(None),
+            Err(other) => return Err(other),
+        };
+        let shape = stream::Shape { grid: [1; 3], block: [1; 3], shared_bytes: 0, cluster: [1; 3] };
+        self.shared.stream.launch(&clock, shape, &[stream::Arg::Ptr(self.clock.ptr), stream::Arg::U64(CLOCK_NS)])?;
+        let mut out = [0u8; 16];
+        self.shared.stream.download(&self.clock, 0, &mut out)?;
+        let [cycles, nanoseconds] = [0, 8].map(|at| u64::from_le_bytes(out[at..at + 8].try_into().unwrap_or_default()) as f64);
+        Ok((nanoseconds > 0.0).then(|| cycles / nanoseconds * 1e3))
+    }
+
+    fn sensors(&self) -> Option<Box<dyn Sensors>> {
+        let nvml = libraries().nvml.as_ref()?;
+        Some(Box::new(Nvml(nvml::Sensors::open(Arc::clone(nvml), &self.shared.ctx.facts.pci).ok()?)))
+    }
+
+    fn alloc_host(&self, len: usize) -> Result<Buffer> {
+        let pinned = Pinned::new(&self.shared.ctx, len)?;
+        Ok(Buffer::new(len, pinned.ptr, Arc::new(pinned)))
+    }
+
+    fn tensor_map(&self, buffer: &Buffer, map: &TensorMap) -> Result<Vec<u8>> {
+        let data_type = match (map.element_bytes, map.bf16) {
+            (1, _) => 0,
+            (2, false) => 6,
+            (2, true) => 9,
+            (4, _) => 7,
+            (bytes, _) => return Err(DeviceError::invalid(format!("a tensor map has elements of 1, 2 or 4 bytes, not {bytes}"))),
+        };
+        let tiled = Tiled {
+            data_type,
+            dims: map.dims.clone(),
+            strides: map.strides.clone(),
+            tile: map.tile.clone(),
+            swizzle: map.swizzle,
+        };
+        let encoded = tiled::encode(&self.shared.ctx, memory(buffer)?.ptr, &tiled)?;
+        Ok(encoded.0.iter().flat_map(|word| word.to_ne_bytes()).collect())
+    }
+
+    fn blas(&self) -> Vec<&dyn Blas> {
+        self.blas.iter().map(|b| b as &dyn Blas).collect()
+    }
+}
+
+struct Nvml(nvml::Sensors);
+
+impl Sensors for Nvml {
+    fn read(&mut self) -> Reading {
+        self.0.read()
+    }
+}

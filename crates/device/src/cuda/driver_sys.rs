@@ -1,0 +1,211 @@
+//! The CUDA driver's functions, numbers and layouts, for every driver from 525 on.
+//!
+//! A hand-written table and not a generated binding: a generated one fixes one toolkit's names, and a name that an
+//! older driver lacks would end the process. `cuEventElapsedTime` is asked for under its first name, which every
+//! driver exports; its `_v2` appeared with 12.8.
+
+use crate::dl::text;
+use std::ffi::{c_char, c_int, c_void};
+
+pub(crate) type Device = c_int;
+pub(crate) type Handle = *mut c_void;
+pub(crate) type Ptr = u64;
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct LaunchAttribute {
+    pub(crate) id: u32,
+    pub(crate) pad: u32,
+    pub(crate) value: [u64; 8],
+}
+
+#[repr(C)]
+pub(crate) struct LaunchConfig {
+    pub(crate) grid: [u32; 3],
+    pub(crate) block: [u32; 3],
+    pub(crate) shared_bytes: u32,
+    pub(crate) stream: Handle,
+    pub(crate) attributes: *mut LaunchAttribute,
+    pub(crate) attribute_count: u32,
+}
+
+/// 128 opaque bytes; kernels take it by value as a `__grid_constant__`. 128 is the stricter of the alignments that
+/// toolkits ask for.
+#[repr(C, align(128))]
+#[derive(Clone, Copy)]
+pub(crate) struct TensorMap(pub [u64; 16]);
+
+crate::dl::table! {
+    /// `libcuda.so.1`.
+    pub struct Cuda;
+    status {
+        fn init(flags: u32) = ["cuInit"];
+        fn driver_version(v: *mut c_int) = ["cuDriverGetVersion"];
+        fn device_count(n: *mut c_int) = ["cuDeviceGetCount"];
+        fn device_get(d: *mut Device, ordinal: c_int) = ["cuDeviceGet"];
+        fn device_name(name: *mut c_char, len: c_int, d: Device) = ["cuDeviceGetName"];
+        fn device_uuid(uuid: *mut [u8; 16], d: Device) = ["cuDeviceGetUuid_v2", "cuDeviceGetUuid"];
+        fn device_pci(id: *mut c_char, len: c_int, d: Device) = ["cuDeviceGetPCIBusId"];
+        fn device_memory(bytes: *mut usize, d: Device) = ["cuDeviceTotalMem_v2"];
+        fn device_attribute(v: *mut c_int, attribute: u32, d: Device) = ["cuDeviceGetAttribute"];
+        fn p2p_attribute(v: *mut c_int, attribute: u32, from: Device, to: Device) = ["cuDeviceGetP2PAttribute"];
+        fn can_access_peer(v: *mut c_int, d: Device, peer: Device) = ["cuDeviceCanAccessPeer"];
+        fn primary_retain(ctx: *mut Handle, d: Device) = ["cuDevicePrimaryCtxRetain"];
+        fn primary_release(d: Device) = ["cuDevicePrimaryCtxRelease_v2", "cuDevicePrimaryCtxRelease"];
+        fn ctx_set(ctx: Handle) = ["cuCtxSetCurrent"];
+        fn ctx_synchronize() = ["cuCtxSynchronize"];
+        fn enable_peer(ctx: Handle, flags: u32) = ["cuCtxEnablePeerAccess"];
+        fn mem_info(free: *mut usize, total: *mut usize) = ["cuMemGetInfo_v2"];
+        fn mem_alloc(p: *mut Ptr, bytes: usize) = ["cuMemAlloc_v2"];
+        fn mem_free(p: Ptr) = ["cuMemFree_v2"];
+        fn host_alloc(p: *mut *mut c_void, bytes: usize, flags: u32) = ["cuMemHostAlloc"];
+        fn host_free(p: *mut c_void) = ["cuMemFreeHost"];
+        fn host_device_pointer(d: *mut Ptr, p: *mut c_void, flags: u32) = ["cuMemHostGetDevicePointer_v2"];
+        fn copy_h2d(d: Ptr, s: *const c_void, bytes: usize, stream: Handle) = ["cuMemcpyHtoDAsync_v2"];
+        fn copy_d2h(d: *mut c_void, s: Ptr, bytes: usize, stream: Handle) = ["cuMemcpyDtoHAsync_v2"];
+        fn copy_d2d(d: Ptr, s: Ptr, bytes: usize, stream: Handle) = ["cuMemcpyDtoDAsync_v2"];
+        fn copy_peer(d: Ptr, dctx: Handle, s: Ptr, sctx: Handle, bytes: usize, stream: Handle) = ["cuMemcpyPeerAsync"];
+        fn memset8(d: Ptr, v: u8, n: usize, stream: Handle) = ["cuMemsetD8Async"];
+        fn memset32(d: Ptr, v: u32, n: usize, stream: Handle) = ["cuMemsetD32Async"];
+        fn stream_create(s: *mut Handle, flags: u32) = ["cuStreamCreate"];
+        fn stream_destroy(s: Handle) = ["cuStreamDestroy_v2"];
+        fn stream_synchronize(s: Handle) = ["cuStreamSynchronize"];
+        fn stream_query(s: Handle) = ["cuStreamQuery"];
+        fn stream_wait_event(s: Handle, e: Handle, flags: u32) = ["cuStreamWaitEvent"];
+        fn stream_wait_value(s: Handle, p: Ptr, v: u32, flags: u32) = ["cuStreamWaitValue32_v2"];
+        fn capture_begin(s: Handle, mode: u32) = ["cuStreamBeginCapture_v2"];
+        fn capture_end(s: Handle, g: *mut Handle) = ["cuStreamEndCapture"];
+        fn graph_instantiate(e: *mut Handle, g: Handle, flags: u64) = ["cuGraphInstantiateWithFlags"];
+        fn graph_upload(e: Handle, s: Handle) = ["cuGraphUpload"];
+        fn graph_launch(e: Handle, s: Handle) = ["cuGraphLaunch"];
+        fn graph_exec_destroy(e: Handle) = ["cuGraphExecDestroy"];
+        fn graph_destroy(g: Handle) = ["cuGraphDestroy"];
+        fn event_create(e: *mut Handle, flags: u32) = ["cuEventCreate"];
+        fn event_record(e: Handle, s: Handle) = ["cuEventRecord"];
+        fn event_synchronize(e: Handle) = ["cuEventSynchronize"];
+        fn event_query(e: Handle) = ["cuEventQuery"];
+        fn event_elapsed(ms: *mut f32, from: Handle, to: Handle) = ["cuEventElapsedTime", "cuEventElapsedTime_v2"];
+        fn event_destroy(e: Handle) = ["cuEventDestroy_v2"];
+        fn module_load(m: *mut Handle, image: *const c_void, n: u32, options: *mut u32, values: *mut *mut c_void) = ["cuModuleLoadDataEx"];
+        fn module_unload(m: Handle) = ["cuModuleUnload"];
+        fn module_function(f: *mut Handle, m: Handle, name: *const c_char) = ["cuModuleGetFunction"];
+        fn function_attribute(v: *mut c_int, attribute: u32, f: Handle) = ["cuFuncGetAttribute"];
+        fn function_set_attribute(f: Handle, attribute: u32, v: c_int) = ["cuFuncSetAttribute"];
+        fn occupancy(blocks: *mut c_int, f: Handle, block: c_int, shared: usize) = ["cuOccupancyMaxActiveBlocksPerMultiprocessor"];
+        fn occupancy_clusters(n: *mut c_int, f: Handle, config: *const LaunchConfig) = ["cuOccupancyMaxActiveClusters"];
+        fn launch_ex(config: *const LaunchConfig, f: Handle, params: *mut *mut c_void, extra: *mut *mut c_void) = ["cuLaunchKernelEx"];
+        fn launch(f: Handle, gx: u32, gy: u32, gz: u32, bx: u32, by: u32, bz: u32, shared: u32, s: Handle,
+                  params: *mut *mut c_void, extra: *mut *mut c_void) = ["cuLaunchKernel"];
+        fn tensor_map(map: *mut TensorMap, data_type: u32, rank: u32, address: *mut c_void, dims: *const u64, strides: *const u64,
+                      boxes: *const u32, element_strides: *const u32, interleave: u32, swizzle: u32, promotion: u32,
+                      oob: u32) = ["cuTensorMapEncodeTiled"];
+    }
+    raw {
+        fn error_name(code: i32, s: *mut *const c_char) -> i32 = ["cuGetErrorName"];
+        fn error_string(code: i32, s: *mut *const c_char) -> i32 = ["cuGetErrorString"];
+    }
+}
+
+impl Cuda {
+    fn meaning(&self, code: i32) -> String {
+        let mut name = std::ptr::null();
+        let mut long = std::ptr::null();
+        // SAFETY: both functions write a pointer to a static string, or null.
+        unsafe {
+            self.error_name(code, &mut name);
+            self.error_string(code, &mut long);
+            match (text(name), text(long)) {
+                (n, l) if n.is_empty() => l,
+                (n, l) if l.is_empty() => n,
+                (n, l) => format!("{n}, {l}"),
+            }
+        }
+    }
+}
+
+pub(crate) mod status {}
+
+pub(crate) mod attribute {
+    pub(crate) const CLOCK_KHZ: u32 = 13;
+    pub(crate) const SM_COUNT: u32 = 16;
+    pub(crate) const MEMORY_CLOCK_KHZ: u32 = 36;
+    pub(crate) const MEMORY_BUS_BITS: u32 = 37;
+    pub(crate) const L2_BYTES: u32 = 38;
+    pub(crate) const COPY_ENGINES: u32 = 40;
+    pub(crate) const CC_MAJOR: u32 = 75;
+    pub(crate) const CC_MINOR: u32 = 76;
+    pub(crate) const MAX_SHARED_OPTIN: u32 = 97;
+}
+
+pub(crate) mod function {
+    pub(crate) const MAX_THREADS: u32 = 0;
+    pub(crate) const SHARED_BYTES: u32 = 1;
+    pub(crate) const LOCAL_BYTES: u32 = 3;
+    pub(crate) const REGISTERS: u32 = 4;
+    pub(crate) const MAX_DYNAMIC_SHARED: u32 = 8;
+}
+
+pub(crate) mod jit {
+    pub(crate) const ERROR_LOG: u32 = 5;
+    pub(crate) const ERROR_LOG_BYTES: u32 = 6;
+}
+
+pub(crate) mod launch {
+    pub(crate) const CLUSTER_DIMENSION: u32 = 4;
+}
+
+pub(crate) const STREAM_NON_BLOCKING: u32 = 1;
+pub(crate) const CAPTURE_THREAD_LOCAL: u32 = 1;
+pub(crate) const HOST_PORTABLE_MAPPED: u32 = 1 | 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cudarc::driver::sys as oracle;
+    use std::mem::{align_of, offset_of, size_of};
+
+    #[test]
+    fn layouts_agree_with_generated_bindings() {
+        assert_eq!(size_of::<LaunchConfig>(), size_of::<oracle::CUlaunchConfig>());
+        assert_eq!(offset_of!(LaunchConfig, stream), offset_of!(oracle::CUlaunchConfig, hStream));
+        assert_eq!(offset_of!(LaunchConfig, attributes), offset_of!(oracle::CUlaunchConfig, attrs));
+        assert_eq!(offset_of!(LaunchConfig, attribute_count), offset_of!(oracle::CUlaunchConfig, numAttrs));
+        assert_eq!(size_of::<LaunchAttribute>(), size_of::<oracle::CUlaunchAttribute>());
+        assert_eq!(offset_of!(LaunchAttribute, value), offset_of!(oracle::CUlaunchAttribute, value));
+        assert_eq!(size_of::<TensorMap>(), size_of::<oracle::CUtensorMap>());
+        assert_eq!(align_of::<TensorMap>(), align_of::<oracle::CUtensorMap>());
+    }
+
+    #[test]
+    fn numbers_agree_with_generated_bindings() {
+        use oracle::{CUdevice_attribute as A, CUfunction_attribute as F, CUlaunchAttributeID as L};
+        for (ours, theirs) in [
+            (attribute::CLOCK_KHZ, A::CU_DEVICE_ATTRIBUTE_CLOCK_RATE),
+            (attribute::SM_COUNT, A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT),
+            (attribute::MEMORY_CLOCK_KHZ, A::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE),
+            (attribute::MEMORY_BUS_BITS, A::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH),
+            (attribute::L2_BYTES, A::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE),
+            (attribute::COPY_ENGINES, A::CU_DEVICE_ATTRIBUTE_ASYNC_ENGINE_COUNT),
+            (attribute::CC_MAJOR, A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR),
+            (attribute::CC_MINOR, A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR),
+            (attribute::MAX_SHARED_OPTIN, A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN),
+        ] {
+            assert_eq!(ours, theirs as u32, "{theirs:?}");
+        }
+        for (ours, theirs) in [
+            (function::MAX_THREADS, F::CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK),
+            (function::SHARED_BYTES, F::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES),
+            (function::LOCAL_BYTES, F::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES),
+            (function::REGISTERS, F::CU_FUNC_ATTRIBUTE_NUM_REGS),
+            (function::MAX_DYNAMIC_SHARED, F::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES),
+        ] {
+            assert_eq!(ours, theirs as u32, "{theirs:?}");
+        }
+        assert_eq!(launch::CLUSTER_DIMENSION, L::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION as u32);
+        assert_eq!(jit::ERROR_LOG, oracle::CUjit_option::CU_JIT_ERROR_LOG_BUFFER as u32);
+        assert_eq!(jit::ERROR_LOG_BYTES, oracle::CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES as u32);
+        assert_eq!(CAPTURE_THREAD_LOCAL, oracle::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL as u32);
+        assert_eq!(HOST_PORTABLE_MAPPED, oracle::CU_MEMHOSTALLOC_PORTABLE | oracle::CU_MEMHOSTALLOC_DEVICEMAP);
+        assert_eq!(STREAM_NON_BLOCKING, oracle::CUstream_flags::CU_STREAM_NON_BLOCKING as u32);
+    }
+}

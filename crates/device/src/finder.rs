@@ -1,0 +1,300 @@
+//! Where a vendor library is on this machine.
+//!
+//! Containers keep CUDA in at least five layouts: the loader's path, a toolkit under /usr/local, the distribution's
+//! folder, the driver mount of the container runtime, and the `nvidia/*` folders of Python wheels. The search is
+//! by file name alone (no interpreter is started), and keeps what it tried so that `doctor` can say it.
+
+use crate::dl::Opened;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// What to look for: names in order of preference, and a symbol that proves the library is the right one.
+pub(crate) struct Wanted {
+    pub(crate) stem: &'static str,
+    pub(crate) sonames: &'static [&'static str],
+    pub(crate) proof: &'static str,
+    /// Files of the same folder that the library opens by bare name, opened first so that it finds them.
+    pub(crate) siblings: &'static [&'static str],
+    /// Comes with the kernel driver: a Python wheel or a toolkit never holds the right one.
+    pub(crate) of_driver: bool,
+    pub(crate) get: &'static str,
+}
+
+pub(crate) const CUDA: Wanted = Wanted {
+    stem: "libcuda.so",
+    sonames: &["libcuda.so.1"],
+    proof: "cuInit",
+    siblings: &[],
+    of_driver: true,
+    get: "install the NVIDIA driver (525 or newer), or start the container with the GPU runtime (--gpus all)",
+};
+pub(crate) const NVML: Wanted = Wanted {
+    stem: "libnvidia-ml.so",
+    sonames: &["libnvidia-ml.so.1"],
+    proof: "nvmlInit_v2",
+    siblings: &[],
+    of_driver: true,
+    get: "comes with the NVIDIA driver; in a container set NVIDIA_DRIVER_CAPABILITIES=compute,utility",
+};
+pub(crate) const NVRTC: Wanted = Wanted {
+    stem: "libnvrtc.so",
+    sonames: &["libnvrtc.so.13", "libnvrtc.so.12"],
+    proof: "nvrtcVersion",
+    siblings: &["libnvrtc-builtins.so"],
+    of_driver: false,
+    get: "pip install nvidia-cuda-nvrtc",
+};
+pub(crate) const CUBLASLT: Wanted = Wanted {
+    stem: "libcublasLt.so",
+    sonames: &["libcublasLt.so.13", "libcublasLt.so.12"],
+    proof: "cublasLtCreate",
+    siblings: &[],
+    of_driver: false,
+    get: "pip install nvidia-cublas",
+};
+pub(crate) const CUDNN: Wanted = Wanted {
+    stem: "libcudnn.so",
+    sonames: &["libcudnn.so.9"],
+    proof: "cudnnGetVersion",
+    siblings: &[],
+    of_driver: false,
+    get: "pip install nvidia-cudnn-cu13",
+};
+pub(crate) const NCCL: Wanted = Wanted {
+    stem: "libnccl.so",
+    sonames: &["libnccl.so.2"],
+    proof: "ncclGetVersion",
+    siblings: &[],
+    of_driver: false,
+    get: "pip install nvidia-nccl-cu13",
+};
+
+/// The outcome of a search.
+pub(crate) struct Search {
+    pub(crate) found: Option<Opened>,
+    /// Each thing that was opened in vain, with the loader's or our own reason.
+    pub(crate) failed: Vec<(PathBuf, String)>,
+    /// The folders that were looked through.
+    pub(crate) looked_in: Vec<PathBuf>,
+}
+
+impl Search {
+    /// One sentence for a report.
+    pub(crate) fn sentence(&self, wanted: &Wanted) -> String {
+        if let Some(o) = &self.found {
+            return format!("{}: {}", wanted.stem, o.path.display());
+        }
+        let why = match self.failed.iter().find(|(p, _)| p.is_absolute()) {
+            Some((p, why)) => format!("{} was found but {why}", p.display()),
+            None => format!("not on the loader's path nor in {} folders", self.looked_in.len()),
+        };
+        format!("{}: {why}. To get it: {}", wanted.stem, wanted.get)
+    }
+}
+
+/// Finds and opens a library. `fits` may refuse one that opened (too new for the driver, say) with its reason,
+/// and the search goes on; the last resort is none at all, never the wrong one.
+pub(crate) fn find(wanted: &Wanted, places: &Places, fits: &dyn Fn(&Opened) -> Result<(), String>) -> Search {
+    let mut search = Search { found: None, failed: Vec::new(), looked_in: Vec::new() };
+    let attempt = |path: &Path, search: &mut Search| -> bool {
+        if path.is_absolute() {
+            open_siblings(wanted, path);
+        }
+        let outcome = Opened::open(path).and_then(|mut o| {
+            if o.address(&[wanted.proof]).is_none() {
+                return Err(format!("it has no {}", wanted.proof));
+            }
+            o.settle_path(wanted.proof);
+            fits(&o).map(|()| o)
+        });
+        match outcome {
+            Ok(o) => search.found = Some(o),
+            Err(why) => search.failed.push((path.to_owned(), why)),
+        }
+        search.found.is_some()
+    };
+    for dir in &places.asked_for {
+        search.looked_in.push(dir.clone());
+        for file in files_of(dir, wanted) {
+            if attempt(&file, &mut search) {
+                return search;
+            }
+        }
+    }
+    for name in wanted.sonames {
+        if attempt(Path::new(name), &mut search) {
+            return search;
+        }
+    }
+    let wheels: &[PathBuf] = if wanted.of_driver { &[] } else { &places.wheels };
+    for dir in places.system.iter().chain(wheels) {
+        search.looked_in.push(dir.clone());
+        for file in files_of(dir, wanted) {
+            if attempt(&file, &mut search) {
+                return search;
+            }
+        }
+    }
+    search
+}
+
+/// NVRTC opens its builtins by bare name. Opened by path first, they answer to that name.
+fn open_siblings(wanted: &Wanted, path: &Path) {
+    let Some(dir) = path.parent() else { return };
+    for stem in wanted.siblings {
+        for file in named(dir, stem) {
+            let _ = Opened::open(&file);
+        }
+    }
+}
+
+/// The library's files in a folder, preferred names first, then whatever else begins with the stem.
+fn files_of(dir: &Path, wanted: &Wanted) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = wanted.sonames.iter().map(|n| dir.join(n)).filter(|p| p.is_file()).collect();
+    for f in named(dir, wanted.stem) {
+        if !files.contains(&f) {
+            files.push(f);
+        }
+    }
+    files
+}
+
+/// Files of a folder whose name is the stem, or the stem and a version.
+fn named(dir: &Path, stem: &str) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    let mut files: Vec<PathBuf> = entries
+        .flatten()
+        .filter(|e| {
+            e.file_name().to_str().and_then(|n| n.strip_prefix(stem)).is_some_and(|rest| {
+                rest.is_empty() || (rest.starts_with('.') && rest[1..].chars().all(|c| c.is_ascii_digit() || c == '.'))
+            })
+        })
+        .map(|e| e.path())
+        .collect();
+    files.sort_by(|a, b| b.cmp(a));
+    files
+}
+
+/// The folders of this machine, gathered once.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Places {
+    /// From the environment: what the user asked for comes before all else.
+    pub(crate) asked_for: Vec<PathBuf>,
+    pub(crate) system: Vec<PathBuf>,
+    pub(crate) wheels: Vec<PathBuf>,
+}
+
+impl Places {
+    pub(crate) fn of_this_machine() -> Self {
+        Self::from_env(&|k| std::env::var_os(k).map(PathBuf::from), Path::new("/"))
+    }
+
+    /// With the environment and the root folder given, so that a test can build a machine in a folder.
+    pub(crate) fn from_env(env: &dyn Fn(&str) -> Option<PathBuf>, root: &Path) -> Self {
+        let mut asked_for = Vec::new();
+        if let Some(list) = env("RIDGEPOINT_CUDA_PATH") {
+            for p in std::env::split_paths(&list) {
+                asked_for.extend([p.clone(), p.join("lib64"), p.join("lib")]);
+            }
+        }
+        let mut system = Vec::new();
+        for key in ["CUDA_HOME", "CUDA_PATH"] {
+            if let Some(p) = env(key) {
+                system.extend([p.join("lib64"), p.join("lib"), p.join("targets/x86_64-linux/lib")]);
+            }
+        }
+        for list in ["LD_LIBRARY_PATH"] {
+            if let Some(list) = env(list) {
+                system.extend(std::env::split_paths(&list));
+            }
+        }
+        let at = |p: &str| root.join(p);
+        system.push(at("usr/local/cuda/lib64"));
+        for toolkit in matching(&at("usr/local"), "cuda-") {
+            system.push(toolkit.join("lib64"));
+            system.push(toolkit.join("targets/x86_64-linux/lib"));
+        }
+        system.extend(
+            [
+                "usr/lib/x86_64-linux-gnu",
+                "usr/lib/aarch64-linux-gnu",
+                "usr/lib64",
+                "usr/local/nvidia/lib64",
+                "usr/local/nvidia/lib",
+                "usr/lib/wsl/lib",
+                "run/opengl-driver/lib",
+                "usr/local/lib",
+                "opt/nvidia/lib64",
+                "home/kubernetes/bin/nvidia/lib64",
+            ]
+            .map(at),
+        );
+        let wheels = wheel_folders(env, root);
+        let mut seen = BTreeSet::new();
+        let mut keep = |v: Vec<PathBuf>| -> Vec<PathBuf> {
+            v.into_iter().filter(|p| p.is_dir() && seen.insert(p.canonicalize().unwrap_or_else(|_| p.clone()))).collect()
+        };
+        Self { asked_for: keep(asked_for), system: keep(system), wheels: keep(wheels) }
+    }
+}
+
+/// `site-packages/nvidia/<part>/lib` of every Python that is on PATH, in a virtual environment or in the usual homes.
+fn wheel_folders(env: &dyn Fn(&str) -> Option<PathBuf>, root: &Path) -> Vec<PathBuf> {
+    let mut prefixes: Vec<PathBuf> = ["VIRTUAL_ENV", "CONDA_PREFIX"].iter().filter_map(|k| env(k)).collect();
+    if let Some(path) = env("PATH") {
+        for bin in std::env::split_paths(&path) {
+            for python in ["python3", "python"] {
+                // Each hop of a chain of links may be a virtual environment of its own.
+                let mut exe = bin.join(python);
+                for _ in 0..8 {
+                    if !exe.exists() {
+                        break;
+                    }
+                    if let Some(prefix) = exe.parent().and_then(Path::parent) {
+                        prefixes.push(prefix.to_owned());
+                    }
+                    match std::fs::read_link(&exe) {
+                        Ok(next) if next.is_absolute() => exe = next,
+                        Ok(next) => exe = exe.parent().map(|d| d.join(&next)).unwrap_or(next),
+                        Err(_) => break,
+                    }
+                }
+            }
+        }
+    }
+    if let Some(home) = env("HOME") {
+        prefixes.push(home.join(".local"));
+        prefixes.extend(matching(&home.join(".pyenv/versions"), ""));
+    }
+    prefixes.extend(["usr/local", "usr", "opt/conda", "opt/venv", "venv"].map(|p| root.join(p)));
+    for opt in matching(&root.join("opt"), "") {
+        prefixes.extend([opt.clone(), opt.join(".venv"), opt.join("venv")]);
+    }
+    let mut sites: Vec<PathBuf> = env("PYTHONPATH").map(|l| std::env::split_paths(&l).collect()).unwrap_or_default();
+    for prefix in &prefixes {
+        for lib in [prefix.join("lib"), prefix.join("lib64"), prefix.join("local/lib")] {
+            for version in matching(&lib, "python3") {
+                sites.extend([version.join("site-packages"), version.join("dist-packages")]);
+            }
+        }
+    }
+    let mut folders = Vec::new();
+    for site in sites {
+        for part in matching(&site.join("nvidia"), "") {
+            folders.push(part.join("lib"));
+        }
+        folders.push(site.join("torch/lib"));
+    }
+    // Conda puts the libraries of its packages into the environment itself.
+    folders.extend(prefixes.iter().filter(|p| p.join("conda-meta").is_dir()).map(|p| p.join("lib")));
+    folders
+}
+
+/// Entries of a folder whose name begins so, the highest name first.
+fn matching(dir: &Path, prefix: &str) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    let mut v: Vec<PathBuf> =
+        entries.flatten().filter(|e| e.file_name().to_str().is_some_and(|n| n.starts_with(prefix))).map(|e| e.path()).collect();
+    v.sort_by(|a, b| b.cmp(a));
+    v
+}

@@ -1,0 +1,17 @@
+//! The C++ kernels, embedded: one binary carries all sources and compiles what a device needs.
+
+/// The portable layer that every kernel includes, and the name by which it does.
+pub(crate) const HEADER: (&str, &str) = ("../common/rp.h", include_str!("../../../kernels/common/rp.h"));
+
+/// Program names and sources.
+const CPP: &[(&str, &str)] = &[
+    ("common/clock", include_str!("../../../kernels/common/clock.cu")),
+    ("common/init", include_str!("../../../kernels/common/init.cu")),
+    ("memory/chase", include_str!("../../../kernels/memory/chase.cu")),
+    ("memory/stream", include_str!("../../../kernels/memory/stream.cu")),
+];
+
+/// The CUDA and HIP C++ source of a program.
+pub(crate) fn cpp(name: &str) -> Option<&'static str> {
+    CPP.iter().find(|(program, _)| *program == name).map(|(_, source)| *source)
+}
