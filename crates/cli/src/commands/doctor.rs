@@ -11,9 +11,9 @@ pub(crate) fn run() -> Outcome {
         let _ = writeln!(text, "{}", probe.backend);
         for finding in (probe.doctor)() {
             let _ =
-                writeln!(text, "  {} {:<22} {}", if finding.ok { "ok     " } else { "missing" }, finding.what, finding.detail);
+                writeln!(text, "  {} {:<22} {}", if finding.ok { "ok     " } else { "not ok " }, finding.what, finding.detail);
             if let Some(remedy) = finding.remedy {
-                let _ = writeln!(text, "          to get it: {remedy}");
+                let _ = writeln!(text, "          remedy: {remedy}");
             }
         }
         if let Some(reason) = (probe.discover)().absent {

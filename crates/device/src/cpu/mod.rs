@@ -5,6 +5,7 @@ pub mod affinity;
 mod clock;
 #[cfg(target_os = "linux")]
 mod collectives;
+mod doctor;
 mod gemm;
 mod info;
 pub(crate) mod kernels;
@@ -45,8 +46,7 @@ fn discover() -> Discovery {
 }
 
 fn doctor() -> Vec<Finding> {
-    let ok = |what: &str, detail: String| Finding { what: what.into(), ok: true, detail, remedy: None };
-    let mut findings = vec![ok("native kernels", format!("built in; SIMD in use: {:?}", kernels::simd()))];
+    let mut findings = doctor::findings();
     findings.extend(gemm::doctor());
     findings
 }
