@@ -20,6 +20,6 @@ mod tests {
     #[test]
     fn the_published_schema_is_current() {
         let published = include_str!("../../../../docs/record.schema.json");
-        assert_eq!(published, super::text().unwrap(), "regenerate it: ridgepoint schema > docs/record.schema.json");
+        assert!(published == super::text().unwrap(), "regenerate it: ridgepoint schema > docs/record.schema.json");
     }
 }
