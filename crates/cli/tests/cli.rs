@@ -1,4 +1,5 @@
 //! The binary as a stranger meets it: each mistake gets one sentence and the documented exit code, and nothing panics.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -7,6 +7,7 @@ pub(crate) const HEADER: (&str, &str) = ("../common/rp.h", include_str!("../../.
 const CPP: &[(&str, &str)] = &[
     ("common/clock", include_str!("../../../kernels/common/clock.cu")),
     ("common/init", include_str!("../../../kernels/common/init.cu")),
+    ("gemm/wgmma_sm90", include_str!("../../../kernels/gemm/wgmma_sm90.cu")),
     ("memory/chase", include_str!("../../../kernels/memory/chase.cu")),
     ("memory/stream", include_str!("../../../kernels/memory/stream.cu")),
 ];

@@ -8,6 +8,7 @@ mod cases;
 mod check;
 mod ready;
 mod variants;
+mod wgmma;
 
 use cases::Shape;
 use ridgepoint_core::{Case, Component};

@@ -3,7 +3,7 @@
 
 use crate::cases::Shape;
 use crate::check::{Reference, check};
-use crate::variants;
+use crate::{variants, wgmma};
 use ridgepoint_core::{Dtype, Verification, data};
 use ridgepoint_device::{Arg, Buffer, Device, DeviceError, GemmPlan, Geometry, Program, Result, Support};
 use ridgepoint_harness::{Prepared, Ready};
@@ -16,13 +16,17 @@ const TRIED: usize = 8;
 
 pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, seed: u64) -> Result<Prepared<'d>> {
     let input = variants::encoding(shape.dtype, device);
-    let blas = variants::find(device, provider).ok_or_else(|| {
-        DeviceError::unsupported(format!(
-            "no GEMM library was found for {}; `ridgepoint doctor` says how to get one",
-            device.info().id
-        ))
-    })?;
-    let mut plan = blas.plan(&variants::problem(shape, input))?;
+    let blas = variants::find(device, provider);
+    let mut plan: Box<dyn GemmPlan + 'd> = match blas {
+        Some(blas) => blas.plan(&variants::problem(shape, input))?,
+        None if provider == wgmma::PROVIDER => Box::new(wgmma::plan(device, shape)?),
+        None => {
+            let device = &device.info().id;
+            return Err(DeviceError::unsupported(format!(
+                "no GEMM library was found for {device}; `ridgepoint doctor` says how to get one"
+            )));
+        }
+    };
     let sets = (2 * device.info().last_level_cache().0 / shape.operands().0.max(1) + 1).clamp(1, MOST_SETS) + 1;
     let mut operands = Vec::new();
     for set in 0..sets {
@@ -39,7 +43,7 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
         config.insert("algorithms tried".into(), tried.to_string());
     }
     config.extend(plan.config());
-    if let Some(library) = blas.library() {
+    if let Some(library) = blas.and_then(|b| b.library()) {
         config.insert("library".into(), format!("{} {}", library.name, library.version));
     }
     config.insert("operand sets".into(), sets.to_string());
@@ -61,7 +65,7 @@ fn random(device: &dyn Device, dtype: Dtype, seed: u64, elements: u64) -> Result
 }
 
 /// Times the library's first algorithms, three runs each, and keeps the fastest. A candidate that fails is passed over.
-fn tune(plan: &mut dyn GemmPlan, device: &dyn Device, operands: &[[Buffer; 3]]) -> Result<usize> {
+fn tune(plan: &mut (dyn GemmPlan + '_), device: &dyn Device, operands: &[[Buffer; 3]]) -> Result<usize> {
     let candidates = plan.candidates().min(TRIED);
     if candidates < 2 {
         return Ok(candidates);
@@ -95,7 +99,7 @@ struct Run<'d> {
     device: &'d dyn Device,
     shape: Shape,
     input: Dtype,
-    plan: Box<dyn GemmPlan>,
+    plan: Box<dyn GemmPlan + 'd>,
     operands: Vec<[Buffer; 3]>,
     seed: u64,
     references: BTreeMap<usize, Reference>,

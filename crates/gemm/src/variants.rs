@@ -1,6 +1,7 @@
 //! Who can do a GEMM on a device: the libraries it found, and our own kernels.
 
 use crate::cases::Shape;
+use crate::wgmma;
 use ridgepoint_core::{Backend, Dtype};
 use ridgepoint_device::{Blas, Device, GemmProblem, Transpose};
 
@@ -28,8 +29,12 @@ pub(crate) fn encoding(dtype: Dtype, device: &dyn Device) -> Dtype {
 }
 
 /// The providers of a shape on a device.
-pub(crate) fn providers(_shape: Shape, device: &dyn Device) -> Vec<String> {
-    let names: Vec<String> = device.blas().iter().map(|b| b.provider().to_owned()).collect();
+pub(crate) fn providers(shape: Shape, device: &dyn Device) -> Vec<String> {
+    let libraries = device.blas().into_iter().map(|b| b.provider().to_owned());
+    let own = wgmma::fits(device).then(|| wgmma::PROVIDER.to_owned());
+    // Fast accumulation is a choice of FP8 alone: for all else it is no provider, not one to be skipped.
+    let fp8 = matches!(shape.dtype, Dtype::E4m3 | Dtype::E5m2);
+    let names: Vec<String> = libraries.chain(own).filter(|name| fp8 || !name.ends_with("-fast")).collect();
     if names.is_empty() { vec!["blas".into()] } else { names }
 }
 
