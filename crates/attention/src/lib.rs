@@ -1,1 +1,42 @@
-//! The attention suite.
+//! The attention suite: flash, materialised and MLA attention, prefill and decode.
+//!
+//! `attention/prefill/b1hq64hkv8sq8192sk8192d128/bf16/causal`: batch, query heads, key heads, queries and keys a sequence, head
+//! dimension, dtype, mask. `mla-prefill` has two dimensions, `d192v128`. `mla-decode` is the absorbed form, `d576v512`: V is the
+//! first 512 columns of the one latent that is also K. Causal is aligned at the end: query i sees keys up to i + sk − sq.
+
+mod cases;
+mod check;
+mod nvidia;
+mod ready;
+
+use cases::Shape;
+use ridgepoint_core::{Case, Component};
+use ridgepoint_device::{Device, DeviceError, Result};
+use ridgepoint_harness::{Prepared, Scope, Suite};
+
+/// The suite.
+pub struct Attention;
+
+impl Suite for Attention {
+    fn component(&self) -> Component {
+        Component::Attention
+    }
+
+    fn cases(&self, scope: &Scope) -> Vec<Case> {
+        cases::list(scope).into_iter().filter_map(Shape::case).collect()
+    }
+
+    fn parse(&self, id: &str) -> Option<Case> {
+        Shape::parse(id)?.case()
+    }
+
+    fn providers(&self, case: &Case, device: &dyn Device) -> Vec<String> {
+        Shape::parse(case.id.as_str()).map(|shape| ready::providers(shape, device)).unwrap_or_default()
+    }
+
+    fn prepare<'d>(&self, case: &Case, provider: &str, device: &'d dyn Device, seed: u64) -> Result<Prepared<'d>> {
+        let shape =
+            Shape::parse(case.id.as_str()).ok_or_else(|| DeviceError::invalid(format!("{} is no attention case", case.id)))?;
+        ready::prepare(shape, provider, device, seed)
+    }
+}

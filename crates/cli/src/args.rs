@@ -68,7 +68,7 @@ pub(crate) struct Run {
     /// Short for `--profile quick`.
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Folder for raw.jsonl and report.html. Default: ridgepoint-out/<time of start>.
+    /// Folder for raw.jsonl and report.html. Default: a new one under ridgepoint-out, named by the time.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Go on with the run in this folder: what it has is kept, the rest is measured.

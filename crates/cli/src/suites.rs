@@ -4,8 +4,12 @@ use ridgepoint_core::Case;
 use ridgepoint_harness::{Scope, Suite};
 
 /// All suites.
-pub(crate) const SUITES: &[&dyn Suite] =
-    &[&ridgepoint_memory::Memory, &ridgepoint_gemm::Gemm, &ridgepoint_collectives::CollectivesSuite];
+pub(crate) const SUITES: &[&dyn Suite] = &[
+    &ridgepoint_memory::Memory,
+    &ridgepoint_gemm::Gemm,
+    &ridgepoint_attention::Attention,
+    &ridgepoint_collectives::CollectivesSuite,
+];
 
 /// A case with the suite that measures it.
 #[derive(Clone)]

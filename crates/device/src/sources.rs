@@ -5,6 +5,8 @@ pub(crate) const HEADER: (&str, &str) = ("../common/rp.h", include_str!("../../.
 
 /// Program names and sources.
 const CPP: &[(&str, &str)] = &[
+    ("attention/decode_splitkv", include_str!("../../../kernels/attention/decode_splitkv.cu")),
+    ("attention/flash_sm90", include_str!("../../../kernels/attention/flash_sm90.cu")),
     ("common/clock", include_str!("../../../kernels/common/clock.cu")),
     ("common/init", include_str!("../../../kernels/common/init.cu")),
     ("gemm/wgmma_sm90", include_str!("../../../kernels/gemm/wgmma_sm90.cu")),

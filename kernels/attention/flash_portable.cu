@@ -1,0 +1,128 @@
+// Flash attention in plain C++: f32 arithmetic, no tensor core, no inline assembly. The reference the fast kernels are checked against
+// where no CPU is fast enough, and the fallback on parts that have nothing better. One source for CUDA and HIP.
+//
+// Tile: 256 threads own T query rows and walk the keys T at a time, T = 32 (16 once a head dim passes 128, to stay in 48 KB of shared
+// memory). Rows of Q and K have a stride of D + 1 floats, so that threads on neighbouring keys hit different banks. Each row's
+// 256 / T threads share its softmax through shared memory and own its output columns between them.
+// Limits: shared memory: a score costs two loads for one multiply-add. Expect a few TFLOP/s.
+//
+// Host contract. Q [B,Hq,Sq,D], K [B,Hkv,Sk,D], V [B,Hkv,Sk,DV], O [B,Hq,Sq,DV], contiguous; group = Hq / Hkv. D, DV ≤ 256, scale any sign.
+//   lengths  B numbers of valid keys (at most Sk), or null; sequence b has L keys
+//   sinks    Hq logits that join each row's denominator without a value, or null
+//   causal   query i sees keys j ≤ i + L − Sq; window > 0 keeps the last `window` of those (it needs causal)
+//   A row that sees nothing gives zeros.
+//   grid (⌈Sq / T⌉, B·Hq), block 256, no dynamic shared memory
+// Macros: RP_D, RP_DV (128), RP_TYPE (0 f32, 1 f16, 2 bf16), RP_NAME (rp_flash_portable), RP_TILE if T must be smaller.
+
+#ifndef RP_D
+#define RP_D 128
+#endif
+#ifndef RP_DV
+#define RP_DV RP_D
+#endif
+#ifndef RP_TYPE
+#define RP_TYPE 2
+#endif
+#ifndef RP_NAME
+#define RP_NAME rp_flash_portable
+#endif
+#ifndef RP_TILE
+#define RP_TILE (RP_D > 128 || RP_DV > 128 ? 16 : 32)
+#endif
+
+#define RP_JOIN2(a, b) a##b
+#define RP_JOIN(a, b) RP_JOIN2(a, b)
+#define RP_SCOPE RP_JOIN(RP_NAME, _scope)  // one scope for each instance, so that a program may include several
+
+namespace RP_SCOPE {
+
+constexpr int D = RP_D, DV = RP_DV, T = RP_TILE, THREADS = 256, LANES = THREADS / T, COLUMNS = (DV + LANES - 1) / LANES;
+static_assert(D <= 256 && DV <= 256, "the output tile would not fit in registers");
+
+#if RP_TYPE == 0
+typedef float Element;
+static __device__ __forceinline__ float load(const Element* p) { return *p; }
+static __device__ __forceinline__ void store(Element* p, float x) { *p = x; }
+#elif RP_TYPE == 1 && (defined(__HIP__) || defined(RP_HOST_FIBRES))
+typedef _Float16 Element;
+static __device__ __forceinline__ float load(const Element* p) { return (float)*p; }
+static __device__ __forceinline__ void store(Element* p, float x) { *p = (_Float16)x; }
+#elif RP_TYPE == 1
+typedef unsigned short Element;  // CUDA's half needs a header that NVRTC lacks
+static __device__ __forceinline__ float load(const Element* p) { float x; asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(*p)); return x; }
+static __device__ __forceinline__ void store(Element* p, float x) { unsigned short h; asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(x)); *p = h; }
+#else
+typedef unsigned short Element;
+union Bits { float f; unsigned u; };
+static __device__ __forceinline__ float load(const Element* p) { Bits b; b.u = (unsigned)*p << 16; return b.f; }
+static __device__ __forceinline__ void store(Element* p, float x) {  // round to nearest, ties to even; a NaN stays one
+    Bits b; b.f = x;
+    *p = (Element)(x != x ? 0x7FC0u : (b.u + 0x7FFFu + (b.u >> 16 & 1)) >> 16);
+}
+#endif
+
+struct Problem { int heads, group, queries, keys, causal, window; float scale; };
+
+static __device__ __forceinline__ void run(const Element* q, const Element* k, const Element* v, Element* o, const int* lengths, const float* sinks, Problem p) {
+    constexpr int WIDE = D > DV ? D : DV, STRIDE = D + 1;
+    __shared__ float sq[T * STRIDE], skv[T * (WIDE + 1)], ss[T * (T + 1)], tops[T], sums[T], shrinks[T];
+    const int t = threadIdx.x, row0 = blockIdx.x * T, head = blockIdx.y, kv_head = head / p.group;
+    const int length = lengths ? lengths[head / p.heads] : p.keys, offset = length - p.queries;
+    q += (size_t)head * p.queries * D; o += (size_t)head * p.queries * DV; k += (size_t)kv_head * p.keys * D; v += (size_t)kv_head * p.keys * DV;
+    for (int i = t; i < T * D; i += THREADS) { int r = i / D, d = i % D; sq[r * STRIDE + d] = row0 + r < p.queries ? load(q + (size_t)(row0 + r) * D + d) : 0.f; }
+    const float infinity = 3.402823466e38f * 2;
+    // The sink is a key whose value is zero: it is there before the first real one.
+    if (t < T) { tops[t] = sinks ? sinks[head % p.heads] : -infinity; sums[t] = sinks ? 1.f : 0.f; }
+    const int mine = t / LANES, lane = t % LANES;  // the row and the share of columns whose output this thread holds
+    float out[COLUMNS];
+#pragma unroll
+    for (int c = 0; c < COLUMNS; c++) out[c] = 0;
+
+    int last = row0 + T < p.queries ? row0 + T : p.queries, end = length, begin = 0;
+    if (p.causal && last + offset < end) end = last + offset;
+    if (p.causal && p.window > 0 && row0 + offset + 1 - p.window > 0) begin = (row0 + offset + 1 - p.window) / T * T;
+    for (int key0 = begin; key0 < end; key0 += T) {
+        __syncthreads();
+        for (int i = t; i < T * D; i += THREADS) { int r = i / D, d = i % D; skv[r * STRIDE + d] = key0 + r < length ? load(k + (size_t)(key0 + r) * D + d) : 0.f; }
+        __syncthreads();
+        for (int i = t; i < T * T; i += THREADS) {
+            int r = i / T, c = i % T, key = key0 + c, sees = row0 + r + offset;
+            float x = 0;
+            for (int d = 0; d < D; d++) x += sq[r * STRIDE + d] * skv[c * STRIDE + d];
+            bool visible = key < length && (!p.causal || (key <= sees && (p.window <= 0 || key > sees - p.window)));
+            ss[r * (T + 1) + c] = visible ? x * p.scale : -infinity;
+        }
+        __syncthreads();
+        if (t < T) {
+            float* row = ss + t * (T + 1); float top = tops[t], sum = 0;
+            for (int c = 0; c < T; c++) top = row[c] > top ? row[c] : top;
+            float base = top == -infinity ? 0.f : top;  // nothing seen yet: −∞ − −∞ would be NaN
+            for (int c = 0; c < T; c++) { row[c] = expf(row[c] - base); sum += row[c]; }
+            shrinks[t] = expf(tops[t] - base); sums[t] = sums[t] * shrinks[t] + sum; tops[t] = top;
+        }
+        for (int i = t; i < T * DV; i += THREADS) { int r = i / DV, d = i % DV; skv[r * DV + d] = key0 + r < length ? load(v + (size_t)(key0 + r) * DV + d) : 0.f; }
+        __syncthreads();
+#pragma unroll
+        for (int c = 0; c < COLUMNS; c++) {
+            int d = lane + c * LANES;
+            float x = out[c] * shrinks[mine];
+            if (d < DV) for (int j = 0; j < T; j++) x += ss[mine * (T + 1) + j] * skv[j * DV + d];
+            out[c] = x;
+        }
+    }
+    __syncthreads();
+    if (row0 + mine >= p.queries) return;
+    float inverse = sums[mine] > 0 ? 1 / sums[mine] : 0;
+#pragma unroll
+    for (int c = 0; c < COLUMNS; c++) { int d = lane + c * LANES; if (d < DV) store(o + (size_t)(row0 + mine) * DV + d, out[c] * inverse); }
+}
+
+}  // namespace RP_SCOPE
+
+extern "C" __global__ void __launch_bounds__(256) RP_NAME(const RP_SCOPE::Element* q, const RP_SCOPE::Element* k, const RP_SCOPE::Element* v,
+    RP_SCOPE::Element* o, const int* lengths, const float* sinks, int heads, int group, int queries, int keys, int causal, int window, float scale) {
+    RP_SCOPE::run(q, k, v, o, lengths, sinks, {heads, group, queries, keys, causal, window, scale});
+}
+#undef RP_JOIN2
+#undef RP_JOIN
+#undef RP_SCOPE

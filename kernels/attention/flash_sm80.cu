@@ -1,0 +1,215 @@
+// Forward flash attention with mma.sync, for sm_80 and whatever later part has nothing better: bf16 or f16 in and out, f32 inside.
+//
+// Tile: 128 query rows, 32 for each of four warps, against 32 keys at a time (64 at D = 64). A warp's 32 rows use each fragment of K and V twice, which
+// halves what ldmatrix must bring; with 16 rows shared memory would be as busy as the tensor core.
+// Layout: a row lies in shared memory as D/8 chunks of 16 bytes, chunk c of row r at c ^ (r mod 8): no bank conflict for cp.async or
+// ldmatrix. Q stays in shared memory and is read again for each tile, or O, S and Q would not fit in 255 registers.
+// Overlap: V arrives under Q·Kᵀ, the next K under the softmax and P·V; two blocks an SM cover each other's barriers.
+// Limits: the tensor core on sm_80; on sm_90 mma.sync reaches about 60 % of what wgmma does.
+//
+// Host contract. Q [B,Hq,Sq,D], K and V [B,Hkv,Sk,D], O like Q, contiguous, 16-byte aligned; group = Hq / Hkv; scale > 0.
+// Causal is aligned at the end: query i sees keys j ≤ i + Sk − Sq. A row that sees no key gives zeros.
+//   grid (⌈Sq / 128⌉, B·Hq), block 128, dynamic shared memory 49152 bytes at D = 128, 32768 at D = 64
+// Entries rp_flash_sm80_{bf16,f16}_d{64,128}_{full,causal}.
+
+#ifndef RP_SHORT_TYPES
+#define RP_SHORT_TYPES
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+#endif
+#ifndef RP_DYNAMIC_SMEM
+#define RP_DYNAMIC_SMEM(NAME, ALIGN) extern __shared__ __align__(ALIGN) unsigned char NAME[]
+#endif
+#ifndef RP_DEVICE
+#define RP_DEVICE static __device__ __forceinline__
+#endif
+
+namespace flash_sm80 {
+
+constexpr int WARPS = 4, TILES = 2, ROWS = WARPS * TILES * 16;
+
+#ifndef RP_HOST_FIBRES  // on the host, kernels/fibres/cuda.h stands in for everything down to the matching #endif
+
+RP_DEVICE u32 smem_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
+RP_DEVICE float minus_infinity() { return __int_as_float((int)0xFF800000u); }
+RP_DEVICE float exp2_approx(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
+template <bool F16> RP_DEVICE u32 pack(float low, float high) {
+    u32 r;
+    if constexpr (F16) asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+    else asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+    return r;
+}
+#define RP_MMA(T)                                                                                                                  \
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." T "." T ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"     \
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
+template <bool F16> RP_DEVICE void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    if constexpr (F16) RP_MMA("f16"); else RP_MMA("bf16");
+}
+#undef RP_MMA
+RP_DEVICE void load_matrices(u32 (&r)[4], u32 address) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
+}
+RP_DEVICE void load_matrices_transposed(u32 (&r)[4], u32 address) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
+}
+// Sixteen bytes past L1, or zeros where `valid` is false: then the source is not read.
+RP_DEVICE void copy_async(u32 dst, const void* src, bool valid) {
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(valid ? 16 : 0) : "memory");
+}
+RP_DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int PENDING> RP_DEVICE void copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory"); }
+#endif
+
+struct Problem { int group, queries, keys; float scale; };
+
+template <int D, bool F16> struct Kernel {
+    static constexpr int KEYS = D > 64 ? 32 : 64;  // more at D = 128 spills: O alone takes 128 registers
+
+    RP_DEVICE u32 at(u32 base, int row, int chunk) { return base + row * (D * 2) + ((chunk ^ (row & 7)) << 4); }
+    // Rows at or past `end` become zeros, so that 0 · V stays 0.
+    template <int COUNT> RP_DEVICE void fetch(u32 base, const u16* p, int first, int end) {
+        // A thread keeps its chunk and takes every STEP-th row, so that rows differ by a constant in both memories.
+        constexpr int STEP = WARPS * 32 * 8 / D;
+        const int row = threadIdx.x / (D / 8), chunk = threadIdx.x % (D / 8);
+        const u16* from = p + (u64)(first + row) * D + chunk * 8;
+        base = at(base, row, chunk);
+        static_assert(STEP % 8 == 0, "the swizzle must be the same for all rows of a thread");
+#pragma unroll
+        for (int i = 0; i < COUNT / STEP; i++) copy_async(base + i * STEP * D * 2, from + i * STEP * D, first + row + i * STEP < end);
+        copy_commit();
+    }
+
+    struct State { float o[TILES][D / 8][4]; float top[TILES][2], sum[TILES][2]; };
+
+    // A lane's address of one fragment gives all others: 16 columns on flips bits of the chunk, 16 rows on adds. One register each.
+    RP_DEVICE void scores(float (&s)[TILES][KEYS / 8][4], u32 q, u32 k, int warp, int lane) {
+        q = at(q, warp * TILES * 16 + lane % 16, lane / 16); k = at(k, lane / 16 * 8 + lane % 8, lane / 8 % 2);
+#pragma unroll
+        for (int t = 0; t < TILES; t++)
+#pragma unroll
+            for (int j = 0; j < KEYS / 8; j++) s[t][j][0] = s[t][j][1] = s[t][j][2] = s[t][j][3] = 0;
+#pragma unroll
+        for (int i = 0; i < D / 16; i++) {
+            u32 a[TILES][4];
+#pragma unroll
+            for (int t = 0; t < TILES; t++) load_matrices(a[t], (q ^ i * 32) + t * 16 * D * 2);
+#pragma unroll
+            for (int j = 0; j < KEYS / 16; j++) {
+                u32 b[4];
+                load_matrices(b, (k ^ i * 32) + j * 16 * D * 2);
+#pragma unroll
+                for (int t = 0; t < TILES; t++) { mma<F16>(s[t][2 * j], a[t], b[0], b[1]); mma<F16>(s[t][2 * j + 1], a[t], b[2], b[3]); }
+            }
+        }
+    }
+    // Masks (a thread's first row sees `sees` of the tile's keys from its first column on, `left` exist), updates maximum and sum, rescales the output, and turns scores into probabilities.
+    template <bool MASK> RP_DEVICE void softmax(float (&s)[TILES][KEYS / 8][4], State& w, int sees, int left, float scale) {
+#pragma unroll
+        for (int t = 0; t < TILES; t++)
+#pragma unroll
+            for (int r = 0; r < 2; r++) {
+                const int limit = min(left, sees + t * 16 + r * 8);
+                float m = w.top[t][r], sum = 0;
+#pragma unroll
+                for (int i = 0; i < KEYS / 4; i++) {
+                    float& x = s[t][i / 2][2 * r + i % 2];
+                    if (MASK && i / 2 * 8 + i % 2 >= limit) x = minus_infinity();
+                    m = fmaxf(m, x);
+                }
+                m = fmaxf(m, __shfl_xor_sync(~0u, m, 1));
+                m = fmaxf(m, __shfl_xor_sync(~0u, m, 2));
+                const float base = MASK && m == minus_infinity() ? 0.f : m * scale;  // no key yet: −∞ − −∞ would be NaN
+                const float shrink = exp2_approx(fmaf(w.top[t][r], scale, -base));
+                w.top[t][r] = m;
+#pragma unroll
+                for (int i = 0; i < KEYS / 4; i++) { float& x = s[t][i / 2][2 * r + i % 2]; x = exp2_approx(fmaf(x, scale, -base)); sum += x; }
+                w.sum[t][r] = fmaf(w.sum[t][r], shrink, sum);
+#pragma unroll
+                for (int i = 0; i < D / 8; i++) { w.o[t][i][2 * r] *= shrink; w.o[t][i][2 * r + 1] *= shrink; }
+            }
+    }
+    RP_DEVICE void values(const float (&s)[TILES][KEYS / 8][4], State& w, u32 v, int lane) {
+        v = at(v, lane % 16, lane / 16);
+#pragma unroll
+        for (int i = 0; i < KEYS / 16; i++) {
+            u32 a[TILES][4];
+#pragma unroll
+            for (int t = 0; t < TILES; t++)  // the accumulator of m16n8 is half of the A fragment of m16n8k16
+#pragma unroll
+                for (int j = 0; j < 4; j++) a[t][j] = pack<F16>(s[t][2 * i + j / 2][j % 2 * 2], s[t][2 * i + j / 2][j % 2 * 2 + 1]);
+#pragma unroll
+            for (int j = 0; j < D / 16; j++) {
+                u32 b[4];
+                load_matrices_transposed(b, (v ^ j * 32) + i * 16 * D * 2);
+#pragma unroll
+                for (int t = 0; t < TILES; t++) { mma<F16>(w.o[t][2 * j], a[t], b[0], b[1]); mma<F16>(w.o[t][2 * j + 1], a[t], b[2], b[3]); }
+            }
+        }
+    }
+
+    template <bool MASK> RP_DEVICE void step(State& w, u32 q, u32 k, u32 v, const u16* kp, const u16* vp, const Problem& p, int n, int sees, float scale, int warp, int lane) {
+        float s[TILES][KEYS / 8][4];
+        copy_wait<0>();
+        __syncthreads();  // K is here, and nobody reads the old V any more
+        fetch<KEYS>(v, vp, n * KEYS, p.keys);
+        scores(s, q, k, warp, lane);
+        copy_wait<0>();
+        __syncthreads();  // V is here, and nobody reads K any more
+        if (n > 0) fetch<KEYS>(k, kp, (n - 1) * KEYS, p.keys);
+        softmax<MASK>(s, w, sees - n * KEYS, p.keys - lane % 4 * 2 - n * KEYS, scale);
+        values(s, w, v, lane);
+    }
+
+    template <bool CAUSAL> RP_DEVICE void run(const u16* qp, const u16* kp, const u16* vp, u16* op, const Problem& p) {
+        RP_DYNAMIC_SMEM(smem, 128);
+        const u32 q = smem_address(smem), k = q + ROWS * D * 2, v = k + KEYS * D * 2;
+        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, head = blockIdx.y, row = (gridDim.x - 1 - blockIdx.x) * ROWS;  // the longest first
+        qp += (u64)head * p.queries * D; op += (u64)head * p.queries * D; kp += (u64)(head / p.group) * p.keys * D; vp += (u64)(head / p.group) * p.keys * D;
+        const int offset = p.keys - p.queries, last = min(row + ROWS, p.queries) + offset, end = CAUSAL ? min(p.keys, last) : p.keys;
+        const int blocks = max(0, (end + KEYS - 1) / KEYS), whole = max(0, CAUSAL ? min(p.keys, row + offset + 1) : p.keys) / KEYS;
+        State w;
+        const int sees = CAUSAL ? row + warp * TILES * 16 + lane / 4 + offset + 1 - lane % 4 * 2 : p.keys;
+#pragma unroll
+        for (int t = 0; t < TILES; t++)
+#pragma unroll
+            for (int r = 0; r < 2; r++) {
+                w.top[t][r] = minus_infinity(); w.sum[t][r] = 0;
+#pragma unroll
+                for (int i = 0; i < D / 8; i++) w.o[t][i][2 * r] = w.o[t][i][2 * r + 1] = 0;
+            }
+        const float scale = p.scale * 1.4426950408889634f;
+        if (blocks) { fetch<ROWS>(q, qp, row, p.queries); fetch<KEYS>(k, kp, (blocks - 1) * KEYS, p.keys); }
+        int n = blocks - 1;
+        for (; n >= whole; n--) step<true>(w, q, k, v, kp, vp, p, n, sees, scale, warp, lane);
+        for (; n >= 0; n--) step<false>(w, q, k, v, kp, vp, p, n, sees, scale, warp, lane);
+#pragma unroll
+        for (int t = 0; t < TILES; t++)
+#pragma unroll
+            for (int r = 0; r < 2; r++) {
+                float sum = w.sum[t][r];
+                sum += __shfl_xor_sync(~0u, sum, 1); sum += __shfl_xor_sync(~0u, sum, 2);
+                const float inverse = sum > 0 ? 1 / sum : 0;
+                const int at_row = row + (warp * TILES + t) * 16 + lane / 4 + 8 * r;
+                if (at_row < p.queries)
+#pragma unroll
+                    for (int i = 0; i < D / 8; i++) *(u32*)(op + (u64)at_row * D + i * 8 + lane % 4 * 2) = pack<F16>(w.o[t][i][2 * r] * inverse, w.o[t][i][2 * r + 1] * inverse);
+            }
+    }
+};
+
+}  // namespace flash_sm80
+
+#define RP_ENTRY(NAME, D, CAUSAL, F16)                                                                                             \
+    extern "C" __global__ void __launch_bounds__(128, 2) NAME(const u16* q, const u16* k, const u16* v, u16* o, int group, int queries, int keys, float scale) { \
+        flash_sm80::Kernel<D, F16>::template run<CAUSAL>(q, k, v, o, {group, queries, keys, scale});                               \
+    }
+RP_ENTRY(rp_flash_sm80_bf16_d64_full, 64, false, false)
+RP_ENTRY(rp_flash_sm80_bf16_d64_causal, 64, true, false)
+RP_ENTRY(rp_flash_sm80_bf16_d128_full, 128, false, false)
+RP_ENTRY(rp_flash_sm80_bf16_d128_causal, 128, true, false)
+RP_ENTRY(rp_flash_sm80_f16_d64_full, 64, false, true)
+RP_ENTRY(rp_flash_sm80_f16_d64_causal, 64, true, true)
+RP_ENTRY(rp_flash_sm80_f16_d128_full, 128, false, true)
+RP_ENTRY(rp_flash_sm80_f16_d128_causal, 128, true, true)
+#undef RP_ENTRY

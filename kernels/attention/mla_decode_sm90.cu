@@ -1,0 +1,429 @@
+// Absorbed MLA decode for Hopper (sm_90a): every query head attends over one latent cache whose 576 columns are the key and whose first
+// 512 are the value, bf16 or f16, f32 inside.
+//
+// Tile: a block takes 64 rows (query, head) of a sequence and one split of its keys, 64 keys a tile. The 64 × 512 output does not fit in
+// one warpgroup's registers, so two hold 64 × 256 each: group 0 the left half, group 1 the right. They walk the keys in pairs of
+// tiles: group 0 scores the even tile, group 1 the odd one, and each multiplies both tiles' P with its half of V, so that one's
+// softmax runs under the other's products. P and the scales pass through shared memory.
+//   group 0: S0, max0 → P0·V0 left, (P1 ready) P1·V1 left, next S0      group 1: S1, max1 ≥ max0 → P1·V1 right, (P0 ready) P0·V0 right
+// Group 1 takes V1 first and P0 arrives already in the scale of max1: a tile's two halves come free one after the other, and the loads of
+// the next tile, in parts of 256, 256 and 64 columns with a barrier each, start as soon as their part is free.
+// Layout: slabs of [64 rows][64 columns] under TMA's 128-byte swizzle; K-major for scores, MN-major for values, the same bytes. The
+// rope columns of Q live in registers, which makes room for P1.
+// Limits: at 128 heads the tensor core and, nearly, L2 (33 bytes a clock an SM); below 64 rows the loads.
+//
+// Host contract. Q [B,Sq,Hq,576], cache [B,Sk,576], O [B,Sq,Hq,512], contiguous, 16-byte aligned; rows = Sq · Hq; scale > 0.
+// Causal at the end: query i of a sequence of length L sees keys j ≤ i + L − Sq. A row that sees no key gives zeros.
+//   mq, mk    4-d tensor maps over (64, rows or Sk, 9, B) elements, strides (1152, 128, 1152 · (rows or Sk)) bytes, box (64, 64, 1, 1),
+//             128-byte swizzle, out of bounds zero
+//   q         the same Q, for its rope columns
+//   lengths   B numbers of valid keys, at most Sk, or null; keys past a length must be finite
+//   partial   f32 [B·rows, splits, 512], stats f32x2 (maximum in log2 units, sum) [B·rows, splits]; unused if splits is 1. Join them
+//             with rp_decode_combine_{bf16,f16}_d512 of decode_splitkv.cu.
+//   grid (⌈rows / 64⌉, splits, B), block 384, dynamic shared memory 230912 bytes, 1 block an SM
+// Entries rp_mla_decode_sm90_{bf16,f16}.
+
+#ifndef RP_SHORT_TYPES
+#define RP_SHORT_TYPES
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+#endif
+#ifndef RP_DYNAMIC_SMEM
+#define RP_DYNAMIC_SMEM(NAME, ALIGN) extern __shared__ __align__(ALIGN) unsigned char NAME[]
+#endif
+#ifndef RP_DEVICE
+#define RP_DEVICE static __device__ __forceinline__
+#endif
+#ifndef RP_TENSOR_MAP
+#define RP_TENSOR_MAP
+struct __align__(64) TensorMap { u64 opaque[16]; };
+#endif
+
+namespace mla_sm90 {
+
+#ifndef RP_HOST_FIBRES  // on the host, kernels/fibres/cuda.h stands in for everything down to the matching #endif
+
+RP_DEVICE u32 smem_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
+RP_DEVICE void barrier_init(u32 bar, u32 count) { asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(count)); }
+RP_DEVICE void barrier_init_fence() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+RP_DEVICE void barrier_arrive(u32 bar) { asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory"); }
+RP_DEVICE void barrier_expect(u32 bar, u32 bytes) { asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory"); }
+RP_DEVICE void barrier_wait(u32 bar, u32 parity) {
+#ifdef RP_SPIN_LIMIT
+    u32 spins = 0;
+#endif
+    for (u32 done = 0; !done;) {
+        asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
+                     : "=r"(done) : "r"(bar), "r"(parity) : "memory");
+#ifdef RP_SPIN_LIMIT
+        // A lost arrival ends in a fault, not in a hang. (A trap here would make ptxas give up on setmaxnreg and serialise wgmma.)
+        if (!done && ++spins > RP_SPIN_LIMIT) *(volatile u32*)0 = 1;
+#endif
+    }
+}
+RP_DEVICE void load_slab(u32 dst, const TensorMap* map, u32 bar, int row, int slab, int batch) {
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2];"
+                 ::"r"(dst), "l"(map), "r"(bar), "r"(0), "r"(row), "r"(slab), "r"(batch) : "memory");
+}
+RP_DEVICE void named_sync(int barrier, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory"); }
+RP_DEVICE void named_arrive(int barrier, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory"); }
+RP_DEVICE void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }  // shared stores before a wgmma that reads them
+template <int REGISTERS> RP_DEVICE void registers_give() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(REGISTERS)); }
+template <int REGISTERS> RP_DEVICE void registers_take() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(REGISTERS)); }
+RP_DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+RP_DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int PENDING> RP_DEVICE void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory"); }
+template <int COUNT> RP_DEVICE void pin(float (&r)[COUNT]) {  // no use of an accumulator moves above the wait that completes it
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) asm volatile("" : "+f"(r[i])::"memory");
+}
+
+#define MLA_TEN(t) "%" #t "0,%" #t "1,%" #t "2,%" #t "3,%" #t "4,%" #t "5,%" #t "6,%" #t "7,%" #t "8,%" #t "9"
+#define MLA_LIST32 MLA_TEN() "," MLA_TEN(1) "," MLA_TEN(2) ",%30,%31"
+#define MLA_LIST128 MLA_TEN() "," MLA_TEN(1) "," MLA_TEN(2) "," MLA_TEN(3) "," MLA_TEN(4) "," MLA_TEN(5) "," MLA_TEN(6) "," MLA_TEN(7) "," \
+    MLA_TEN(8) "," MLA_TEN(9) "," MLA_TEN(10) "," MLA_TEN(11) ",%120,%121,%122,%123,%124,%125,%126,%127"
+#define MLA_F8(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
+#define MLA_F32(d, i) MLA_F8(d, i), MLA_F8(d, i + 8), MLA_F8(d, i + 16), MLA_F8(d, i + 24)
+#define MLA_F128(d) MLA_F32(d, 0), MLA_F32(d, 32), MLA_F32(d, 64), MLA_F32(d, 96)
+#define MLA_SCORES_SS(T) asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\nwgmma.mma_async.sync.aligned.m64n64k16.f32." T "." T      \
+    " {" MLA_LIST32 "}, %32, %33, p, 1, 1, 0, 0;\n}" : MLA_F32(d, 0) : "l"(a), "l"(b), "r"(accumulate))
+#define MLA_SCORES_RS(T) asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32." T "." T " {" MLA_LIST32 "}, {%32,%33,%34,%35}, %36, 1, 1, 1, 0;" \
+    : MLA_F32(d, 0) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
+#define MLA_VALUES_SS(T) asm volatile("wgmma.mma_async.sync.aligned.m64n256k16.f32." T "." T " {" MLA_LIST128 "}, %128, %129, 1, 1, 1, 0, 1;"   \
+    : MLA_F128(d) : "l"(a), "l"(b))
+#define MLA_VALUES_RS(T) asm volatile("wgmma.mma_async.sync.aligned.m64n256k16.f32." T "." T " {" MLA_LIST128 "}, {%128,%129,%130,%131}, %132, 1, 1, 1, 1;" \
+    : MLA_F128(d) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
+// Scores: B is K-major. Values: B is MN-major.
+template <bool F16> RP_DEVICE void scores_ss(float (&d)[32], u64 a, u64 b, int accumulate) { if constexpr (F16) MLA_SCORES_SS("f16"); else MLA_SCORES_SS("bf16"); }
+template <bool F16> RP_DEVICE void scores_rs(float (&d)[32], const u32* a, u64 b) { if constexpr (F16) MLA_SCORES_RS("f16"); else MLA_SCORES_RS("bf16"); }
+template <bool F16> RP_DEVICE void values_ss(float (&d)[128], u64 a, u64 b) { if constexpr (F16) MLA_VALUES_SS("f16"); else MLA_VALUES_SS("bf16"); }
+template <bool F16> RP_DEVICE void values_rs(float (&d)[128], const u32* a, u64 b) { if constexpr (F16) MLA_VALUES_RS("f16"); else MLA_VALUES_RS("bf16"); }
+
+RP_DEVICE float exp2_approx(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
+template <bool F16> RP_DEVICE u32 pack(float low, float high) {
+    u32 r;
+    if constexpr (F16) asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+    else asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+    return r;
+}
+RP_DEVICE float minus_infinity() { return __int_as_float((int)0xFF800000u); }
+// An address the compiler must take as new: or it keeps the 72 descriptors of a loop in registers it does not have, and spills.
+RP_DEVICE u32 renewed(u32 x) { asm volatile("" : "+r"(x)); return x; }
+#endif
+
+RP_DEVICE u64 descriptor(u32 address, u32 leading, u32 stride) {  // offsets in 16-byte units; bit 62 chooses the 128-byte swizzle
+    return (u64)((address >> 4) & 0x3FFF) | (u64)(leading >> 4) << 16 | (u64)(stride >> 4) << 32 | 1ull << 62;
+}
+
+constexpr int ROWS = 64, KEYS = 64, QK = 576, PV = 512, SLAB = 64 * 128, SLABS = 9;
+constexpr int SMEM_BYTES = (8 + 2 * SLABS + 2) * SLAB + 6 * ROWS * 4;
+static_assert(SMEM_BYTES == 230912, "the host contract names this number");
+
+// Named barriers between the two groups; each has one side that arrives and one that waits.
+enum { SCORED0 = 1, MAX0, P0_READY, P1_READY, P0_FREE, P1_FREE, SUMS };
+// Parts of a cache tile, loaded and freed on their own: columns 0–255, 256–511, 512–575.
+enum { LEFT, RIGHT, ROPE };
+
+struct Problem { int rows, heads, keys, splits, batch; float scale; };
+
+template <bool F16> struct Kernel {
+    u32 q, k[2], p[2], bars;
+    float *max0, *max1, *scale0, *scale1, *sums;  // a row's numbers on their way from one group to the other
+
+    __device__ __forceinline__ explicit Kernel(unsigned char* smem) {
+        q = smem_address(smem); k[0] = q + 8 * SLAB; k[1] = k[0] + SLABS * SLAB; p[0] = k[1] + SLABS * SLAB; p[1] = p[0] + SLAB;
+        float* f = (float*)(smem + (p[1] + SLAB - q));
+        max0 = f; max1 = f + ROWS; scale0 = f + 2 * ROWS; scale1 = f + 3 * ROWS; sums = f + 4 * ROWS;
+        bars = p[1] + SLAB + 5 * ROWS * 4;
+    }
+    __device__ __forceinline__ u32 q_full() const { return bars; }
+    __device__ __forceinline__ u32 full(int slot, int part) const { return bars + 8 + 8 * (3 * slot + part); }
+    __device__ __forceinline__ u32 empty(int slot, int part) const { return bars + 56 + 8 * (3 * slot + part); }
+
+    __device__ __forceinline__ void init() const {
+        barrier_init(q_full(), 1);
+        for (int s = 0; s < 2; s++) for (int part = 0; part < 3; part++) {
+            barrier_init(full(s, part), 1);
+            // Warps that read the part: the group that scores the slot, and for a half of V the group that owns that half.
+            barrier_init(empty(s, part), part == ROPE || part == s ? 4 : 8);
+        }
+        barrier_init_fence();
+    }
+
+    __device__ __forceinline__ void produce(const TensorMap* mq, const TensorMap* mk, int row, int batch, int begin, int pairs) const {
+        barrier_expect(q_full(), 8 * SLAB);
+        for (int i = 0; i < 8; i++) load_slab(q + i * SLAB, mq, q_full(), row, i, batch);
+        auto load = [&](int slot, int part, int pair) {
+            barrier_wait(empty(slot, part), pair & 1 ^ 1);
+            int first = part == LEFT ? 0 : part == RIGHT ? 4 : 8, count = part == ROPE ? 1 : 4;
+            barrier_expect(full(slot, part), count * SLAB);
+            for (int i = first; i < first + count; i++) load_slab(k[slot] + i * SLAB, mk, full(slot, part), begin + (2 * pair + slot) * KEYS, i, batch);
+        };
+        // In the order in which the parts come free, which is also the order in which they are read.
+        for (int i = 0; i < pairs; i++) { load(0, ROPE, i); load(0, LEFT, i); load(1, ROPE, i); load(1, RIGHT, i); load(0, RIGHT, i); load(1, LEFT, i); }
+    }
+
+    struct State { float o[128]; float top[2], sum[2]; u32 rope[16]; int limit[2]; };
+
+    static __device__ __forceinline__ void release(u32 bar) { __syncwarp(); if (threadIdx.x % 32 == 0) barrier_arrive(bar); }
+    __device__ __forceinline__ void scores_of(float (&s)[32], int slot, int half, bool first) const {
+        const u32 a = renewed(q), b = renewed(k[slot]);
+#pragma unroll
+        for (int i = 0; i < 16; i++) {
+            int slab = half * 4 + i / 4;
+            scores_ss<F16>(s, descriptor(a + slab * SLAB + i % 4 * 32, 16, 1024), descriptor(b + slab * SLAB + i % 4 * 32, 16, 1024), !first || i > 0);
+        }
+    }
+    // Q·Kᵀ of one tile, in the order in which its parts arrive.
+    __device__ __forceinline__ void issue_scores(float (&s)[32], const State& w, int slot, int pair) const {
+        int half = slot;  // the left half of an even tile is there first, the right half of an odd one
+        barrier_wait(full(slot, half), pair & 1);
+        wgmma_fence();
+        scores_of(s, slot, half, true);
+        barrier_wait(full(slot, ROPE), pair & 1);
+        wgmma_fence();
+        const u32 rope = renewed(k[slot] + 8 * SLAB);
+#pragma unroll
+        for (int i = 0; i < 4; i++) scores_rs<F16>(s, w.rope + 4 * i, descriptor(rope + i * 32, 16, 1024));
+        barrier_wait(full(slot, half ^ 1), pair & 1);
+        wgmma_fence();
+        scores_of(s, slot, half ^ 1, false);
+        wgmma_commit();
+    }
+    // P times a half of V: P as fragments, or where the other group shared it.
+    __device__ __forceinline__ void issue_values(float (&o)[128], const u32 (&a)[16], int slot, int half) const {
+        const u32 v = renewed(k[slot] + half * 4 * SLAB);
+#pragma unroll
+        for (int i = 0; i < 4; i++) values_rs<F16>(o, a + 4 * i, descriptor(v + i * 2048, SLAB, 1024));
+        wgmma_commit();
+    }
+    __device__ __forceinline__ void issue_values(float (&o)[128], int slot, int half) const {
+        const u32 v = renewed(k[slot] + half * 4 * SLAB), shared = renewed(p[slot]);
+#pragma unroll
+        for (int i = 0; i < 4; i++) values_ss<F16>(o, descriptor(shared + i * 32, 16, 1024), descriptor(v + i * 2048, SLAB, 1024));
+        wgmma_commit();
+    }
+
+    // The maximum of this tile and of what came before, over the keys each row sees.
+    static __device__ __forceinline__ void mask(float (&s)[32], const State& w, int first) {
+#pragma unroll
+        for (int i = 0; i < 32; i++) if (first + i / 4 * 8 + i % 2 >= w.limit[i / 2 % 2]) s[i] = minus_infinity();
+    }
+    static __device__ __forceinline__ void row_maxima(const float (&s)[32], float (&top)[2]) {
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            float a = s[2 * r], b = s[2 * r + 1];
+#pragma unroll
+            for (int i = 1; i < 8; i++) { a = fmaxf(a, s[4 * i + 2 * r]); b = fmaxf(b, s[4 * i + 2 * r + 1]); }
+            a = fmaxf(a, b);
+            a = fmaxf(a, __shfl_xor_sync(~0u, a, 1));
+            top[r] = fmaxf(a, __shfl_xor_sync(~0u, a, 2));
+        }
+    }
+    // What the older maximum's numbers are worth under the new one; `base` is the new one, ready to subtract.
+    static __device__ __forceinline__ void shrinkage(const float (&older)[2], const float (&top)[2], float (&base)[2], float (&shrink)[2], float scale) {
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            base[r] = top[r] == minus_infinity() ? 0.f : top[r] * scale;  // no key yet: −∞ − −∞ would be NaN
+            shrink[r] = exp2_approx(fmaf(older[r], scale, -base[r]));
+        }
+    }
+    static __device__ __forceinline__ void exponentials(float (&s)[32], const float (&base)[2], float (&sum)[2], float scale) {
+        sum[0] = sum[1] = 0;
+#pragma unroll
+        for (int i = 0; i < 32; i++) { s[i] = exp2_approx(fmaf(s[i], scale, -base[i / 2 % 2])); sum[i / 2 % 2] += s[i]; }
+    }
+    static __device__ __forceinline__ void to_p(const float (&s)[32], u32 (&a)[16], float f0, float f1) {
+#pragma unroll
+        for (int i = 0; i < 16; i++) { float f = i & 1 ? f1 : f0; a[i] = pack<F16>(s[2 * i] * f, s[2 * i + 1] * f); }
+    }
+    // P as the K-major A operand: 64 rows of 128 bytes, swizzled. Word i of a thread: row 8·(i mod 2), columns 8·(i / 2).
+    __device__ __forceinline__ void share_p(const u32 (&a)[16], unsigned char* smem, u32 where, int warp, int lane) const {
+#pragma unroll
+        for (int i = 0; i < 16; i++) {
+            int row = warp * 16 + lane / 4 + i % 2 * 8;
+            *(u32*)(smem + (where - q) + row * 128 + ((i / 2 ^ row & 7) << 4) + lane % 4 * 4) = a[i];
+        }
+        fence_async();
+    }
+    static __device__ __forceinline__ void rescale(State& w, float f0, float f1) {
+#pragma unroll
+        for (int i = 0; i < 128; i++) w.o[i] *= i & 2 ? f1 : f0;
+    }
+
+    // Group 0: even tiles' scores, left half of the output. Its thread's place, and what one step leaves for the next.
+    struct Left { int r0, warp, lane; float shrink[2]; float s[32]; u32 a[16]; };
+
+    // From the scores of an even tile to its P, and the maximum and scale that group 1 goes on from.
+    __device__ __forceinline__ void left_softmax(State& w, Left& c, float scale, int first) const {
+        float top[2], base[2], sum[2];
+        named_arrive(SCORED0, 256);
+        release(empty(0, ROPE)); release(empty(0, RIGHT));
+        mask(c.s, w, first + c.lane % 4 * 2);
+        row_maxima(c.s, top);
+        top[0] = fmaxf(top[0], w.top[0]); top[1] = fmaxf(top[1], w.top[1]);
+        shrinkage(w.top, top, base, c.shrink, scale);
+        if (c.lane % 4 == 0) { max0[c.r0] = top[0]; max0[c.r0 + 8] = top[1]; scale0[c.r0] = c.shrink[0]; scale0[c.r0 + 8] = c.shrink[1]; }
+        named_arrive(MAX0, 256);
+        exponentials(c.s, base, sum, scale);
+        w.sum[0] = w.sum[0] * c.shrink[0] + sum[0]; w.sum[1] = w.sum[1] * c.shrink[1] + sum[1];
+        to_p(c.s, c.a, 1, 1);
+    }
+    // Both tiles' P times the left half of V; the second product is left in flight.
+    __device__ __forceinline__ void left_values(State& w, Left& c, unsigned char* smem, int pair) const {
+        rescale(w, c.shrink[0], c.shrink[1]);
+        wgmma_fence();
+        issue_values(w.o, c.a, 0, LEFT);
+        named_sync(P1_READY, 256);
+        const float s0 = scale1[c.r0], s1 = scale1[c.r0 + 8];
+        w.top[0] = max1[c.r0]; w.top[1] = max1[c.r0 + 8];
+        named_sync(P0_FREE, 256);
+        u32 late[16];  // P0 again, in the scale of the second maximum
+        to_p(c.s, late, s0, s1);
+        share_p(late, smem, p[0], c.warp, c.lane);
+        named_arrive(P0_READY, 256);
+        wgmma_wait<0>(); pin(w.o);
+        release(empty(0, LEFT));
+        w.sum[0] *= s0; w.sum[1] *= s1;
+        rescale(w, s0, s1);
+        barrier_wait(full(1, LEFT), pair & 1);
+        wgmma_fence();
+        issue_values(w.o, 1, LEFT);
+    }
+    // Nothing is in flight where the loop turns: ptxas serialises every wgmma of a function that lets an accumulator cross.
+    __device__ __forceinline__ void consume_left(State& w, unsigned char* smem, float scale, int begin, int pairs, int warp, int lane) const {
+        Left c; c.r0 = warp * 16 + lane / 4; c.warp = warp; c.lane = lane;
+        named_arrive(P1_FREE, 256);
+        issue_scores(c.s, w, 0, 0);
+        wgmma_wait<0>(); pin(c.s);
+        left_softmax(w, c, scale, begin);
+        for (int i = 0; i < pairs - 1; i++) {
+            left_values(w, c, smem, i);
+            issue_scores(c.s, w, 0, i + 1);
+            wgmma_wait<1>(); pin(w.o);
+            named_arrive(P1_FREE, 256); release(empty(1, LEFT));
+            wgmma_wait<0>(); pin(c.s);
+            left_softmax(w, c, scale, begin + 2 * (i + 1) * KEYS);
+        }
+        left_values(w, c, smem, pairs - 1);
+        wgmma_wait<0>(); pin(w.o);
+    }
+
+    // Group 1: odd tiles' scores, right half of the output.
+    __device__ __forceinline__ void consume_right(State& w, unsigned char* smem, float scale, int begin, int pairs, int warp, int lane) const {
+        const int r0 = warp * 16 + lane / 4, r1 = r0 + 8, column = lane % 4 * 2;
+        float s[32]; u32 a[16];
+        named_arrive(P0_FREE, 256);
+        for (int i = 0; i < pairs; i++) {
+            float top[2], older[2], base[2], shrink[2], sum[2];
+            named_sync(SCORED0, 256);  // the even tile's scores first: this group's products then run under its softmax
+            issue_scores(s, w, 1, i);
+            wgmma_wait<0>(); pin(s);
+            release(empty(1, ROPE)); release(empty(1, LEFT));
+            mask(s, w, begin + (2 * i + 1) * KEYS + column);
+            row_maxima(s, top);
+            named_sync(MAX0, 256);
+            older[0] = max0[r0]; older[1] = max0[r1];
+            const float first0 = scale0[r0], first1 = scale0[r1];
+            top[0] = fmaxf(top[0], older[0]); top[1] = fmaxf(top[1], older[1]);
+            shrinkage(older, top, base, shrink, scale);
+            exponentials(s, base, sum, scale);
+            to_p(s, a, 1, 1);
+            named_sync(P1_FREE, 256);
+            share_p(a, smem, p[1], warp, lane);
+            if (lane % 4 == 0) { max1[r0] = top[0]; max1[r1] = top[1]; scale1[r0] = shrink[0]; scale1[r1] = shrink[1]; }
+            named_arrive(P1_READY, 256);
+            w.top[0] = top[0]; w.top[1] = top[1];
+            shrink[0] *= first0; shrink[1] *= first1;
+            w.sum[0] = w.sum[0] * shrink[0] + sum[0]; w.sum[1] = w.sum[1] * shrink[1] + sum[1];
+            rescale(w, shrink[0], shrink[1]);
+            barrier_wait(full(1, RIGHT), i & 1);
+            wgmma_fence();
+            issue_values(w.o, a, 1, RIGHT);
+            named_sync(P0_READY, 256);
+            barrier_wait(full(0, RIGHT), i & 1);
+            wgmma_fence();
+            issue_values(w.o, 0, RIGHT);
+            wgmma_wait<1>();
+            release(empty(1, RIGHT));
+            wgmma_wait<0>(); pin(w.o);
+            named_arrive(P0_FREE, 256); release(empty(0, RIGHT));
+        }
+    }
+
+    __device__ __forceinline__ void consume(const u16* query, u16* o, float* partial, float2* stats, const Problem& p_, unsigned char* smem, int group, int row, int batch,
+                                            int length, int begin, int end, int pairs, int split) const {
+        const int warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32, r0 = row + warp * 16 + lane / 4, queries = p_.rows / p_.heads;
+        State w;
+#pragma unroll
+        for (int i = 0; i < 128; i++) w.o[i] = 0;
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            w.top[r] = minus_infinity(); w.sum[r] = 0;
+            w.limit[r] = min(end, length - queries + (r0 + 8 * r) / p_.heads + 1);
+        }
+#pragma unroll
+        for (int i = 0; i < 16; i++) {  // fragment word i of step i / 4: row 8·(i mod 2), columns 16·(i / 4) + 8·(i / 2 mod 2)
+            int at = r0 + i % 2 * 8;
+            w.rope[i] = at < p_.rows ? *(const u32*)(query + ((u64)batch * p_.rows + at) * QK + PV + i / 4 * 16 + i / 2 % 2 * 8 + lane % 4 * 2) : 0;
+        }
+        const float scale = p_.scale * 1.4426950408889634f;
+        if (pairs) {
+            barrier_wait(q_full(), 0);
+            if (group == 0) consume_left(w, smem, scale, begin, pairs, warp, lane); else consume_right(w, smem, scale, begin, pairs, warp, lane);
+        }
+        // Each group summed its own tiles; together they are the denominator. Both maxima are the second group's by now.
+#pragma unroll
+        for (int r = 0; r < 2; r++) { w.sum[r] += __shfl_xor_sync(~0u, w.sum[r], 1); w.sum[r] += __shfl_xor_sync(~0u, w.sum[r], 2); }
+        float* own = group ? sums : max0; float* other = group ? max0 : sums;
+        named_sync(SUMS, 256);  // max0 has been read for the last time
+        if (lane % 4 == 0) { own[warp * 16 + lane / 4] = w.sum[0]; own[warp * 16 + lane / 4 + 8] = w.sum[1]; }
+        named_sync(SUMS, 256);
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            const float sum = w.sum[r] + other[warp * 16 + lane / 4 + 8 * r];
+            const int at = r0 + 8 * r;
+            if (at >= p_.rows) continue;
+            const u64 out = (u64)batch * p_.rows + at;
+            if (p_.splits == 1) {
+                const float inverse = sum > 0 ? 1 / sum : 0;
+#pragma unroll
+                for (int i = 0; i < 32; i++) *(u32*)(o + out * PV + group * 256 + i * 8 + lane % 4 * 2) = pack<F16>(w.o[4 * i + 2 * r] * inverse, w.o[4 * i + 2 * r + 1] * inverse);
+            } else {
+#pragma unroll
+                for (int i = 0; i < 32; i++) *(float2*)(partial + (out * p_.splits + split) * PV + group * 256 + i * 8 + lane % 4 * 2) = make_float2(w.o[4 * i + 2 * r], w.o[4 * i + 2 * r + 1]);
+                if (group == 0 && lane % 4 == 0) stats[out * p_.splits + split] = make_float2(w.top[r] * scale, sum);
+            }
+        }
+    }
+};
+
+template <bool F16>
+RP_DEVICE void run(const TensorMap* mq, const TensorMap* mk, const u16* q, u16* o, float* partial, float2* stats, const int* lengths, Problem p) {
+    RP_DYNAMIC_SMEM(smem, 1024);
+    Kernel<F16> kernel(smem);
+    const int row = blockIdx.x * ROWS, split = blockIdx.y, batch = blockIdx.z, length = lengths ? min(lengths[batch], p.keys) : p.keys;
+    const int span = ((length + p.splits - 1) / p.splits + 2 * KEYS - 1) / (2 * KEYS) * (2 * KEYS), begin = min(length, split * span), end = min(length, begin + span);
+    const int pairs = (end - begin + 2 * KEYS - 1) / (2 * KEYS);
+    if (threadIdx.x == 0) kernel.init();
+    __syncthreads();
+    if (threadIdx.x < 128) {
+        registers_give<24>();
+        if (threadIdx.x == 0 && pairs) kernel.produce(mq, mk, row, batch, begin, pairs);
+    } else {
+        registers_take<240>();
+        kernel.consume(q, o, partial, stats, p, smem, (int)threadIdx.x / 128 - 1, row, batch, length, begin, end, pairs, split);
+    }
+}
+
+}  // namespace mla_sm90
+
+#define RP_ENTRY(NAME, F16)                                                                                                        \
+    extern "C" __global__ void __launch_bounds__(384, 1) NAME(const __grid_constant__ TensorMap mq, const __grid_constant__ TensorMap mk, const u16* q, \
+        u16* o, float* partial, float2* stats, const int* lengths, int rows, int heads, int keys, int splits, int batch, float scale) { \
+        mla_sm90::run<F16>(&mq, &mk, q, o, partial, stats, lengths, {rows, heads, keys, splits, batch, scale});                    \
+    }
+RP_ENTRY(rp_mla_decode_sm90_bf16, false)
+RP_ENTRY(rp_mla_decode_sm90_f16, true)
+#undef RP_ENTRY

@@ -1,0 +1,235 @@
+// Runs our CUDA kernels on the host, so that their numerics are proven where there is no GPU.
+//
+// One ucontext fibre stands for each CUDA thread; a block runs on one OS thread, its fibres in turn, and a fibre gives way only where
+// the kernel waits. Shared memory is poisoned with NaN before each block. What is modelled is what can be wrong: the fragments of
+// mma.sync, ldmatrix and wgmma, the descriptor of wgmma with its strides and 128-byte swizzle, TMA's box, swizzle and zero fill,
+// mbarrier parity, arrivals and transaction bytes, named barriers, and asynchrony: cp.async and wgmma take effect only at the wait
+// that covers them, so that a missing wait shows. A wait that nothing can end is reported and aborts.
+// What is not: timing, memory ordering, bank conflicts, registers.
+#pragma once
+#define RP_HOST_FIBRES 1
+#include <ucontext.h>
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <map>
+#include <type_traits>
+#include <vector>
+
+struct dim3 { unsigned x, y, z; dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {} };
+struct float2 { float x, y; };
+struct uint4 { unsigned x, y, z, w; };
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+template <class A, class B> std::common_type_t<A, B> min(A a, B b) { using T = std::common_type_t<A, B>; return (T)a < (T)b ? (T)a : (T)b; }
+template <class A, class B> std::common_type_t<A, B> max(A a, B b) { using T = std::common_type_t<A, B>; return (T)a > (T)b ? (T)a : (T)b; }
+
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+#define RP_SHORT_TYPES
+#define RP_DEVICE static inline
+#define RP_DYNAMIC_SMEM(NAME, ALIGN) unsigned char* NAME = fibres::smem
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __restrict__
+#define __grid_constant__
+#define __launch_bounds__(...)
+#define __align__(N) alignas(N)
+#define __shared__ static
+
+namespace fibres {
+
+constexpr int MAX_THREADS = 1024, SMEM_BYTES = 228 * 1024, SMEM_ORIGIN = 1024;  // a shared address is an offset from SMEM_ORIGIN
+alignas(1024) inline unsigned char smem[SMEM_BYTES];
+
+struct Fibre { ucontext_t context; std::vector<char> stack; unsigned thread; bool done; };
+inline std::vector<Fibre> all;
+inline Fibre* current;
+inline ucontext_t scheduler;
+inline std::function<void()> body;
+inline dim3 grid, block, block_index;
+inline dim3 thread_index() { unsigned t = current->thread; return dim3(t % block.x, t / block.x % block.y, t / (block.x * block.y)); }
+inline u64 progress;  // counts whatever can end a wait
+
+inline void give_way() { swapcontext(&current->context, &scheduler); }
+template <class Done> void wait_until(Done done) { while (!done()) give_way(); progress++; }
+[[noreturn]] inline void fail(const char* why) { fprintf(stderr, "fibres: %s (block %u,%u,%u thread %u)\n", why, block_index.x, block_index.y, block_index.z, current ? current->thread : 0); abort(); }
+
+// A meeting of `count` fibres: the last to come runs `work`, then all go on.
+struct Meeting { unsigned arrived = 0, round = 0; };
+template <class Work> void meet(Meeting& m, unsigned count, Work work) {
+    unsigned round = m.round;
+    if (++m.arrived == count) { work(); m.arrived = 0; m.round++; progress++; return; }
+    wait_until([&] { return m.round != round; });
+}
+
+struct Warp { Meeting meeting; u64 in[32][8]; };
+struct Product { std::function<void()> run; };
+struct Warpgroup { Meeting meeting; std::vector<void*> args; };
+struct MBarrier { int count = 0, pending = 0; long long bytes = 0; unsigned phase = 0; };
+struct Copy { void* dst; u64 data[2]; };
+struct Thread { std::deque<std::vector<Copy>> copies; std::vector<Copy> open; };
+inline Warp warps[32];
+inline Meeting whole, named[16];
+inline std::map<u32, MBarrier> barriers;
+inline Thread threads[MAX_THREADS];
+struct Queue { std::deque<std::vector<std::function<void()>>> groups; std::vector<std::function<void()>> open; Meeting meeting; const void* slot[128][4]; };
+inline Queue queues[8];
+
+inline Warp& warp() { return warps[current->thread / 32]; }
+inline unsigned lane() { return current->thread % 32; }
+inline unsigned char* at(u32 address) { if (address < SMEM_ORIGIN || address - SMEM_ORIGIN >= SMEM_BYTES) fail("a shared address outside shared memory"); return smem + (address - SMEM_ORIGIN); }
+inline u32 swizzle128(u32 address) { return address ^ (address >> 7 & 7) << 4; }
+
+inline void entry() { body(); current->done = true; progress++; give_way(); }
+template <class Kernel> void launch(dim3 g, dim3 b, Kernel kernel) {
+    grid = g; block = b; body = kernel; unsigned n = b.x * b.y * b.z; all.resize(n);
+    for (unsigned z = 0; z < g.z; z++) for (unsigned y = 0; y < g.y; y++) for (unsigned x = 0; x < g.x; x++) {
+        block_index = dim3(x, y, z); memset(smem, 0xFF, sizeof smem); barriers.clear();
+        for (auto& w : warps) w = Warp(); whole = Meeting(); for (auto& m : named) m = Meeting(); for (auto& t : threads) t = Thread(); for (auto& q : queues) q = Queue();
+        for (unsigned i = 0; i < n; i++) { Fibre& f = all[i]; f.thread = i; f.done = false; if (f.stack.empty()) f.stack.resize(256 << 10); getcontext(&f.context);
+            f.context.uc_stack.ss_sp = f.stack.data(); f.context.uc_stack.ss_size = f.stack.size(); f.context.uc_link = nullptr; makecontext(&f.context, entry, 0); }
+        for (int idle = 0;;) {
+            bool left = false; u64 before = progress;
+            for (auto& f : all) if (!f.done) { left = true; current = &f; swapcontext(&scheduler, &f.context); }
+            if (!left) break;
+            if (progress == before && ++idle > 2) fail("deadlock: every thread waits");
+            if (progress != before) idle = 0;
+        }
+    }
+}
+
+// ---- numbers --------------------------------------------------------------------------------------------------------------
+
+inline float from_bits(u32 u) { float f; memcpy(&f, &u, 4); return f; }
+inline u32 to_bits(float f) { u32 u; memcpy(&u, &f, 4); return u; }
+inline float bf16_to_float(u16 h) { return from_bits((u32)h << 16); }
+inline u16 float_to_bf16(float f) { if (f != f) return 0x7FC0; u32 u = to_bits(f); return (u16)(u + 0x7FFF + (u >> 16 & 1) >> 16); }
+inline float half_to_float(u16 h) { _Float16 x; memcpy(&x, &h, 2); return (float)x; }
+inline u16 float_to_half(float f) { _Float16 x = (_Float16)f; u16 h; memcpy(&h, &x, 2); return h; }
+template <bool F16> float widen(u16 h) { return F16 ? half_to_float(h) : bf16_to_float(h); }
+
+// An element of an operand of wgmma, found as the hardware finds it from the descriptor (128-byte swizzle only).
+inline u16 operand(u64 d, int outer, int k, bool k_major) {
+    if (d >> 62 != 1) fail("a wgmma descriptor without the 128-byte swizzle");
+    u32 start = (d & 0x3FFF) << 4, leading = (d >> 16 & 0x3FFF) << 4, stride = (d >> 32 & 0x3FFF) << 4;
+    u32 address = k_major ? start + outer / 8 * stride + outer % 8 * 128 + k * 2 : start + outer / 64 * leading + k / 8 * stride + k % 8 * 128 + outer % 64 * 2;
+    u16 x; memcpy(&x, at(swizzle128(address)), 2); return x;
+}
+// One warpgroup's product: fibres leave their fragments, the last queues the work, the wait runs it. `a` null: A from shared memory.
+template <int N, bool F16> void wgmma(float* d, const u32* a, u64 da, u64 db, bool accumulate, bool b_k_major) {
+    Queue& q = queues[current->thread / 128]; unsigned t = current->thread % 128;
+    static u64 descs[8][2]; q.slot[t][0] = d; q.slot[t][1] = a; descs[current->thread / 128][0] = da; descs[current->thread / 128][1] = db;
+    meet(q.meeting, 128, [&] {
+        std::vector<float*> out(128); std::vector<std::vector<u32>> frag(128);
+        // A in registers is read at the wait too: a kernel that overwrites P too early is caught.
+        std::vector<const u32*> regs(128); for (int i = 0; i < 128; i++) { out[i] = (float*)q.slot[i][0]; regs[i] = (const u32*)q.slot[i][1]; }
+        q.open.push_back([=] {
+            std::vector<float> A(64 * 16), B(N * 16);
+            for (int r = 0; r < 64; r++) for (int k = 0; k < 16; k++) {
+                if (a) { int thread = r / 16 * 32 + r % 8 * 4 + k % 8 / 2, word = r / 8 % 2 + k / 8 * 2; A[r * 16 + k] = widen<F16>((u16)(regs[thread][word] >> 16 * (k & 1))); }
+                else A[r * 16 + k] = widen<F16>(operand(da, r, k, true));
+            }
+            for (int n = 0; n < N; n++) for (int k = 0; k < 16; k++) B[n * 16 + k] = widen<F16>(operand(db, n, k, b_k_major));
+            for (int r = 0; r < 64; r++) for (int n = 0; n < N; n++) {
+                float* x = out[r / 16 * 32 + r % 8 * 4 + n % 8 / 2] + n / 8 * 4 + r / 8 % 2 * 2 + n % 2;
+                float s = accumulate ? *x : 0; for (int k = 0; k < 16; k++) s += A[r * 16 + k] * B[n * 16 + k]; *x = s;
+            }
+        });
+    });
+}
+}  // namespace fibres
+
+#define threadIdx (fibres::thread_index())
+#define blockIdx (fibres::block_index)
+#define blockDim (fibres::block)
+#define gridDim (fibres::grid)
+
+// ---- what the kernels call ------------------------------------------------------------------------------------------------
+
+inline void __syncthreads() { unsigned alive = 0; for (auto& f : fibres::all) alive += !f.done; fibres::meet(fibres::whole, alive, [] {}); }
+inline void __syncwarp(unsigned = ~0u) { fibres::meet(fibres::warp().meeting, 32, [] {}); }
+template <class T> T __shfl_sync(unsigned, T v, int source) { auto& w = fibres::warp(); memcpy(w.in[fibres::lane()], &v, sizeof v); __syncwarp(); T r; memcpy(&r, w.in[source & 31], sizeof r); __syncwarp(); return r; }
+template <class T> T __shfl_xor_sync(unsigned m, T v, int mask) { return __shfl_sync(m, v, (int)fibres::lane() ^ mask); }
+inline bool __any_sync(unsigned, bool x) { auto& w = fibres::warp(); w.in[fibres::lane()][0] = x; __syncwarp(); bool r = false; for (auto& i : w.in) r |= i[0] != 0; __syncwarp(); return r; }
+inline u32 atomicAdd(u32* p, u32 x) { u32 o = *p; *p += x; return o; }
+inline u32 atomicInc(u32* p, u32 top) { u32 o = *p; *p = o >= top ? 0 : o + 1; return o; }
+inline u32 atomicExch(u32* p, u32 x) { u32 o = *p; *p = x; return o; }
+
+inline u32 smem_address(const void* p) { return (u32)((const unsigned char*)p - fibres::smem) + fibres::SMEM_ORIGIN; }
+inline float minus_infinity() { return -INFINITY; }
+inline float exp2_approx(float x) { return exp2f(x); }
+template <bool F16> u32 pack(float low, float high) { using namespace fibres; return F16 ? float_to_half(low) | (u32)float_to_half(high) << 16 : float_to_bf16(low) | (u32)float_to_bf16(high) << 16; }
+
+// mbarrier: a phase ends when its arrivals and its bytes are both complete.
+inline void barrier_settle(fibres::MBarrier& b) { if (b.pending == 0 && b.bytes == 0) { b.phase ^= 1; b.pending = b.count; fibres::progress++; } }
+inline fibres::MBarrier& barrier_at(u32 bar) { auto i = fibres::barriers.find(bar); if (i == fibres::barriers.end()) fibres::fail("an mbarrier that was never initialised"); return i->second; }
+inline void barrier_init(u32 bar, u32 count) { if (bar % 8) fibres::fail("a misaligned mbarrier"); fibres::MBarrier b; b.count = b.pending = (int)count; fibres::barriers[bar] = b; }
+inline void barrier_init_fence() {}
+inline void barrier_arrive(u32 bar) { auto& b = barrier_at(bar); if (b.pending-- <= 0) fibres::fail("more arrivals than an mbarrier expects"); barrier_settle(b); }
+inline void barrier_expect(u32 bar, u32 bytes) { auto& b = barrier_at(bar); b.bytes += bytes; barrier_arrive(bar); }
+inline void barrier_wait(u32 bar, u32 parity) { barrier_at(bar); fibres::wait_until([=] { return fibres::barriers[bar].phase != parity; }); }
+inline void named_sync(int id, int count) { fibres::meet(fibres::named[id], (unsigned)count, [] {}); }
+inline void named_arrive(int id, int count) { auto& m = fibres::named[id]; if (++m.arrived == (unsigned)count) { m.arrived = 0; m.round++; } fibres::progress++; }
+template <int> void registers_give() {}
+template <int> void registers_take() {}
+inline void compute_before_wait(float, u32) {}
+
+// A tensor map on the host says what the driver would encode: four dimensions, byte strides of the upper three, the box.
+struct HostMap { const unsigned char* base; u64 dims[4], strides[3]; u32 box[4]; };
+template <class Map> void load_slab(u32 dst, const Map* map, u32 bar, int row, int slab, int head) {
+    HostMap m; static_assert(sizeof m <= sizeof *map, ""); memcpy(&m, map, sizeof m);
+    if (dst % 1024) fibres::fail("a TMA tile that does not start at a multiple of 1024 bytes");
+    u32 bytes = 0;
+    for (u32 c = 0; c < m.box[2]; c++) for (u32 r = 0; r < m.box[1]; r++) for (u32 e = 0; e < m.box[0]; e++, bytes += 2) {
+        u64 y = (u64)(row + (int)r), z = c + (u64)slab; u16 x = 0;
+        if (e < m.dims[0] && y < m.dims[1] && z < m.dims[2] && (u64)head < m.dims[3]) memcpy(&x, m.base + e * 2 + y * m.strides[0] + z * m.strides[1] + head * m.strides[2], 2);
+        memcpy(fibres::at(fibres::swizzle128(dst + (c * m.box[1] + r) * 128 + e * 2)), &x, 2);
+    }
+    auto& b = barrier_at(bar); b.bytes -= bytes; barrier_settle(b);
+}
+template <class Map> void load_tile(u32 dst, const Map* map, u32 bar, int row, int head) { load_slab(dst, map, bar, row, 0, head); }
+
+template <int N, bool F16> void mma_ss(float (&d)[N / 2], u64 a, u64 b, int accumulate) { fibres::wgmma<N, F16>(d, nullptr, a, b, accumulate != 0, true); }
+template <int N, bool F16> void mma_rs(float (&d)[N / 2], const u32* a, u64 b) { fibres::wgmma<N, F16>(d, a, 0, b, true, false); }
+template <bool F16> void scores_ss(float (&d)[32], u64 a, u64 b, int accumulate) { fibres::wgmma<64, F16>(d, nullptr, a, b, accumulate != 0, true); }
+template <bool F16> void scores_rs(float (&d)[32], const u32* a, u64 b) { fibres::wgmma<64, F16>(d, a, 0, b, true, true); }
+template <bool F16> void values_ss(float (&d)[128], u64 a, u64 b) { fibres::wgmma<256, F16>(d, nullptr, a, b, true, false); }
+template <bool F16> void values_rs(float (&d)[128], const u32* a, u64 b) { fibres::wgmma<256, F16>(d, a, 0, b, true, false); }
+inline u32 renewed(u32 x) { return x; }
+inline void fence_async() {}
+inline fibres::Queue& wgmma_queue() { return fibres::queues[fibres::current->thread / 128]; }
+inline void wgmma_fence() {}
+inline void wgmma_commit() { auto& q = wgmma_queue(); fibres::meet(q.meeting, 128, [&] { q.groups.push_back(std::move(q.open)); q.open.clear(); }); }
+// The products take their time: whoever was told too early that an operand is free gets to overwrite it.
+template <int PENDING> void wgmma_wait() { for (int i = 0; i < 4; i++) { fibres::progress++; fibres::give_way(); } auto& q = wgmma_queue(); fibres::meet(q.meeting, 128, [&] { while (q.groups.size() > PENDING) { for (auto& f : q.groups.front()) f(); q.groups.pop_front(); } }); }
+template <int COUNT> void pin(float (&)[COUNT]) {}
+
+template <bool F16> void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    auto& w = fibres::warp(); u32 mine[6] = {a[0], a[1], a[2], a[3], b0, b1}; unsigned l = fibres::lane();
+    for (int i = 0; i < 6; i++) w.in[l][i] = mine[i];
+    __syncwarp();
+    for (unsigned i = 0; i < 4; i++) { unsigned r = l / 4 + i / 2 * 8, c = l % 4 * 2 + i % 2; float s = d[i];
+        for (unsigned k = 0; k < 16; k++) s += fibres::widen<F16>((u16)(w.in[r % 8 * 4 + k % 8 / 2][r / 8 + k / 8 * 2] >> 16 * (k & 1))) * fibres::widen<F16>((u16)(w.in[c * 4 + k % 8 / 2][4 + k / 8] >> 16 * (k & 1)));
+        d[i] = s; }
+    __syncwarp();
+}
+inline void ldmatrix(u32 (&r)[4], u32 address, bool transposed) {
+    auto& w = fibres::warp(); unsigned l = fibres::lane(); if (address % 16) fibres::fail("an ldmatrix row that is not aligned to 16 bytes");
+    w.in[l][0] = address; __syncwarp();
+    for (unsigned i = 0; i < 4; i++) { u16 x[2]; for (unsigned j = 0; j < 2; j++) { unsigned row = transposed ? l % 4 * 2 + j : l / 4, col = transposed ? l / 4 : l % 4 * 2 + j; memcpy(&x[j], fibres::at((u32)w.in[i * 8 + row][0]) + col * 2, 2); } r[i] = x[0] | (u32)x[1] << 16; }
+    __syncwarp();
+}
+inline void load_matrices(u32 (&r)[4], u32 address) { ldmatrix(r, address, false); }
+inline void load_matrices_transposed(u32 (&r)[4], u32 address) { ldmatrix(r, address, true); }
+inline void copy_async(u32 dst, const void* src, bool valid) { fibres::Copy c{fibres::at(dst), {0, 0}}; if (valid) memcpy(c.data, src, 16); fibres::threads[fibres::current->thread].open.push_back(c); }
+inline void copy_commit() { auto& t = fibres::threads[fibres::current->thread]; t.copies.push_back(std::move(t.open)); t.open.clear(); }
+template <int PENDING> void copy_wait() { auto& t = fibres::threads[fibres::current->thread]; while (t.copies.size() > PENDING) { for (auto& c : t.copies.front()) memcpy(c.dst, c.data, 16); t.copies.pop_front(); } }
