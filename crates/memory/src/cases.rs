@@ -147,8 +147,10 @@ pub(crate) fn list(scope: &Scope) -> Vec<Shape> {
     };
     let mut shapes: Vec<Shape> =
         ops.iter().map(|op| Shape::Stream(Stream { op: *op, array: dram, cache: Cache::Cold })).collect();
-    // From 8 KiB a unit, so that three arrays fit its first cache, to twice the last-level cache and so into memory.
-    let first = (u64::from(scope.units) * (8 << 10)).next_power_of_two();
+    // From 8 KiB a unit, so that three arrays fit its first cache, to twice the last-level cache and so into memory. Where one
+    // size must do for that cache it is twice as large: it still fits, and its loop's ends weigh half.
+    let least = if scope.profile == Profile::Quick { 16 << 10 } else { 8 << 10 };
+    let first = (u64::from(scope.units) * least).next_power_of_two();
     let last = (2 * scope.last_level_cache.0).next_power_of_two().min(dram.0);
     for &op in staircase {
         shapes.extend(steps(first, last, step).map(|array| Shape::Stream(Stream { op, array, cache: Cache::Hot })));
