@@ -246,7 +246,7 @@ mod tests {
                         _ => None,
                     })
                 };
-                assert!(hot(Op::Read).min().unwrap() <= 16 << 10 | (u64::from(scope.units) * 16) << 10);
+                assert!(hot(Op::Read).min().unwrap() <= (u64::from(scope.units) * (16 << 10)).next_power_of_two());
                 assert!(hot(Op::Read).max().unwrap() >= 2 * scope.last_level_cache.0);
                 let cold = shapes.iter().filter_map(|s| match s {
                     Shape::Stream(s) if s.cache == Cache::Cold => Some(s.array.0),
