@@ -61,29 +61,20 @@
 #define RP_TEXT_(a) #a
 #define RP_TEXT(a) RP_TEXT_(a)
 
-// What differs between the operand types: bytes, K of one instruction, the transpose flags only 16-bit types carry.
-#define RP_BYTES_bf16 2
-#define RP_BYTES_f16 2
-#define RP_BYTES_tf32 4
-#define RP_BYTES_e4m3 1
-#define RP_BYTES_e5m2 1
-#define RP_K_bf16 16
-#define RP_K_f16 16
-#define RP_K_tf32 8
-#define RP_K_e4m3 32
-#define RP_K_e5m2 32
-#define RP_TRANSPOSE_bf16 ", 0, 0"
-#define RP_TRANSPOSE_f16 ", 0, 0"
-#define RP_TRANSPOSE_tf32 ""
-#define RP_TRANSPOSE_e4m3 ""
-#define RP_TRANSPOSE_e5m2 ""
-#define RP_DEFAULT_OUT_bf16 bf16
-#define RP_DEFAULT_OUT_f16 f16
-#define RP_DEFAULT_OUT_tf32 f32
-#define RP_DEFAULT_OUT_e4m3 bf16
-#define RP_DEFAULT_OUT_e5m2 bf16
+// The operand types: bytes, K of one instruction (32 bytes of it), the transpose flags only 16-bit types carry, what C is.
+#define RP_TYPE_bf16 2, 16, ", 0, 0", bf16
+#define RP_TYPE_f16 2, 16, ", 0, 0", f16
+#define RP_TYPE_tf32 4, 8, "", f32
+#define RP_TYPE_e4m3 1, 32, "", bf16
+#define RP_TYPE_e5m2 1, 32, "", bf16
+#define RP_PICK(column, ...) column(__VA_ARGS__)
+#define RP_BYTES_OF(bytes, k, transpose, out) bytes
+#define RP_K_OF(bytes, k, transpose, out) k
+#define RP_TRANSPOSE_OF(bytes, k, transpose, out) transpose
+#define RP_OUT_OF(bytes, k, transpose, out) out
+#define RP_OF_TYPE(column) RP_PICK(column, RP_JOIN(RP_TYPE_, RP_DTYPE))
 #ifndef RP_OUT
-#define RP_OUT RP_JOIN(RP_DEFAULT_OUT_, RP_DTYPE)
+#define RP_OUT RP_OF_TYPE(RP_OUT_OF)
 #endif
 #define RP_OUT_BYTES_bf16 2
 #define RP_OUT_BYTES_f16 2
@@ -99,7 +90,7 @@ namespace rp_wgmma {
 constexpr int kBlockM = 128;
 constexpr int kConsumers = 2;
 constexpr int kThreads = 128 * (1 + kConsumers);
-constexpr int kBlockK = 128 / RP_JOIN(RP_BYTES_, RP_DTYPE);    // elements in the swizzle's 128 bytes
+constexpr int kBlockK = 128 / RP_OF_TYPE(RP_BYTES_OF);    // elements in the swizzle's 128 bytes
 constexpr int kStepsPerStage = 4;                              // instructions of 32 bytes of K
 constexpr unsigned kBytesA = kBlockM * 128;
 constexpr unsigned kBytesB = RP_BN * 128;
@@ -166,9 +157,7 @@ __device__ __forceinline__ void cluster_sync() {
 #endif
 }
 
-__device__ __forceinline__ void warpgroup_sync(int consumer) {
-    asm volatile("bar.sync %0, 128;" ::"r"(consumer + 1) : "memory");
-}
+__device__ __forceinline__ void warpgroup_sync(int consumer) { asm volatile("bar.sync %0, 128;" ::"r"(consumer + 1) : "memory"); }
 
 template <int Registers> __device__ __forceinline__ void give_registers() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(Registers));
@@ -252,9 +241,9 @@ __device__ __forceinline__ void fence_for_copies() { asm volatile("fence.proxy.a
 // d = a·b, plus d where keep is not 0.
 __device__ __forceinline__ void multiply(float (&d)[kAccumulators], unsigned long long a, unsigned long long b, int keep) {
     asm volatile("{\n.reg .pred keep;\nsetp.ne.b32 keep, " RP_KEEP ", 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n" RP_TEXT(RP_BN) "k" RP_TEXT(RP_JOIN(RP_K_, RP_DTYPE))
+                 "wgmma.mma_async.sync.aligned.m64n" RP_TEXT(RP_BN) "k" RP_TEXT(RP_OF_TYPE(RP_K_OF))
                  ".f32." RP_TEXT(RP_DTYPE) "." RP_TEXT(RP_DTYPE) " {" RP_LIST "}, " RP_OPERANDS ", keep, 1, 1"
-                 RP_JOIN(RP_TRANSPOSE_, RP_DTYPE) ";\n}"
+                 RP_OF_TYPE(RP_TRANSPOSE_OF) ";\n}"
                  : RP_D : "l"(a), "l"(b), "r"(keep));
 }
 
@@ -368,10 +357,9 @@ __device__ __forceinline__ void store_accumulators(const float (&d)[kAccumulator
     for (int chunk = 0; chunk < RP_BN / kChunkColumns; ++chunk) {
         unsigned buffer = buffers + chunk % RP_BUFFERS * kChunkBytes;
         if (chunk == 0 || chunk >= RP_BUFFERS) {
-            if (thread == 0) {
-                // The last tile's stores are long done; within a tile, only this buffer's must be.
-                if (chunk == 0) wait_stores_read<0>(); else wait_stores_read<RP_BUFFERS - 1>();
-            }
+            // The last tile's stores are long done; within a tile, only this buffer's must be.
+            if (thread == 0 && chunk == 0) wait_stores_read<0>();
+            if (thread == 0 && chunk > 0) wait_stores_read<RP_BUFFERS - 1>();
             warpgroup_sync(consumer);
         }
         write_chunk(buffer, d, chunk * kChunkAccumulators, alpha, thread);

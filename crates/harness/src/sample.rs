@@ -16,10 +16,12 @@ const SHORT_LAUNCH: Seconds = Seconds(50e-6);
 /// # Errors
 /// The first device error.
 pub fn sample(ready: &mut dyn Ready, cache: Cache, device: &dyn Device, policy: &Policy, window: &Window) -> Result<Samples> {
+    let turns = ready.turns();
     let mut runner = Runner {
         device,
         policy,
         graph: None,
+        ran: vec![false; turns],
         turn: 0,
         evict: cache == Cache::Cold && ready.turns() < 2 && !ready.cold_by_itself(),
         ready,
@@ -59,6 +61,7 @@ pub fn sample(ready: &mut dyn Ready, cache: Cache, device: &dyn Device, policy: 
         }
     };
     observed_mhz.extend(runner.observed_mhz()?);
+    runner.run_the_rest()?;
     Ok(Samples {
         seconds: seconds.into_iter().map(Seconds).collect(),
         batch: batch * passes,
@@ -85,6 +88,8 @@ struct Runner<'a> {
     policy: &'a Policy,
     ready: &'a mut dyn Ready,
     graph: Option<(Graph, u64)>,
+    /// Which operand sets ran since the outputs were poisoned.
+    ran: Vec<bool>,
     turn: usize,
     evict: bool,
 }
@@ -121,6 +126,9 @@ impl Runner<'_> {
         let (device, ready, first) = (self.device, &mut *self.ready, self.turn);
         let graph = device.capture(&mut || (0..batch as usize).try_for_each(|i| ready.enqueue((first + i) % turns)))?;
         self.graph = graph.map(|g| (g, batch));
+        if self.graph.is_some() {
+            self.mark(first, batch);
+        }
         Ok(())
     }
 
@@ -129,6 +137,9 @@ impl Runner<'_> {
         let turns = self.ready.turns();
         let first = self.turn;
         self.turn = (self.turn + n as usize) % turns;
+        if self.graph.as_ref().is_none_or(|(_, length)| *length != n) {
+            self.mark(first, n);
+        }
         if self.evict {
             self.device.evict()?;
             self.device.synchronize()?;
@@ -145,6 +156,20 @@ impl Runner<'_> {
         let end = self.device.record()?;
         drop(hold);
         Ok(Timing { seconds: self.device.elapsed(&start, &end)?, clock: self.device.clock() })
+    }
+
+    /// Notes that `n` executions from set `first` on have run. A graph replays the sets it was captured with, which are noted then.
+    fn mark(&mut self, first: usize, n: u64) {
+        let turns = self.ran.len();
+        (0..(n as usize).min(turns)).for_each(|i| self.ran[(first + i) % turns] = true);
+    }
+
+    /// Runs, untimed, the sets that the timed runs did not come to: all outputs are checked, and none may be left as poison.
+    fn run_the_rest(&mut self) -> Result<()> {
+        for turn in (0..self.ran.len()).filter(|t| !self.ran[*t]) {
+            self.ready.enqueue(turn)?;
+        }
+        self.device.synchronize()
     }
 
     /// The clock right after the last timed work, while the device has not yet cooled down or sped up.

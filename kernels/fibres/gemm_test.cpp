@@ -1,0 +1,80 @@
+// Proves a GEMM kernel's numerics on the host against a product in double. Compiled once a variant, by gemm_test.py:
+// -DKERNEL="…cu", -DKIND_wgmma, _mma or _tile, and the macros the kernel knows.
+#include "cluster.h"
+#include KERNEL
+
+using fibres::Type;
+static const Type kIn = Type::RP_DTYPE, kOut = Type::RP_OUT;
+
+static std::mt19937 random_bits(7);
+// Operands of about unit size; random low bits, so that a product of two rows identifies them.
+static std::vector<unsigned char> operand(size_t rows, size_t k) {
+    int size = fibres::bytes_of(kIn);
+    std::vector<unsigned char> v(rows * k * size);
+    std::normal_distribution<float> normal;
+    for (size_t i = 0; i < rows * k; ++i) {
+        float x = normal(random_bits);
+        if (size == 2) { uint16_t h = fibres::narrow16(kIn, x); memcpy(&v[i * 2], &h, 2); }
+        else if (size == 4) memcpy(&v[i * 4], &x, 4);
+        else {
+            // The nearest byte, by search: no rounding of our own to get wrong.
+            int best = 0; float distance = 1e9f;
+            for (int b = 0; b < 256; ++b) { unsigned char c = b; float w = fibres::widen(kIn, &c); if (std::fabs(w) < 16 && std::fabs(w - x) < distance) { distance = std::fabs(w - x); best = b; } }
+            v[i] = best;
+        }
+    }
+    return v;
+}
+
+static bool check(int m, int n, int k, float alpha, int grid_limit) {
+    int s = fibres::bytes_of(kIn), so = fibres::bytes_of(kOut);
+    const size_t redzone = 4096;
+    auto a = operand(m, k), b = operand(n, k);
+    std::vector<unsigned char> c((size_t)m * n * so + redzone, 0xff);
+#if defined(KIND_wgmma)
+    auto map_a = fibres::encode<rp_wgmma::TensorMap>(a.data(), k, m, 128 / s, 128, s);
+    auto map_b = fibres::encode<rp_wgmma::TensorMap>(b.data(), k, n, 128 / s, RP_BN / RP_CLUSTER, s);
+    auto map_c = fibres::encode<rp_wgmma::TensorMap>(c.data(), n, m, 128 / so, 64, so);
+    int tiles = (m + 128 * RP_CLUSTER - 1) / (128 * RP_CLUSTER) * ((n + RP_BN - 1) / RP_BN) * RP_CLUSTER;
+    fibres::launch(std::min(tiles, grid_limit), RP_CLUSTER, 384, [&] { rp_gemm_wgmma(map_a, map_b, map_c, m, n, k, alpha); });
+#elif defined(KIND_mma)
+    (void)grid_limit;
+    fibres::readable = {{a.data(), a.size()}, {b.data(), b.size()}};
+    fibres::launch((m + 127) / 128 * ((n + RP_BN - 1) / RP_BN), 1, RP_BN, [&] { rp_gemm_mma(a.data(), b.data(), c.data(), m, n, k, alpha); });
+#else
+    (void)grid_limit;
+    fibres::launch((m + 127) / 128 * ((n + 127) / 128), 1, 256, [&] { rp_gemm_tile(a.data(), b.data(), c.data(), m, n, k, alpha); });
+#endif
+    double worst = 0, error = 0, norm = 0; size_t unwritten = 0, beyond = 0;
+    for (int i = 0; i < m; ++i)
+        for (int j = 0; j < n; ++j) {
+            double r = 0;
+            for (int x = 0; x < k; ++x) r += (double)fibres::widen(kIn, &a[((size_t)i * k + x) * s]) * fibres::widen(kIn, &b[((size_t)j * k + x) * s]);
+            r *= alpha;
+            double v = fibres::widen(kOut, &c[((size_t)i * n + j) * so]), e = std::fabs(v - r);
+            if (!(e < 1e30)) { ++unwritten; continue; }
+            worst = std::max(worst, e); error += e * e; norm += r * r;
+        }
+    for (size_t i = c.size() - redzone; i < c.size(); ++i) beyond += c[i] != 0xff;
+    double relative = std::sqrt(error / norm), limit = kOut == Type::bf16 ? 2.5e-3 : kOut == Type::f16 ? 4e-4 : 2e-6;
+    double top = 8 * limit * std::fabs(alpha) * std::sqrt((double)k);
+    bool ok = relative < limit && worst < std::max(top, 1e-5) && !unwritten && !beyond;
+    printf("%s %d×%d×%d alpha %g: relative error %.1e (limit %.1e), worst %.1e, %zu not numbers, %zu bytes beyond\n", ok ? "ok " : "BAD", m, n, k, alpha, relative, limit, worst, unwritten, beyond);
+    return ok;
+}
+
+int main() {
+    fibres::operand_type = kIn; fibres::out_type = kOut;
+#if defined(KIND_tile)
+    constexpr int columns = 128;
+    int unit = 1, wide = 1;    // no alignment asked
+#else
+    constexpr int columns = RP_BN;
+    int unit = 16 / fibres::bytes_of(kIn), wide = 16 / fibres::bytes_of(kOut);
+#endif
+    bool ok = true;
+    ok &= check(8, wide, unit, 1.0f, 4);                                  // far less than one tile
+    ok &= check(264, 2 * columns - 6 * wide, 5 * 8 * unit + unit, 0.5f, 4);    // tails everywhere, several stages, several tiles a block
+    ok &= check(640, columns + wide, 3 * 8 * unit, -1.5f, 4);               // a cluster whose last block lies outside
+    return !ok;
+}
