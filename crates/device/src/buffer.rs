@@ -19,6 +19,14 @@ impl Buffer {
         Self { len, address, owner }
     }
 
+    /// The bytes `offset..offset + len` as a buffer of its own that keeps the whole alive; None past the end or where the
+    /// API has no addresses.
+    #[must_use]
+    pub fn part(&self, offset: usize, len: usize) -> Option<Self> {
+        let inside = offset.checked_add(len).is_some_and(|end| end <= self.len);
+        (inside && self.address != 0).then(|| Self { len, address: self.address + offset as u64, owner: Arc::clone(&self.owner) })
+    }
+
     /// Length in bytes.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -2,6 +2,7 @@
 //! it is opened, since no datasheet says what a virtual machine's share of a processor can do.
 
 pub mod affinity;
+mod attention;
 mod clock;
 #[cfg(target_os = "linux")]
 mod collectives;
@@ -14,7 +15,7 @@ mod roofs;
 mod sensors;
 
 use crate::probe::{Discovery, Finding, Found, Probe};
-use crate::{Arg, Blas, Buffer, Device, DeviceError, Event, Geometry, Kernel, Program, Result, Sensors};
+use crate::{Arg, AttentionKernels, Blas, Buffer, Device, DeviceError, Event, Geometry, Kernel, Program, Result, Sensors};
 use affinity::Pinned;
 use kernels::NativeFn;
 use pool::Pool;
@@ -82,6 +83,8 @@ pub struct CpuDevice {
     timing: Cell<bool>,
     native: gemm::Native,
     vendors: Vec<gemm::Vendor>,
+    flash: attention::Flash,
+    materialised: attention::Materialised<gemm::Native>,
     #[cfg(target_os = "linux")]
     ranks: collectives::SharedMemory,
 }
@@ -101,6 +104,8 @@ impl CpuDevice {
         let vendors = gemm::find_vendors(&pool);
         info.libraries = vendors.iter().filter_map(Blas::library).collect();
         let native = gemm::Native::new(&pool, &allocated);
+        let flash = attention::Flash::new(&pool, &allocated);
+        let materialised = attention::Materialised::new(gemm::Native::new(&pool, &allocated), &pool, &allocated);
         Ok(Self {
             #[cfg(target_os = "linux")]
             ranks: collectives::SharedMemory::new(pool.cores()),
@@ -111,6 +116,8 @@ impl CpuDevice {
             timing: Cell::new(false),
             native,
             vendors,
+            flash,
+            materialised,
         })
     }
 
@@ -292,6 +299,10 @@ impl Device for CpuDevice {
     fn blas(&self) -> Vec<&dyn Blas> {
         let vendors = self.vendors.iter().map(|v| v as &dyn Blas);
         std::iter::once(&self.native as &dyn Blas).chain(vendors).collect()
+    }
+
+    fn attention(&self) -> Vec<&dyn AttentionKernels> {
+        vec![&self.flash, &self.materialised]
     }
 
     #[cfg(target_os = "linux")]
