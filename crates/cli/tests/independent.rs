@@ -1,6 +1,7 @@
 //! What others say of our results: numpy computes the same GEMMs and attentions in float64, and jsonschema validates our records.
 //! Both come from PyPI; scripts/test installs them into target/python.
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+#![expect(clippy::print_stdout, reason = "a skip says why")]
 
 use ridgepoint_core::{Dtype, data};
 use ridgepoint_device::{Arg, AttentionProblem, Buffer, Device, GemmProblem, Geometry, Program, Transpose, open};
