@@ -226,7 +226,7 @@ fn refuses_wrong_arguments(device: &dyn Device) {
         ("more elements than there are", &[x, z, s, Arg::U64(1025), ONCE]),
         ("more elements than addresses", &[x, z, s, Arg::U64(u64::MAX / 2), ONCE]),
         ("past the end by its offset", &[x, Arg::Buffer(zb, 4), s, n, ONCE]),
-        ("written and read at once", &[x, Arg::Buffer(xb, 2048), s, Arg::U64(513), ONCE]),
+        ("written and read at once", &[x, Arg::Buffer(xb, 2044), s, Arg::U64(512), ONCE]),
     ];
     for (what, args) in wrong {
         invalid(device.launch(&scale, grid(), args), what);
