@@ -7,6 +7,7 @@ pub(crate) const HEADER: (&str, &str) = ("../common/rp.h", include_str!("../../.
 const CPP: &[(&str, &str)] = &[
     ("attention/decode_splitkv", include_str!("../../../kernels/attention/decode_splitkv.cu")),
     ("attention/flash_sm90", include_str!("../../../kernels/attention/flash_sm90.cu")),
+    ("attention/mla_decode_sm90", include_str!("../../../kernels/attention/mla_decode_sm90.cu")),
     ("common/arguments", include_str!("../../../kernels/common/arguments.cu")),
     ("common/clock", include_str!("../../../kernels/common/clock.cu")),
     ("common/init", include_str!("../../../kernels/common/init.cu")),
