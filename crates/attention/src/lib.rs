@@ -6,7 +6,6 @@
 
 mod cases;
 mod check;
-mod mla;
 mod nvidia;
 mod ready;
 

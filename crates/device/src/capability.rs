@@ -2,7 +2,7 @@
 //! found at run time; a suite runs each as a provider of its own, so that a fallback never reads as the chip's peak.
 
 use crate::{Buffer, Result, Timing};
-use ridgepoint_core::{Bytes, Dtype, Library};
+use ridgepoint_core::{Bytes, Dtype, Library, Seconds};
 use std::collections::BTreeMap;
 
 /// Whether an operand is stored transposed.
@@ -228,6 +228,12 @@ pub trait Communicator {
     /// # Errors
     /// Names the rank that failed.
     fn output(&mut self, rank: usize) -> Result<Vec<u8>>;
+
+    /// Each rank's own work in an execution, without its waiting for the others, as far as it was looked at: the slow rank works
+    /// longest. Empty where that is not known.
+    fn working(&self) -> Vec<Seconds> {
+        Vec::new()
+    }
 
     /// Algorithm, protocol, process ids: goes into the record.
     fn config(&self) -> BTreeMap<String, String> {

@@ -5,7 +5,7 @@ pub mod affinity;
 mod attention;
 mod clock;
 #[cfg(target_os = "linux")]
-mod collectives;
+pub mod collectives;
 mod doctor;
 mod gemm;
 mod info;
@@ -108,7 +108,7 @@ impl CpuDevice {
         let materialised = attention::Materialised::new(gemm::Native::new(&pool, &allocated), &pool, &allocated);
         Ok(Self {
             #[cfg(target_os = "linux")]
-            ranks: collectives::SharedMemory::new(pool.cores()),
+            ranks: collectives::SharedMemory::new(pool.cores(), info.last_level_cache()),
             info,
             pool,
             scratch,

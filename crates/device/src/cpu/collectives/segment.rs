@@ -1,11 +1,16 @@
 //! The shared segment: a page of control words, then each rank's send and receive buffer.
 
+use super::fault::Fault;
+use super::sync::{Barrier, Flag};
+use crate::cpu::info;
 use crate::{CollectiveOp, CollectiveProblem, DeviceError, Result};
 use ridgepoint_core::{Bytes, Dtype};
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+
+/// Most ranks of one segment.
+pub(super) const MOST_RANKS: usize = 64;
 
 /// What the parent may ask of the ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +26,8 @@ pub(super) enum Command {
 }
 
 impl Command {
+    const ALL: [Self; 4] = [Self::Start, Self::Poison, Self::Run, Self::Exit];
+
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Start => "starting the ranks",
@@ -31,14 +38,30 @@ impl Command {
     }
 }
 
-const MOST_RANKS: usize = super::MOST_RANKS;
+/// How the ranks are to go about it: chosen by the parent, the same for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Manner {
+    /// Looks at a flag before a rank goes to sleep for it.
+    pub(super) spins: u32,
+    /// Copies store around the caches.
+    pub(super) around_caches: bool,
+    /// What is to go wrong, and at which rank.
+    pub(super) fault: Option<(Fault, usize)>,
+}
 
-/// One rank's words, on a cache line of their own.
+/// One rank's words. Only that rank writes them.
 #[repr(C, align(128))]
-struct Slot {
-    done: AtomicU32,
-    quit: AtomicU32,
-    nanoseconds: AtomicU64,
+pub(super) struct Slot {
+    /// Epoch of the last command it has done.
+    pub(super) done: Flag,
+    /// Chunks of sums that peers may read, since the start.
+    pub(super) published: Flag,
+    /// Grows wherever it gets on: barriers that it came to, parts that it filled.
+    pub(super) steps: AtomicU32,
+    /// Time of the last run.
+    pub(super) nanoseconds: AtomicU64,
+    /// Its own work, less its waiting, in the last execution of that run.
+    pub(super) working: AtomicU64,
 }
 
 /// The control page. Plain integers that any process may read in any state: a wrong one is an error, never a wrong address.
@@ -47,13 +70,17 @@ struct Control {
     op: AtomicU32,
     dtype: AtomicU32,
     ranks: AtomicU32,
-    command: AtomicU32,
+    spins: AtomicU32,
+    around_caches: AtomicU32,
+    fault: AtomicU32,
+    faulty_rank: AtomicU32,
+    abort: AtomicU32,
     bytes: AtomicU64,
     seed: AtomicU64,
+    command: AtomicU32,
     argument: AtomicU64,
-    epoch: AtomicU32,
-    arrived: AtomicU32,
-    phase: AtomicU32,
+    epoch: Flag,
+    barrier: Barrier,
     slots: [Slot; MOST_RANKS],
 }
 
@@ -63,18 +90,20 @@ pub(super) struct Segment {
     base: *mut u8,
     len: usize,
     problem: CollectiveProblem,
+    manner: Manner,
 }
 
-// SAFETY: control words are atomics; a rank writes its own receive buffer and reads others' only between barriers.
+// SAFETY: control words are atomics; a rank writes its own receive buffer and reads others' only where a barrier or a published
+// chunk says that it may.
 unsafe impl Send for Segment {}
 // SAFETY: as above.
 unsafe impl Sync for Segment {}
 
 const CONTROL: usize = size_of::<Control>().next_multiple_of(4096);
 
-/// Bytes of one buffer, in whole pages.
-fn stride(bytes: u64) -> usize {
-    (bytes as usize).next_multiple_of(4096)
+/// Bytes of a whole segment; None past what an address can hold.
+fn length(ranks: usize, bytes: Bytes) -> Option<usize> {
+    usize::try_from(bytes.0).ok()?.checked_next_multiple_of(4096)?.checked_mul(2 * ranks)?.checked_add(CONTROL)
 }
 
 fn failed(call: &'static str) -> DeviceError {
@@ -84,62 +113,84 @@ fn failed(call: &'static str) -> DeviceError {
 
 impl Segment {
     /// A new segment for `problem`, in memory that no name leads to.
-    pub(super) fn create(problem: &CollectiveProblem) -> Result<Self> {
-        // SAFETY: a NUL-terminated name; the descriptor is inherited by the ranks, so not closed on exec.
-        let fd = unsafe { libc::memfd_create(c"ridgepoint-ranks".as_ptr(), 0) };
+    pub(super) fn create(problem: &CollectiveProblem, manner: Manner) -> Result<Self> {
+        let free = info::available_memory();
+        let total = length(problem.ranks, problem.bytes).filter(|len| free.is_none_or(|free| *len as u64 <= free.0));
+        // Linux promises more than it has and kills whoever touches it; asking first turns that into an error.
+        let Some(len) = total else {
+            return Err(DeviceError::OutOfMemory { requested: problem.bytes * (2 * problem.ranks as u64), free });
+        };
+        // SAFETY: a NUL-terminated name. Closed on exec: each rank keeps it by itself, and no other child gets it.
+        let fd = unsafe { libc::memfd_create(c"ridgepoint-ranks".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
         if fd < 0 {
             return Err(failed("memfd_create"));
         }
         // SAFETY: a descriptor that was just made and that nothing else owns.
         let file = unsafe { File::from_raw_fd(fd) };
-        let len = CONTROL + 2 * problem.ranks * stride(problem.bytes.0);
-        if super::super::info::available_memory().is_some_and(|free| len as u64 > free.0) {
-            return Err(DeviceError::OutOfMemory { requested: Bytes(len as u64), free: super::super::info::available_memory() });
-        }
         file.set_len(len as u64).map_err(|_| failed("ftruncate"))?;
-        let segment = Self::map(file, *problem)?;
+        // SAFETY: takes no pointer. Without a fixed size, one side could cut off what the other has mapped.
+        if unsafe { libc::fcntl(fd, libc::F_ADD_SEALS, libc::F_SEAL_SHRINK | libc::F_SEAL_GROW) } != 0 {
+            return Err(failed("F_ADD_SEALS"));
+        }
+        let segment = Self::map(file, *problem, manner)?;
         let control = segment.control();
-        control.op.store(problem.op as u32, Ordering::Relaxed);
-        control.dtype.store(u32::from(problem.dtype == Dtype::Bf16), Ordering::Relaxed);
-        control.ranks.store(problem.ranks as u32, Ordering::Relaxed);
+        let set = |word: &AtomicU32, value: usize| word.store(value as u32, Ordering::Relaxed);
+        set(&control.op, position(&CollectiveOp::ALL, problem.op));
+        set(&control.dtype, position(&Dtype::ALL, problem.dtype));
+        set(&control.ranks, problem.ranks);
+        set(&control.spins, manner.spins as usize);
+        set(&control.around_caches, usize::from(manner.around_caches));
+        if let Some((fault, rank)) = manner.fault {
+            set(&control.fault, fault as usize);
+            set(&control.faulty_rank, rank);
+        }
         control.bytes.store(problem.bytes.0, Ordering::Relaxed);
         control.seed.store(problem.seed, Ordering::Release);
         Ok(segment)
     }
 
-    /// The segment behind an inherited descriptor.
+    /// The segment behind an inherited descriptor. Nothing in it is believed that could lead outside of it.
     pub(super) fn open(fd: RawFd) -> Result<Self> {
-        // SAFETY: the descriptor was inherited for this purpose and is owned here from now on.
+        let invalid = |what: &str| DeviceError::invalid(format!("descriptor {fd} {what}"));
+        // SAFETY: takes no pointer; only asks whether there is such a descriptor.
+        if fd < 0 || unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+            return Err(invalid("is not open"));
+        }
+        // SAFETY: it is open, was inherited for this purpose and is owned here from now on.
         let file = unsafe { File::from_raw_fd(fd) };
-        let size = file.metadata().map_err(|_| failed("fstat"))?.len() as usize;
         let nothing = CollectiveProblem { op: CollectiveOp::AllReduce, ranks: 0, bytes: Bytes(0), dtype: Dtype::F32, seed: 0 };
-        if size < CONTROL {
-            return Err(DeviceError::invalid("the descriptor is no segment of ranks"));
+        let size = file.metadata().map_err(|_| failed("fstat"))?.len();
+        if size < CONTROL as u64 {
+            return Err(invalid("is no segment of ranks"));
         }
-        let mut segment = Self::map(file, nothing)?;
+        let mut segment = Self::map(file, nothing, Manner { spins: 0, around_caches: false, fault: None })?;
         let control = segment.control();
-        let op = CollectiveOp::ALL.into_iter().find(|op| *op as u32 == control.op.load(Ordering::Acquire));
+        let get = |word: &AtomicU32| word.load(Ordering::Relaxed) as usize;
         let problem = CollectiveProblem {
-            op: op.ok_or_else(|| DeviceError::invalid("the segment names no collective"))?,
-            ranks: control.ranks.load(Ordering::Relaxed) as usize,
+            seed: control.seed.load(Ordering::Acquire),
+            op: *CollectiveOp::ALL.get(get(&control.op)).ok_or_else(|| invalid("names no collective"))?,
+            ranks: get(&control.ranks),
             bytes: Bytes(control.bytes.load(Ordering::Relaxed)),
-            dtype: if control.dtype.load(Ordering::Relaxed) == 1 { Dtype::Bf16 } else { Dtype::F32 },
-            seed: control.seed.load(Ordering::Relaxed),
+            dtype: *Dtype::ALL.get(get(&control.dtype)).ok_or_else(|| invalid("names no dtype"))?,
         };
-        if problem.ranks > MOST_RANKS || CONTROL + 2 * problem.ranks * stride(problem.bytes.0) > size {
-            return Err(DeviceError::invalid("the segment is smaller than it says"));
+        let manner = Manner {
+            spins: get(&control.spins) as u32,
+            around_caches: get(&control.around_caches) != 0,
+            fault: Fault::numbered(get(&control.fault)).map(|fault| (fault, get(&control.faulty_rank))),
+        };
+        if problem.ranks > MOST_RANKS || length(problem.ranks, problem.bytes).is_none_or(|len| len > segment.len) {
+            return Err(invalid("is a segment smaller than it says"));
         }
-        segment.problem = problem;
+        (segment.problem, segment.manner) = (problem, manner);
         Ok(segment)
     }
 
     /// A second mapping of the same segment, for ranks that are threads.
-    #[cfg(test)]
     pub(super) fn again(&self) -> Result<Self> {
-        Self::map(self.file.try_clone().map_err(|_| failed("dup"))?, self.problem)
+        Self::map(self.file.try_clone().map_err(|_| failed("dup"))?, self.problem, self.manner)
     }
 
-    fn map(file: File, problem: CollectiveProblem) -> Result<Self> {
+    fn map(file: File, problem: CollectiveProblem, manner: Manner) -> Result<Self> {
         let len = file.metadata().map_err(|_| failed("fstat"))?.len() as usize;
         // SAFETY: a fresh shared mapping of a file of this length.
         let base = unsafe {
@@ -148,7 +199,10 @@ impl Segment {
         if base == libc::MAP_FAILED {
             return Err(failed("mmap"));
         }
-        Ok(Self { file, base: base.cast(), len, problem })
+        // SAFETY: advice on what was just mapped. Most kernels grant shared memory no huge pages; where one does, the TLB stays
+        // out of the bandwidth, as for the buffers of the other suites.
+        unsafe { libc::madvise(base, len, libc::MADV_HUGEPAGE) };
+        Ok(Self { file, base: base.cast(), len, problem, manner })
     }
 
     /// The descriptor that a rank inherits.
@@ -158,6 +212,10 @@ impl Segment {
 
     pub(super) fn problem(&self) -> &CollectiveProblem {
         &self.problem
+    }
+
+    pub(super) fn manner(&self) -> &Manner {
+        &self.manner
     }
 
     fn control(&self) -> &Control {
@@ -170,82 +228,50 @@ impl Segment {
         let control = self.control();
         control.command.store(command as u32, Ordering::Relaxed);
         control.argument.store(argument, Ordering::Relaxed);
-        control.epoch.fetch_add(1, Ordering::Release) + 1
+        let epoch = control.epoch.get().wrapping_add(1);
+        control.epoch.set(epoch);
+        epoch
     }
 
-    /// Waits for a command after `epoch`. None when the parent is gone or told this rank to quit.
-    pub(super) fn wait(&self, rank: usize, epoch: u32, alive: &dyn Fn() -> bool) -> Option<(u32, Command, u64)> {
+    /// Waits for the command after `epoch`. None when `give_up` says so.
+    pub(super) fn next(&self, epoch: u32, give_up: &mut dyn FnMut() -> bool) -> Option<(u32, Command, u64)> {
         let control = self.control();
-        let mut looks = 0u32;
-        loop {
-            let now = control.epoch.load(Ordering::Acquire);
-            if now != epoch {
-                let command = [Command::Start, Command::Poison, Command::Run, Command::Exit]
-                    .into_iter()
-                    .find(|c| *c as u32 == control.command.load(Ordering::Relaxed))?;
-                return Some((now, command, control.argument.load(Ordering::Relaxed)));
-            }
-            looks = looks.saturating_add(1);
-            if looks < 2000 {
-                std::hint::spin_loop();
-            } else {
-                std::thread::sleep(Duration::from_micros(50));
-                if control.slots[rank].quit.load(Ordering::Relaxed) != 0 || !alive() {
-                    return None;
-                }
-            }
+        if !control.epoch.reach(epoch.wrapping_add(1), self.manner.spins, give_up) {
+            return None;
         }
+        let number = control.command.load(Ordering::Relaxed);
+        let command = Command::ALL.into_iter().find(|c| *c as u32 == number)?;
+        Some((control.epoch.get(), command, control.argument.load(Ordering::Relaxed)))
     }
 
-    pub(super) fn finish(&self, rank: usize, epoch: u32, nanoseconds: u64) {
-        let slot = &self.control().slots[rank];
-        slot.nanoseconds.store(nanoseconds, Ordering::Relaxed);
-        slot.done.store(epoch, Ordering::Release);
+    /// Tells every rank to stop whatever it does.
+    pub(super) fn abort(&self) {
+        self.control().abort.store(1, Ordering::Release);
     }
 
-    pub(super) fn done(&self, rank: usize) -> u32 {
-        self.control().slots[rank].done.load(Ordering::Acquire)
+    pub(super) fn aborted(&self) -> bool {
+        self.control().abort.load(Ordering::Acquire) != 0
     }
 
-    pub(super) fn nanoseconds(&self, rank: usize) -> u64 {
-        self.control().slots[rank].nanoseconds.load(Ordering::Relaxed)
+    pub(super) fn barrier(&self) -> &Barrier {
+        &self.control().barrier
     }
 
-    /// Makes one rank end, as a crash would.
-    #[cfg(test)]
-    pub(super) fn quit(&self, rank: usize) {
-        self.control().slots[rank].quit.store(1, Ordering::Relaxed);
+    pub(super) fn slot(&self, rank: usize) -> &Slot {
+        &self.control().slots[rank]
     }
 
-    /// Waits for all ranks; false if one did not come within `limit`.
-    pub(super) fn barrier(&self, limit: Duration) -> bool {
-        let control = self.control();
-        let phase = control.phase.load(Ordering::Acquire);
-        if control.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.problem.ranks as u32 {
-            control.arrived.store(0, Ordering::Relaxed);
-            control.phase.store(phase.wrapping_add(1), Ordering::Release);
-            return true;
-        }
-        let mut looks = 0u32;
-        let mut started = None;
-        while control.phase.load(Ordering::Acquire) == phase {
-            looks = looks.wrapping_add(1);
-            if looks.is_multiple_of(1 << 12) {
-                std::thread::yield_now();
-                if started.get_or_insert_with(Instant::now).elapsed() > limit {
-                    return false;
-                }
-            } else {
-                std::hint::spin_loop();
-            }
-        }
-        true
+    /// Notes that a rank got on.
+    pub(super) fn step(&self, rank: usize) {
+        let steps = &self.slot(rank).steps;
+        // Only this rank writes it: no need for an atomic addition.
+        steps.store(steps.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
     }
 
     fn buffer(&self, index: usize) -> *mut u8 {
-        let at = CONTROL + index * stride(self.problem.bytes.0);
-        debug_assert!(at + stride(self.problem.bytes.0) <= self.len);
-        self.base.wrapping_add(at)
+        let stride = (self.problem.bytes.0 as usize).next_multiple_of(4096);
+        debug_assert!(CONTROL + (index + 1) * stride <= self.len);
+        self.base.wrapping_add(CONTROL + index * stride)
     }
 
     /// Rank `rank`'s send buffer, as a pointer to bytes that no one writes after the start.
@@ -269,5 +295,38 @@ impl Drop for Segment {
     fn drop(&mut self) {
         // SAFETY: mapped in `map` with this length, unmapped once.
         unsafe { libc::munmap(self.base.cast(), self.len) };
+    }
+}
+
+fn position<T: PartialEq>(all: &[T], wanted: T) -> usize {
+    all.iter().position(|x| *x == wanted).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::fd::IntoRawFd;
+
+    #[test]
+    fn a_descriptor_that_is_no_segment_is_refused() {
+        let reason = |fd| Segment::open(fd).err().map(|e| e.to_string()).unwrap();
+        assert!(reason(-1).contains("not open") && reason(999).contains("not open"));
+        let file = |bytes: &[u8]| {
+            // SAFETY: a NUL-terminated name.
+            let mut file = unsafe { File::from_raw_fd(libc::memfd_create(c"test".as_ptr(), libc::MFD_CLOEXEC)) };
+            file.write_all(bytes).unwrap();
+            file.into_raw_fd()
+        };
+        assert!(reason(file(b"short")).contains("no segment"));
+        // Whatever the words say, it is an error: an op or dtype there is not, or buffers that do not fit.
+        assert!(reason(file(&vec![0xff; 2 * CONTROL])).contains("names no collective"));
+        let mut words = vec![0u8; CONTROL];
+        words[8] = 2;
+        words[32..40].fill(0xff);
+        assert!(reason(file(&words)).contains("smaller than it says"));
+        words[32..40].fill(0);
+        words[33] = 1;
+        assert!(reason(file(&words)).contains("smaller than it says"));
     }
 }
