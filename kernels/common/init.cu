@@ -1,7 +1,7 @@
 // Input data by a counter: element i of stream `seed`, the same numbers as ridgepoint_core::data::normal, bit for bit.
 //
 // rp_init_<dtype>(T* z, u64 seed, u64 n) for f64, f32, f16, bf16, e4m3, e5m2, i8: z[i] = normal(seed, i), rounded to nearest
-//   even (FP8 saturating; int8 times 24). Any grid and block; grid-stride. Limit: the 64-bit integer multiplies of the hash.
+//   even (FP8 saturating; int8 times 24). Block 256, any grid; grid-stride. Limit: the 64-bit integer multiplies of the hash.
 #include "../common/rp.h"
 
 #if RP_CUDA

@@ -195,6 +195,38 @@ pub(crate) fn list(scope: &Scope) -> Vec<Shape> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    fn any_shape() -> impl Strategy<Value = Shape> {
+        let sizes = (1u64..200, 1u64..9, 1u64..65, 1u64..9000, 1u64..9000, 1u64..=1024, 1u64..=1024);
+        let dtypes = prop::sample::select(vec![Dtype::F32, Dtype::F16, Dtype::Bf16]);
+        let kinds = prop::sample::select(Kind::ALL.to_vec());
+        (kinds, sizes, dtypes, prop::bool::ANY).prop_map(|(kind, (b, group, hkv, sq, sk, dqk, dv), dtype, causal)| {
+            let latent = kind == Kind::MlaDecode;
+            let (dqk, dv) = if latent { (dqk.max(dv), dqk.min(dv)) } else { (dqk, dv) };
+            Shape { kind, b, hq: group * hkv, hkv, sq, sk, dqk, dv, dtype, causal: causal && !latent }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn an_id_gives_its_shape_back_and_no_other(a in any_shape(), b in any_shape()) {
+            prop_assert_eq!(Shape::parse(&a.id()), Some(a));
+            prop_assert!(CaseId::new(a.id()).is_ok());
+            prop_assert_eq!(a == b, a.id() == b.id());
+            // Neighbours, which chance would hardly make.
+            for near in [Shape { b: a.hq, hq: a.b, ..a }, Shape { sq: a.sk, sk: a.sq, ..a }, Shape { dv: a.dqk, ..a }] {
+                prop_assert_eq!(a == near, a.id() == near.id());
+            }
+        }
+
+        #[test]
+        fn no_text_panics_the_parser(text in "(attention/(prefill|mla-decode)/b1hq)?[a-z0-9/]{0,40}") {
+            if let Some(shape) = Shape::parse(&text) {
+                prop_assert_eq!(shape.id(), text);
+            }
+        }
+    }
 
     #[test]
     fn ids_are_canonical_and_bounded() {

@@ -1,6 +1,6 @@
-//! Is the output right? Every element is scanned for poison, and rows are compared with float64: all of them where that is
-//! little work, else rows at the edges (the first queries, where one key more or less changes everything, the last, the ends of
-//! tiles) and others by chance, over all heads.
+//! Is the output right? Every element is scanned for poison, every row for a norm that no average of random values has, and rows
+//! are compared with float64: all of them where that is little work, else rows at the edges (the first queries, where one key
+//! more or less changes everything, the last, the ends of tiles) and others by chance, over all heads.
 //!
 //! The error of a row is ‖o − reference‖ / ‖reference‖: entries of a long row are small, and each is a sum over all keys.
 
@@ -10,8 +10,10 @@ use ridgepoint_harness::verify::{Comparison, in_chunks};
 
 /// Multiply-adds up to which all rows are computed.
 const FULL: u64 = 1 << 26;
-/// Rows of a large problem.
+/// Rows of a large problem, at least; more where a row is little work.
 const ROWS: u64 = 24;
+/// Rows of a large problem, at most.
+const MOST_ROWS: u64 = 256;
 
 /// A row of the output: sequence, query head, query.
 type Row = (u64, u64, u64);
@@ -89,7 +91,8 @@ impl Reference {
 
     /// What was done.
     pub(crate) fn method(&self) -> String {
-        let rows = if self.full { "every row".to_owned() } else { format!("poison scan, {} rows", self.rows.len()) };
+        let rows =
+            if self.full { "every row".to_owned() } else { format!("scan for poison and norms, {} rows", self.rows.len()) };
         format!("{rows} against f64, relative L2 of a row")
     }
 }
@@ -103,6 +106,30 @@ pub(crate) fn scan(shape: Shape, out: &[u8], total: &mut Comparison) {
             as u64
     });
     total.scanned(n, poisoned.into_iter().sum());
+    total.scanned(0, norms(shape, out));
+}
+
+/// Rows whose root mean square cannot be right: left at zero, not divided by the sum of weights, of a buffer's last use.
+///
+/// A row is Σ p·v over n keys with Σ p = 1 and v of variance 1, so its mean square is Σ p²: at least 1/n, about e/n for logits of
+/// variance 1, and a few hundred times that for the one row in a million whose query met a key like itself. Where K and V are
+/// one, the weights also draw the average towards q/√d.
+fn norms(shape: Shape, out: &[u8]) -> u64 {
+    let (size, dv) = (shape.dtype.element_bytes().unwrap_or(4), shape.dv as usize);
+    if shape.dqk < 64 || dv < 64 {
+        return 0;
+    }
+    let drawn = if shape.kind == Kind::MlaDecode { 4.0 / (shape.dqk as f64).sqrt() } else { 0.0 };
+    let wrong = |r: u64| {
+        let n = shape.visible(r % shape.sq) as f64;
+        if n < 64.0 {
+            return false;
+        }
+        let row = &out[r as usize * dv * size..(r as usize + 1) * dv * size];
+        let rms = (row.chunks_exact(size).map(|e| shape.dtype.read(e).powi(2)).sum::<f64>() / dv as f64).sqrt();
+        !(0.25 / n.sqrt()..=(24.0 / n.sqrt()).min(1.5) + drawn).contains(&rms)
+    };
+    in_chunks(shape.b * shape.hq * shape.sq, |rows| rows.filter(|r| wrong(*r)).count() as u64).into_iter().sum()
 }
 
 /// The verdict over what was pushed.
@@ -120,7 +147,8 @@ fn sample(shape: Shape) -> Vec<Row> {
         let at = data::hash(11, n as u64);
         (at % shape.b, at >> 20 & 0xfffff, i)
     });
-    let random = (0..ROWS - 8).map(|n| {
+    let rows = (FULL / (shape.sk * (shape.dqk + shape.dv))).clamp(ROWS, MOST_ROWS);
+    let random = (0..rows - 8).map(|n| {
         let at = data::hash(13, n);
         (at % shape.b, at >> 20 & 0xfffff, (at >> 40) % shape.sq)
     });
@@ -221,6 +249,28 @@ mod tests {
         (0..cut.dv)
             .map(|c| logits.iter().enumerate().map(|(j, l)| l.exp() / sum * v.at((keys + j as u64) * cut.dv + c)).sum())
             .collect()
+    }
+
+    #[test]
+    fn the_norms_of_a_right_output_pass_and_a_row_of_another_size_does_not() {
+        for id in [
+            "attention/prefill/b2hq3hkv3sq70sk140d64/f32/causal",
+            "attention/decode/b64hq8hkv2sq1sk1000d64/f32",
+            "attention/mla-decode/b4hq16hkv1sq1sk300d576v512/f32",
+            "attention/mla-prefill/b1hq2hkv2sq64sk128d192v128/f32",
+        ] {
+            let shape = Shape::parse(id).unwrap();
+            let [q, k, v] = operands(Dtype::F32);
+            let all = shape.b * shape.hq * shape.sq;
+            let rows: Vec<(Row, Vec<f64>)> = (0..all).map(|r| split(shape, r)).map(|r| (r, row(shape, r, q, k, v))).collect();
+            let out = bytes(&rows);
+            assert_eq!(norms(shape, &out), 0, "{id}");
+            for factor in [0.0, 0.1, 100.0, f64::NAN] {
+                let mut rows = rows.clone();
+                rows[all as usize - 1].1.iter_mut().for_each(|x| *x *= factor);
+                assert_eq!(norms(shape, &bytes(&rows)), 1, "{id} with a row times {factor}");
+            }
+        }
     }
 
     #[test]

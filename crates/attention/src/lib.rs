@@ -6,6 +6,7 @@
 
 mod cases;
 mod check;
+mod mla;
 mod nvidia;
 mod ready;
 

@@ -1,7 +1,8 @@
 //! Our own NVIDIA kernels as providers: kernels/attention/flash_sm90.cu for prefill on Hopper, decode_splitkv.cu for decode from
-//! sm_80 on. Their host contracts stand in the sources.
+//! sm_80 on, and (mla.rs) the absorbed form. Their host contracts stand in the sources.
 
 use crate::cases::{Kind, Shape};
+use crate::mla;
 use ridgepoint_core::{Backend, Dtype};
 use ridgepoint_device::{Arg, AttentionPlan, Buffer, Device, DeviceError, Geometry, Kernel, Program, Result, TensorMap};
 use std::collections::BTreeMap;
@@ -9,7 +10,13 @@ use std::collections::BTreeMap;
 /// The provider that does a shape on a device, if one of ours does.
 pub(crate) fn provider(shape: Shape, device: &dyn Device) -> Option<&'static str> {
     let half = matches!(shape.dtype, Dtype::Bf16 | Dtype::F16);
-    if device.info().backend != Backend::Cuda || !half || shape.dqk != shape.dv {
+    if device.info().backend != Backend::Cuda {
+        return None;
+    }
+    if mla::fits(shape) && device.info().arch == "sm_90a" {
+        return Some(mla::PROVIDER);
+    }
+    if !half || shape.dqk != shape.dv {
         return None;
     }
     match shape.kind {
@@ -25,13 +32,14 @@ pub(crate) fn provider(shape: Shape, device: &dyn Device) -> Option<&'static str
 /// As [`Device::compile`].
 pub(crate) fn plan<'d>(shape: Shape, device: &'d dyn Device) -> Result<Box<dyn AttentionPlan + 'd>> {
     match shape.kind {
+        Kind::MlaDecode => Ok(Box::new(mla::Plan::new(shape, device)?)),
         Kind::Decode => Ok(Box::new(SplitKv::new(shape, device)?)),
         _ => Ok(Box::new(Flash::new(shape, device)?)),
     }
 }
 
 /// 1/√d as f32.
-fn scale(shape: Shape) -> f32 {
+pub(crate) fn scale(shape: Shape) -> f32 {
     (1.0 / (shape.dqk as f64).sqrt()) as f32
 }
 

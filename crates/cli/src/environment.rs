@@ -17,6 +17,7 @@ const VARIABLES: &[&str] = &[
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
     "RIDGEPOINT_CPU_THREADS",
+    "RIDGEPOINT_CUDA_PATH",
     "VK_DRIVER_FILES",
 ];
 

@@ -243,7 +243,7 @@ fn refuses_wrong_arguments(device: &dyn Device) {
 macro_rules! conformance {
     ($backend:ident, $open:expr $(, $more:ident)*) => {
         mod $backend {
-            conformance!(@ $open,
+            conformance!(@ $backend, $open,
                 says_what_it_is, allocates_aligned_memory_of_any_length, moves_bytes_to_where_they_belong,
                 refuses_ranges_past_the_end, refuses_memory_that_is_not_its_own, has_no_kernel_by_an_unknown_name,
                 passes_arguments_byte_for_byte, makes_the_same_numbers_as_the_host,
@@ -252,19 +252,20 @@ macro_rules! conformance {
                 evicts_caches_and_keeps_contents, reads_sensors_while_it_works $(, $more)*);
         }
     };
-    (@ $open:expr, $($check:ident),*) => {
+    (@ $backend:ident, $open:expr, $($check:ident),*) => {
         $(
             #[test]
             fn $check() {
                 let opened: Option<Box<dyn crate::Device>> = $open;
                 match opened {
                     Some(device) => super::$check(device.as_ref()),
-                    None => println!("skipped: there is no such device here"),
+                    None => println!("SKIP: {} device: there is none here", stringify!($backend)),
                 }
             }
         )*
     };
 }
 
+conformance!(cuda, (crate::cuda::PROBE.discover)().devices.first().map(|_| (crate::cuda::PROBE.open)(0).unwrap()));
 conformance!(cpu, Some(Box::new(crate::cpu::CpuDevice::open().unwrap())), refuses_wrong_arguments);
 conformance!(fake, Some(Box::new(crate::fake::FakeDevice::new(crate::fake::Settings::default()))), refuses_wrong_arguments);

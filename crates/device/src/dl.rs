@@ -25,6 +25,14 @@ pub(crate) enum Why {
 }
 
 impl CallError {
+    /// The library's own words.
+    pub(crate) fn meaning(&self) -> &str {
+        match &self.why {
+            Why::Status { meaning, .. } if !meaning.is_empty() => meaning,
+            _ => "no description",
+        }
+    }
+
     pub(crate) fn status(&self) -> Option<i32> {
         match self.why {
             Why::Status { code, .. } => Some(code),

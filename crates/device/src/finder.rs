@@ -8,6 +8,11 @@ use crate::dl::Opened;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+/// Folders to look in before all others, or [`NONE`].
+const VARIABLE: &str = "RIDGEPOINT_CUDA_PATH";
+/// The value of [`VARIABLE`] that turns the search off.
+const NONE: &str = "none";
+
 /// What to look for: names in order of preference, and a symbol that proves the library is the right one.
 pub(crate) struct Wanted {
     pub(crate) stem: &'static str,
@@ -17,7 +22,16 @@ pub(crate) struct Wanted {
     pub(crate) siblings: &'static [&'static str],
     /// Comes with the kernel driver: a Python wheel or a toolkit never holds the right one.
     pub(crate) of_driver: bool,
-    pub(crate) get: &'static str,
+    /// How to get it: for a driver of this major version or newer, the last that applies.
+    pub(crate) get: &'static [(i32, &'static str)],
+}
+
+impl Wanted {
+    /// What to do where it is missing. Without a driver's version: what the newest driver wants.
+    pub(crate) fn remedy(&self, driver: Option<i32>) -> &'static str {
+        let fits = |(since, _): &&(i32, &'static str)| driver.is_none_or(|major| *since <= major);
+        self.get.iter().rev().find(fits).map_or("", |(_, command)| command)
+    }
 }
 
 pub(crate) const CUDA: Wanted = Wanted {
@@ -26,7 +40,7 @@ pub(crate) const CUDA: Wanted = Wanted {
     proof: "cuInit",
     siblings: &[],
     of_driver: true,
-    get: "install the NVIDIA driver (525 or newer), or start the container with the GPU runtime (--gpus all)",
+    get: &[(0, "install the NVIDIA driver (525 or newer), or start the container with the GPU runtime (--gpus all)")],
 };
 pub(crate) const NVML: Wanted = Wanted {
     stem: "libnvidia-ml.so",
@@ -34,7 +48,7 @@ pub(crate) const NVML: Wanted = Wanted {
     proof: "nvmlInit_v2",
     siblings: &[],
     of_driver: true,
-    get: "comes with the NVIDIA driver; in a container set NVIDIA_DRIVER_CAPABILITIES=compute,utility",
+    get: &[(0, "comes with the NVIDIA driver; in a container set NVIDIA_DRIVER_CAPABILITIES=compute,utility")],
 };
 pub(crate) const NVRTC: Wanted = Wanted {
     stem: "libnvrtc.so",
@@ -42,7 +56,7 @@ pub(crate) const NVRTC: Wanted = Wanted {
     proof: "nvrtcVersion",
     siblings: &["libnvrtc-builtins.so"],
     of_driver: false,
-    get: "pip install nvidia-cuda-nvrtc",
+    get: &[(0, "pip install nvidia-cuda-nvrtc-cu12"), (13, "pip install 'nvidia-cuda-nvrtc==13.*'")],
 };
 pub(crate) const CUBLASLT: Wanted = Wanted {
     stem: "libcublasLt.so",
@@ -50,7 +64,7 @@ pub(crate) const CUBLASLT: Wanted = Wanted {
     proof: "cublasLtCreate",
     siblings: &[],
     of_driver: false,
-    get: "pip install nvidia-cublas",
+    get: &[(0, "pip install nvidia-cublas-cu12"), (13, "pip install 'nvidia-cublas==13.*'")],
 };
 pub(crate) const CUDNN: Wanted = Wanted {
     stem: "libcudnn.so",
@@ -58,7 +72,7 @@ pub(crate) const CUDNN: Wanted = Wanted {
     proof: "cudnnGetVersion",
     siblings: &[],
     of_driver: false,
-    get: "pip install nvidia-cudnn-cu13",
+    get: &[(0, "pip install nvidia-cudnn-cu12"), (13, "pip install nvidia-cudnn-cu13")],
 };
 pub(crate) const NCCL: Wanted = Wanted {
     stem: "libnccl.so",
@@ -66,7 +80,7 @@ pub(crate) const NCCL: Wanted = Wanted {
     proof: "ncclGetVersion",
     siblings: &[],
     of_driver: false,
-    get: "pip install nvidia-nccl-cu13",
+    get: &[(0, "pip install nvidia-nccl-cu12"), (13, "pip install nvidia-nccl-cu13")],
 };
 
 /// The outcome of a search.
@@ -76,26 +90,39 @@ pub(crate) struct Search {
     pub(crate) failed: Vec<(PathBuf, String)>,
     /// The folders that were looked through.
     pub(crate) looked_in: Vec<PathBuf>,
+    /// The user wants none.
+    pub(crate) turned_off: bool,
 }
 
 impl Search {
-    /// One sentence for a report.
-    pub(crate) fn sentence(&self, wanted: &Wanted) -> String {
-        if let Some(o) = &self.found {
-            return format!("{}: {}", wanted.stem, o.path.display());
+    /// Why it is not there.
+    pub(crate) fn reason(&self) -> String {
+        if self.turned_off {
+            return format!("{VARIABLE} is '{NONE}'");
         }
-        let why = match self.failed.iter().find(|(p, _)| p.is_absolute()) {
+        match self.failed.iter().find(|(p, _)| p.is_absolute()) {
             Some((p, why)) => format!("{} was found but {why}", p.display()),
             None => format!("not on the loader's path nor in {} folders", self.looked_in.len()),
-        };
-        format!("{}: {why}. To get it: {}", wanted.stem, wanted.get)
+        }
+    }
+
+    /// One sentence for a report.
+    pub(crate) fn sentence(&self, wanted: &Wanted, driver: Option<i32>) -> String {
+        match &self.found {
+            Some(o) => format!("{}: {}", wanted.stem, o.path.display()),
+            None if self.turned_off => format!("{}: {}", wanted.stem, self.reason()),
+            None => format!("{}: {}. To get it: {}", wanted.stem, self.reason(), wanted.remedy(driver)),
+        }
     }
 }
 
 /// Finds and opens a library. `fits` may refuse one that opened (too new for the driver, say) with its reason,
 /// and the search goes on; the last resort is none at all, never the wrong one.
 pub(crate) fn find(wanted: &Wanted, places: &Places, fits: &dyn Fn(&Opened) -> Result<(), String>) -> Search {
-    let mut search = Search { found: None, failed: Vec::new(), looked_in: Vec::new() };
+    let mut search = Search { found: None, failed: Vec::new(), looked_in: Vec::new(), turned_off: places.turned_off };
+    if places.turned_off {
+        return search;
+    }
     let attempt = |path: &Path, search: &mut Search| -> bool {
         if path.is_absolute() {
             open_siblings(wanted, path);
@@ -120,6 +147,10 @@ pub(crate) fn find(wanted: &Wanted, places: &Places, fits: &dyn Fn(&Opened) -> R
                 return search;
             }
         }
+    }
+    // A library that was asked for is used or reported, never replaced by another.
+    if !search.failed.is_empty() {
+        return search;
     }
     for name in wanted.sonames {
         if attempt(Path::new(name), &mut search) {
@@ -180,6 +211,8 @@ fn named(dir: &Path, stem: &str) -> Vec<PathBuf> {
 pub(crate) struct Places {
     /// From the environment: what the user asked for comes before all else.
     pub(crate) asked_for: Vec<PathBuf>,
+    /// The user asked for no vendor library at all.
+    pub(crate) turned_off: bool,
     pub(crate) system: Vec<PathBuf>,
     pub(crate) wheels: Vec<PathBuf>,
 }
@@ -192,7 +225,9 @@ impl Places {
     /// With the environment and the root folder given, so that a test can build a machine in a folder.
     pub(crate) fn from_env(env: &dyn Fn(&str) -> Option<PathBuf>, root: &Path) -> Self {
         let mut asked_for = Vec::new();
-        if let Some(list) = env("RIDGEPOINT_CUDA_PATH") {
+        let asked = env(VARIABLE);
+        let turned_off = asked.as_deref() == Some(Path::new(NONE));
+        if let Some(list) = asked.filter(|_| !turned_off) {
             for p in std::env::split_paths(&list) {
                 asked_for.extend([p.clone(), p.join("lib64"), p.join("lib")]);
             }
@@ -234,7 +269,7 @@ impl Places {
         let mut keep = |v: Vec<PathBuf>| -> Vec<PathBuf> {
             v.into_iter().filter(|p| p.is_dir() && seen.insert(p.canonicalize().unwrap_or_else(|_| p.clone()))).collect()
         };
-        Self { asked_for: keep(asked_for), system: keep(system), wheels: keep(wheels) }
+        Self { asked_for: keep(asked_for), turned_off, system: keep(system), wheels: keep(wheels) }
     }
 }
 
@@ -297,4 +332,49 @@ fn matching(dir: &Path, prefix: &str) -> Vec<PathBuf> {
         entries.flatten().filter(|e| e.file_name().to_str().is_some_and(|n| n.starts_with(prefix))).map(|e| e.path()).collect();
     v.sort_by(|a, b| b.cmp(a));
     v
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_remedy_is_for_the_driver_at_hand() {
+        for (driver, command) in
+            [(Some(12), "nvidia-cublas-cu12"), (Some(13), "'nvidia-cublas==13.*'"), (None, "'nvidia-cublas==13.*'")]
+        {
+            assert_eq!(CUBLASLT.remedy(driver), format!("pip install {command}"));
+        }
+        assert_eq!(CUDA.remedy(Some(12)), CUDA.remedy(None));
+    }
+
+    #[test]
+    fn folders_are_found_in_order_and_once() {
+        let root = std::env::temp_dir().join(format!("rp-finder-{}", std::process::id()));
+        let at = |p: &str| root.join(p);
+        let folders = [
+            "usr/local/cuda-12.4/lib64",
+            "usr/local/cuda-13.0/lib64",
+            "mine/lib64",
+            "venv/lib/python3.12/site-packages/nvidia/cu13/lib",
+            "venv/lib/python3.12/site-packages/nvidia/cublas/lib",
+        ];
+        folders.iter().for_each(|f| std::fs::create_dir_all(at(f)).unwrap());
+        std::os::unix::fs::symlink("cuda-13.0", at("usr/local/cuda")).unwrap();
+        let env = |key: &str| match key {
+            VARIABLE => Some(at("mine")),
+            "LD_LIBRARY_PATH" => Some(at("usr/local/cuda-13.0/lib64")),
+            _ => None,
+        };
+        let places = Places::from_env(&env, &root);
+        assert_eq!(places.asked_for, [at("mine"), at("mine/lib64")]);
+        // The toolkit appears once, though it has three names here.
+        assert_eq!(places.system, [at("usr/local/cuda-13.0/lib64"), at("usr/local/cuda-12.4/lib64")]);
+        let site = "venv/lib/python3.12/site-packages/nvidia";
+        assert_eq!(places.wheels, [at(&format!("{site}/cublas/lib")), at(&format!("{site}/cu13/lib"))]);
+        let off = Places::from_env(&|key| (key == VARIABLE).then(|| PathBuf::from(NONE)), &root);
+        let search = find(&CUDA, &off, &|_| Ok(()));
+        assert_eq!(search.sentence(&CUDA, None), "libcuda.so: RIDGEPOINT_CUDA_PATH is 'none'");
+        std::fs::remove_dir_all(root).unwrap();
+    }
 }

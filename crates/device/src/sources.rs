@@ -7,6 +7,8 @@ pub(crate) const HEADER: (&str, &str) = ("../common/rp.h", include_str!("../../.
 const CPP: &[(&str, &str)] = &[
     ("attention/decode_splitkv", include_str!("../../../kernels/attention/decode_splitkv.cu")),
     ("attention/flash_sm90", include_str!("../../../kernels/attention/flash_sm90.cu")),
+    ("attention/mla_decode_sm90", include_str!("../../../kernels/attention/mla_decode_sm90.cu")),
+    ("common/arguments", include_str!("../../../kernels/common/arguments.cu")),
     ("common/clock", include_str!("../../../kernels/common/clock.cu")),
     ("common/init", include_str!("../../../kernels/common/init.cu")),
     ("gemm/wgmma_sm90", include_str!("../../../kernels/gemm/wgmma_sm90.cu")),
@@ -17,4 +19,10 @@ const CPP: &[(&str, &str)] = &[
 /// The CUDA and HIP C++ source of a program.
 pub(crate) fn cpp(name: &str) -> Option<&'static str> {
     CPP.iter().find(|(program, _)| *program == name).map(|(_, source)| *source)
+}
+
+/// Names of all programs, for the test that compiles them.
+#[cfg(test)]
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    CPP.iter().map(|(program, _)| *program)
 }

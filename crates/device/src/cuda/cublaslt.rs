@@ -128,7 +128,7 @@ impl Problem {
 }
 
 pub(crate) struct Library {
-    api: CublasLt,
+    api: std::sync::Arc<CublasLt>,
     handle: Handle,
 }
 // SAFETY: the handle is documented as usable from several threads.
@@ -138,7 +138,7 @@ unsafe impl Sync for Library {}
 
 impl Library {
     /// A context must be current.
-    pub(crate) fn start(api: CublasLt) -> Result<Self, CallError> {
+    pub(crate) fn start(api: std::sync::Arc<CublasLt>) -> Result<Self, CallError> {
         let mut handle = std::ptr::null_mut();
         // SAFETY: writes one handle.
         unsafe { api.create(&mut handle) }?;

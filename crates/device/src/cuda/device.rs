@@ -3,11 +3,11 @@
 use super::blas::{self, CublasLt};
 use super::cublaslt;
 use super::driver::{Buffer as Memory, Context, Pinned};
-use super::driver_sys::Ptr;
+use super::driver_sys::{Ptr, status};
 use super::nvml;
-use super::stream::{self, Function, Module, Stream, elapsed_ms};
+use super::stream::{self, Function, Module, Place, Stream, elapsed_ms};
 use super::tiled::{self, Tiled};
-use super::{libraries, nvrtc};
+use super::{driver, libraries, nvrtc};
 use crate::cache::Cache;
 use crate::{
     Arg, Blas, Buffer, Device, DeviceError, Event, Geometry, Graph, Hold, Kernel, Program, Reading, Resources, Result, Sensors,
@@ -15,13 +15,15 @@ use crate::{
 };
 use ridgepoint_core::record::fnv1a;
 use ridgepoint_core::{Backend, Bytes, CacheLevel, DeviceInfo, Library, Seconds};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A held queue lets itself go after this long, so that nothing that goes wrong on the host hangs the device.
 const HOLD_LIMIT_NS: u64 = 2_000_000_000;
+/// Holds that may be enqueued before the first of them has seen that it was let go.
+const HOLDS: usize = 1024;
 /// How long the clock is watched: long against the 32 ns to 1 µs steps of the global timer.
 const CLOCK_NS: u64 = 100_000;
 
@@ -38,11 +40,13 @@ pub(super) struct CudaDevice {
     arch: String,
     cache: Option<Cache>,
     modules: RefCell<HashMap<u64, Arc<Module>>>,
-    flag: Arc<Pinned>,
+    /// Our own entries, resolved once: a hold must cost little.
+    own: RefCell<HashMap<&'static str, Arc<Function>>>,
+    flags: Arc<Pinned>,
+    holds: Cell<usize>,
     clock: Memory,
     scratch: Memory,
     blas: Vec<CublasLt>,
-    no_nvrtc: Option<String>,
 }
 
 impl CudaDevice {
@@ -54,10 +58,12 @@ impl CudaDevice {
         let facts = ctx.facts.clone();
         let l2 = facts.l2_bytes.max(0) as usize;
         let shared = Arc::new(Shared { ctx: Arc::clone(&ctx), stream });
-        let blas = open_blas(&shared)?;
         let mut info = observe(index, &ctx);
+        let blas = open_blas(&shared).unwrap_or_else(|reason| {
+            info.facts.insert("no cublasLt".into(), reason);
+            vec![]
+        });
         info.libraries.extend(blas.first().and_then(Blas::library));
-        let mut no_nvrtc = None;
         match &found.nvrtc {
             Ok(nvrtc) => {
                 let version = nvrtc.version().map_or_else(|e| e.to_string(), |(a, b)| format!("{a}.{b}"));
@@ -67,21 +73,23 @@ impl CudaDevice {
                     path: Some(nvrtc.library.path.display().to_string()),
                 });
             }
-            Err(reason) => no_nvrtc = Some(reason.clone()),
+            Err(reason) => {
+                info.facts.insert("no NVRTC".into(), reason.clone());
+            }
         }
-        // The exact target has the architecture's own instructions; an NVRTC that does not know it gets the common one.
         let arch = facts.arch();
         Ok(Self {
             info,
             arch,
             cache: Cache::of_user(&|key| std::env::var_os(key).map(PathBuf::from)),
             modules: RefCell::new(HashMap::new()),
-            flag: Arc::new(Pinned::new(&ctx, 64)?),
+            own: RefCell::default(),
+            flags: Arc::new(Pinned::new(&ctx, 4 * HOLDS)?),
+            holds: Cell::new(0),
             clock: Memory::new(&ctx, 16)?,
             scratch: Memory::new(&ctx, 2 * l2.max(32 << 20))?,
             shared,
             blas,
-            no_nvrtc,
         })
     }
 
@@ -93,8 +101,7 @@ impl CudaDevice {
         if let Some(module) = self.modules.borrow().get(&key) {
             return Ok(Arc::clone(module));
         }
-        let nvrtc =
-            libraries().nvrtc.as_ref().map_err(|_| DeviceError::unsupported(self.no_nvrtc.clone().unwrap_or_default()))?;
+        let nvrtc = libraries().nvrtc.as_ref().map_err(|reason| DeviceError::unsupported(reason.clone()))?;
         let name = format!("{}.cu", program.name);
         let request =
             nvrtc::Request { name: &name, source, headers: &[sources::HEADER], defines: program.defines, arch: &self.arch };
@@ -109,20 +116,47 @@ impl CudaDevice {
         Ok(module)
     }
 
-    fn own(&self, entry: &str) -> Result<Function> {
-        Ok(self.module(&Program { name: "common/clock", ..Program::default() })?.function(entry)?)
+    /// A kernel of ours; none where nothing can compile it, and then the device does without.
+    fn own(&self, entry: &'static str) -> Result<Option<Arc<Function>>> {
+        if let Some(function) = self.own.borrow().get(entry) {
+            return Ok(Some(Arc::clone(function)));
+        }
+        let module = match self.module(&Program { name: "common/clock", ..Program::default() }) {
+            Err(DeviceError::Unsupported(_)) => return Ok(None),
+            module => module?,
+        };
+        let function = Arc::new(module.function(entry)?);
+        self.own.borrow_mut().insert(entry, Arc::clone(&function));
+        Ok(Some(function))
+    }
+
+    /// This device's memory behind a buffer, or page-locked memory that it sees.
+    fn place<'a>(&self, buffer: &'a Buffer) -> Result<Place<'a>> {
+        let place = buffer.owner::<Memory>().map(Place::Device).or_else(|| buffer.owner::<Pinned>().map(Place::Host));
+        place
+            .filter(|place| place.context().is(&self.shared.ctx))
+            .ok_or_else(|| DeviceError::invalid("the buffer belongs to another device"))
+    }
+
+    /// Memory and what was asked for, where there is no more.
+    fn short_of(&self, failure: driver::Failure, len: usize) -> DeviceError {
+        match failure.into() {
+            DeviceError::OutOfMemory { .. } => {
+                let free = self.shared.ctx.free_memory().ok().map(|(free, _)| Bytes(free as u64));
+                DeviceError::OutOfMemory { requested: Bytes(len as u64), free }
+            }
+            other => other,
+        }
     }
 }
 
-fn open_blas(shared: &Arc<Shared>) -> Result<Vec<CublasLt>> {
-    let mut slot = libraries().cublaslt.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    // The table moves into the first device that wants it; later devices open the library again.
-    let table = std::mem::replace(&mut *slot, Err(String::new()));
-    let Ok(table) = table else { return Ok(vec![]) };
+/// A device without its GEMM library still measures everything else.
+fn open_blas(shared: &Arc<Shared>) -> std::result::Result<Vec<CublasLt>, String> {
+    let table = libraries().cublaslt.as_ref().map_err(String::clone)?;
     let path = Some(table.library.path.display().to_string());
-    shared.ctx.api()?;
-    let library = Arc::new(cublaslt::Library::start(table)?);
-    let workspace = Arc::new(Memory::new(&shared.ctx, blas::WORKSPACE)?);
+    shared.ctx.api().map_err(|error| error.to_string())?;
+    let library = Arc::new(cublaslt::Library::start(Arc::clone(table)).map_err(|error| error.to_string())?);
+    let workspace = Arc::new(Memory::new(&shared.ctx, blas::WORKSPACE).map_err(|error| format!("its workspace: {error}"))?);
     let provider = |fast| CublasLt {
         library: Arc::clone(&library),
         shared: Arc::clone(shared),
@@ -151,7 +185,7 @@ fn observe(index: usize, ctx: &Arc<Context>) -> DeviceInfo {
         vendor: "NVIDIA".into(),
         name: f.name.clone(),
         arch: f.arch(),
-        uuid: Some(format!("GPU-{}", f.uuid)),
+        uuid: Some(f.uuid()),
         pci: Some(f.pci.clone()),
         units: f.sms.max(0) as u32,
         max_clock_mhz: Some(f64::from(f.clock_khz) / 1e3),
@@ -165,50 +199,43 @@ fn observe(index: usize, ctx: &Arc<Context>) -> DeviceInfo {
     }
 }
 
-/// This device's memory behind a buffer.
-fn memory(buffer: &Buffer) -> Result<&Memory> {
-    buffer.owner::<Memory>().ok_or_else(|| DeviceError::invalid("the buffer belongs to another device"))
-}
-
 impl Device for CudaDevice {
     fn info(&self) -> &DeviceInfo {
         &self.info
     }
 
     fn alloc(&self, len: usize) -> Result<Buffer> {
-        let memory = Memory::new(&self.shared.ctx, len).map_err(|failure| match failure.into() {
-            DeviceError::OutOfMemory { .. } => {
-                let free = self.shared.ctx.free_memory().ok().map(|(free, _)| Bytes(free as u64));
-                DeviceError::OutOfMemory { requested: Bytes(len as u64), free }
-            }
-            other => other,
-        })?;
+        // More than there is at all: not every driver calls that "out of memory".
+        if len > self.shared.ctx.facts.memory_bytes {
+            return Err(DeviceError::OutOfMemory { requested: Bytes(len as u64), free: None });
+        }
+        let memory = Memory::new(&self.shared.ctx, len).map_err(|failure| self.short_of(failure, len))?;
         Ok(Buffer::new(len, memory.ptr, Arc::new(memory)))
     }
 
     fn upload(&self, dst: &Buffer, offset: usize, src: &[u8]) -> Result<()> {
-        Ok(self.shared.stream.upload(memory(dst)?, offset, src)?)
+        Ok(self.shared.stream.upload(self.place(dst)?, offset, src)?)
     }
 
     fn download(&self, src: &Buffer, offset: usize, dst: &mut [u8]) -> Result<()> {
-        Ok(self.shared.stream.download(memory(src)?, offset, dst)?)
+        Ok(self.shared.stream.download(self.place(src)?, offset, dst)?)
     }
 
     fn copy(&self, src: &Buffer, src_offset: usize, dst: &Buffer, dst_offset: usize, len: usize) -> Result<()> {
-        let stream = &self.shared.stream;
-        match (src.owner::<Pinned>(), dst.owner::<Pinned>()) {
-            (Some(host), None) => Ok(stream.host_copy(host, memory(dst)?, true)?),
-            (None, Some(host)) => Ok(stream.host_copy(host, memory(src)?, false)?),
-            _ => Ok(stream.copy(memory(src)?, src_offset, memory(dst)?, dst_offset, len)?),
-        }
+        Ok(self.shared.stream.copy(self.place(src)?, src_offset, self.place(dst)?, dst_offset, len)?)
     }
 
     fn fill(&self, dst: &Buffer, byte: u8) -> Result<()> {
-        Ok(self.shared.stream.fill(memory(dst)?, byte)?)
+        Ok(self.shared.stream.fill(self.place(dst)?, byte)?)
     }
 
     fn compile(&self, program: &Program<'_>, entry: &str) -> Result<Kernel> {
-        let f = self.module(program)?.function(entry)?;
+        let f = self.module(program)?.function(entry).map_err(|failure| match &failure {
+            driver::Failure::Call(error) if error.status() == Some(status::NOT_FOUND) => {
+                DeviceError::unsupported(format!("{} has no kernel {entry} for {}", program.name, self.arch))
+            }
+            _ => failure.into(),
+        })?;
         let resources = Resources {
             registers: f.registers,
             local_bytes: f.local_bytes,
@@ -219,12 +246,16 @@ impl Device for CudaDevice {
     }
 
     fn launch(&self, kernel: &Kernel, geometry: Geometry, args: &[Arg<'_>]) -> Result<()> {
-        let function: &Function =
-            kernel.inner().ok_or_else(|| DeviceError::invalid(format!("{} was compiled for another device", kernel.entry)))?;
+        let function = kernel.inner::<Function>().filter(|f| f.context().is(&self.shared.ctx));
+        let function =
+            function.ok_or_else(|| DeviceError::invalid(format!("{} was compiled for another device", kernel.entry)))?;
         let mut values = Vec::with_capacity(args.len());
         for arg in args {
             values.push(match arg {
-                Arg::Buffer(buffer, offset) if *offset <= buffer.len() => stream::Arg::Ptr(buffer.address() + *offset as Ptr),
+                Arg::Buffer(buffer, offset) if *offset <= buffer.len() => {
+                    self.place(buffer)?;
+                    stream::Arg::Ptr(buffer.address() + *offset as Ptr)
+                }
                 Arg::Buffer(buffer, offset) => {
                     return Err(DeviceError::invalid(format!("offset {offset} is past a buffer of {}", buffer.len())));
                 }
@@ -248,26 +279,27 @@ impl Device for CudaDevice {
     }
 
     fn elapsed(&self, start: &Event, end: &Event) -> Result<Seconds> {
-        let own = |event: &'_ Event| event.0.downcast_ref::<stream::Event>().map(std::ptr::from_ref);
-        match (own(start), own(end)) {
-            // SAFETY: the pointers come from the references just above, which are still borrowed.
-            (Some(start), Some(end)) => Ok(Seconds(f64::from(unsafe { elapsed_ms(&*start, &*end) }?) / 1e3)),
+        match (start.0.downcast_ref(), end.0.downcast_ref()) {
+            (Some(start), Some(end)) => Ok(Seconds(f64::from(elapsed_ms(start, end)?) / 1e3)),
             _ => Err(DeviceError::invalid("an event of another device")),
         }
     }
 
     fn hold(&self) -> Result<Option<Hold>> {
-        let hold = match self.own("rp_hold") {
-            Ok(hold) => hold,
-            // Without a compiler the queue starts at once, and launch gaps count.
-            Err(DeviceError::Unsupported(_)) => return Ok(None),
-            Err(other) => return Err(other),
-        };
-        self.flag.store(0, 0);
+        // Without a compiler the queue starts at once, and launch gaps count.
+        let Some(hold) = self.own("rp_hold")? else { return Ok(None) };
+        // Each hold has a word of its own: the last one may not have been seen yet.
+        let word = self.holds.get() % HOLDS;
+        self.holds.set(word + 1);
+        self.flags.store(word, 0);
+        let at = self.flags.ptr + 4 * word as Ptr;
         let shape = stream::Shape { grid: [1; 3], block: [1; 3], shared_bytes: 0, cluster: [1; 3] };
-        self.shared.stream.launch(&hold, shape, &[stream::Arg::Ptr(self.flag.ptr), stream::Arg::U64(HOLD_LIMIT_NS)])?;
-        let flag = Arc::clone(&self.flag);
-        Ok(Some(Hold(Some(Box::new(move || flag.store(0, 1))))))
+        self.shared.stream.launch(&hold, shape, &[stream::Arg::Ptr(at), stream::Arg::U64(HOLD_LIMIT_NS)])?;
+        let (flags, paused) = (Arc::clone(&self.flags), self.shared.ctx.pause());
+        Ok(Some(Hold(Some(Box::new(move || {
+            flags.store(word, 1);
+            drop(paused);
+        })))))
     }
 
     fn capture(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Option<Graph>> {
@@ -291,19 +323,15 @@ impl Device for CudaDevice {
     }
 
     fn evict(&self) -> Result<()> {
-        Ok(self.shared.stream.fill(&self.scratch, 1)?)
+        Ok(self.shared.stream.fill(Place::Device(&self.scratch), 1)?)
     }
 
     fn observed_mhz(&self) -> Result<Option<f64>> {
-        let clock = match self.own("rp_clock") {
-            Ok(clock) => clock,
-            Err(DeviceError::Unsupported(_)) => return Ok(None),
-            Err(other) => return Err(other),
-        };
+        let Some(clock) = self.own("rp_clock")? else { return Ok(None) };
         let shape = stream::Shape { grid: [1; 3], block: [1; 3], shared_bytes: 0, cluster: [1; 3] };
         self.shared.stream.launch(&clock, shape, &[stream::Arg::Ptr(self.clock.ptr), stream::Arg::U64(CLOCK_NS)])?;
         let mut out = [0u8; 16];
-        self.shared.stream.download(&self.clock, 0, &mut out)?;
+        self.shared.stream.download(Place::Device(&self.clock), 0, &mut out)?;
         let [cycles, nanoseconds] = [0, 8].map(|at| u64::from_le_bytes(out[at..at + 8].try_into().unwrap_or_default()) as f64);
         Ok((nanoseconds > 0.0).then(|| cycles / nanoseconds * 1e3))
     }
@@ -314,7 +342,10 @@ impl Device for CudaDevice {
     }
 
     fn alloc_host(&self, len: usize) -> Result<Buffer> {
-        let pinned = Pinned::new(&self.shared.ctx, len)?;
+        let pinned = Pinned::new(&self.shared.ctx, len).map_err(|failure| match failure.into() {
+            DeviceError::OutOfMemory { .. } => DeviceError::OutOfMemory { requested: Bytes(len as u64), free: None },
+            other => other,
+        })?;
         Ok(Buffer::new(len, pinned.ptr, Arc::new(pinned)))
     }
 
@@ -333,7 +364,8 @@ impl Device for CudaDevice {
             tile: map.tile.clone(),
             swizzle: map.swizzle,
         };
-        let encoded = tiled::encode(&self.shared.ctx, memory(buffer)?.ptr, &tiled)?;
+        self.place(buffer)?;
+        let encoded = tiled::encode(&self.shared.ctx, buffer.address(), buffer.len(), &tiled)?;
         Ok(encoded.0.iter().flat_map(|word| word.to_ne_bytes()).collect())
     }
 

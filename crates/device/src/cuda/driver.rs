@@ -3,10 +3,10 @@
 //! Everything holds its context by `Arc`, so no handle outlives what it belongs to, and makes the context current before
 //! it calls: a device may be used from whichever thread holds it.
 
-use super::driver_sys::{Cuda, HOST_PORTABLE_MAPPED, Handle, Ptr, attribute};
+use super::driver_sys::{Cuda, HOST_PORTABLE_MAPPED, Handle, Ptr, attribute, status};
 use crate::dl::CallError;
 use std::ffi::{c_int, c_void};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) type Result<T> = std::result::Result<T, Failure>;
 
@@ -50,12 +50,17 @@ pub(crate) struct Facts {
     pub(crate) memory_clock_khz: i32,
     pub(crate) bus_bits: i32,
     pub(crate) memory_bytes: usize,
-    pub l2_bytes: i32,
+    pub(crate) l2_bytes: i32,
     pub(crate) shared_optin: i32,
     pub(crate) copy_engines: i32,
 }
 
 impl Facts {
+    /// As nvidia-smi writes it; the driver gives an instance's own where the GPU is split, and says so in its name.
+    pub(crate) fn uuid(&self) -> String {
+        format!("{}-{}", if self.name.contains("MIG ") { "MIG" } else { "GPU" }, self.uuid)
+    }
+
     /// `sm_90a`: the exact target where the architecture has instructions of its own.
     pub(crate) fn arch(&self) -> String {
         let (major, minor) = self.cc;
@@ -76,6 +81,21 @@ impl Driver {
         // SAFETY: writes one int.
         unsafe { api.driver_version(&mut version) }?;
         Ok(Self { api, version })
+    }
+
+    /// What to do about an answer of the driver's start.
+    pub(crate) fn advice(failure: &Failure) -> &'static str {
+        let Failure::Call(error) = failure else { return "" };
+        match error.status() {
+            Some(status::NO_DEVICE) => {
+                "is a GPU in this machine or container (nvidia-smi), and what does CUDA_VISIBLE_DEVICES say?"
+            }
+            Some(status::DRIVER_MISMATCH) => {
+                "the library and the kernel module are of two versions: reboot after a driver update"
+            }
+            Some(status::FABRIC_NOT_READY) => "the NVSwitch fabric is not up: systemctl status nvidia-fabricmanager",
+            _ => "see whether nvidia-smi works, and dmesg if it does not",
+        }
     }
 
     pub(crate) fn count(&self) -> Result<i32> {
@@ -136,6 +156,31 @@ pub(crate) struct Context {
     pub(crate) facts: Facts,
     device: c_int,
     handle: Handle,
+    parking: Mutex<Parking>,
+}
+
+/// Memory whose owner is gone while a hold or a capture was open. To free it then would wait for work that waits for the
+/// hold, or end the capture.
+#[derive(Default)]
+struct Parking {
+    /// Holds and captures that are open.
+    open: usize,
+    parked: Vec<Memory>,
+}
+
+#[derive(Clone, Copy)]
+enum Memory {
+    Device(Ptr),
+    Host(*mut c_void),
+}
+
+/// While one of these lives, nothing is freed.
+pub(crate) struct Pause(Arc<Context>);
+
+impl Drop for Pause {
+    fn drop(&mut self) {
+        self.0.parking().open -= 1;
+    }
 }
 
 // SAFETY: a context handle is a token that the driver locks internally; any thread may make it current.
@@ -152,7 +197,7 @@ impl Context {
             driver.api.device_get(&mut device, ordinal)?;
             driver.api.primary_retain(&mut handle, device)?;
         }
-        Ok(Arc::new(Self { driver, facts, device, handle }))
+        Ok(Arc::new(Self { driver, facts, device, handle, parking: Mutex::default() }))
     }
 
     /// The driver's functions, with this context current on this thread.
@@ -160,6 +205,51 @@ impl Context {
         // SAFETY: the handle is retained until drop.
         unsafe { self.driver.api.ctx_set(self.handle) }?;
         Ok(&self.driver.api)
+    }
+
+    /// The same device, whichever handle it was opened by.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.device == other.device
+    }
+
+    fn parking(&self) -> MutexGuard<'_, Parking> {
+        self.parking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn pause(self: &Arc<Self>) -> Pause {
+        self.parking().open += 1;
+        Pause(Arc::clone(self))
+    }
+
+    fn free(&self, memory: Memory) {
+        let mut parking = self.parking();
+        parking.parked.push(memory);
+        self.sweep_locked(&mut parking);
+    }
+
+    /// Frees what was parked, unless a hold or a capture is open.
+    pub(crate) fn sweep(&self) {
+        self.sweep_locked(&mut self.parking());
+    }
+
+    fn sweep_locked(&self, parking: &mut Parking) {
+        if parking.open > 0 || parking.parked.is_empty() {
+            return;
+        }
+        let Ok(api) = self.api() else { return };
+        if parking.parked.iter().any(|m| matches!(m, Memory::Host(_))) {
+            // SAFETY: takes no pointers. The copies that a stream still has to make must not find the memory gone.
+            let _ = unsafe { api.ctx_synchronize() };
+        }
+        for memory in parking.parked.drain(..) {
+            // SAFETY: each came from its owner's `new` and was parked once, by its drop.
+            let _ = unsafe {
+                match memory {
+                    Memory::Device(p) => api.mem_free(p),
+                    Memory::Host(p) => api.host_free(p),
+                }
+            };
+        }
     }
 
     pub(crate) fn free_memory(&self) -> Result<(usize, usize)> {
@@ -172,6 +262,7 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
+        self.sweep();
         // SAFETY: retained once in `open`; everything made in it holds an Arc to it and is gone.
         let _ = unsafe { self.driver.api.primary_release(self.device) };
     }
@@ -179,13 +270,14 @@ impl Drop for Context {
 
 /// Device memory.
 pub(crate) struct Buffer {
-    ctx: Arc<Context>,
+    pub(super) ctx: Arc<Context>,
     pub(crate) ptr: Ptr,
     pub(crate) len: usize,
 }
 
 impl Buffer {
     pub(crate) fn new(ctx: &Arc<Context>, len: usize) -> Result<Self> {
+        ctx.sweep();
         let mut ptr = 0;
         // The driver refuses 0 bytes; an empty buffer is nothing to refuse.
         // SAFETY: writes one pointer.
@@ -196,16 +288,13 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if let Ok(api) = self.ctx.api() {
-            // SAFETY: allocated in `new`, freed once; the driver waits for work that uses it.
-            let _ = unsafe { api.mem_free(self.ptr) };
-        }
+        self.ctx.free(Memory::Device(self.ptr));
     }
 }
 
 /// Page-locked host memory that the device sees too.
 pub(crate) struct Pinned {
-    ctx: Arc<Context>,
+    pub(super) ctx: Arc<Context>,
     pub(super) host: *mut c_void,
     pub(crate) ptr: Ptr,
     pub(crate) len: usize,
@@ -242,9 +331,6 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        if let Ok(api) = self.ctx.api() {
-            // SAFETY: allocated in `new`, freed once.
-            let _ = unsafe { api.host_free(self.host) };
-        }
+        self.ctx.free(Memory::Host(self.host));
     }
 }

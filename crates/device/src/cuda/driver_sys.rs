@@ -64,6 +64,7 @@ crate::dl::table! {
         fn copy_h2d(d: Ptr, s: *const c_void, bytes: usize, stream: Handle) = ["cuMemcpyHtoDAsync_v2"];
         fn copy_d2h(d: *mut c_void, s: Ptr, bytes: usize, stream: Handle) = ["cuMemcpyDtoHAsync_v2"];
         fn copy_d2d(d: Ptr, s: Ptr, bytes: usize, stream: Handle) = ["cuMemcpyDtoDAsync_v2"];
+        fn copy_any(d: Ptr, s: Ptr, bytes: usize, stream: Handle) = ["cuMemcpyAsync"];
         fn copy_peer(d: Ptr, dctx: Handle, s: Ptr, sctx: Handle, bytes: usize, stream: Handle) = ["cuMemcpyPeerAsync"];
         fn memset8(d: Ptr, v: u8, n: usize, stream: Handle) = ["cuMemsetD8Async"];
         fn memset32(d: Ptr, v: u32, n: usize, stream: Handle) = ["cuMemsetD32Async"];
@@ -90,6 +91,7 @@ crate::dl::table! {
         fn module_unload(m: Handle) = ["cuModuleUnload"];
         fn module_function(f: *mut Handle, m: Handle, name: *const c_char) = ["cuModuleGetFunction"];
         fn function_attribute(v: *mut c_int, attribute: u32, f: Handle) = ["cuFuncGetAttribute"];
+        fn function_parameter(f: Handle, index: usize, offset: *mut usize, bytes: *mut usize) = ["cuFuncGetParamInfo"];
         fn function_set_attribute(f: Handle, attribute: u32, v: c_int) = ["cuFuncSetAttribute"];
         fn occupancy(blocks: *mut c_int, f: Handle, block: c_int, shared: usize) = ["cuOccupancyMaxActiveBlocksPerMultiprocessor"];
         fn occupancy_clusters(n: *mut c_int, f: Handle, config: *const LaunchConfig) = ["cuOccupancyMaxActiveClusters"];
@@ -123,7 +125,21 @@ impl Cuda {
     }
 }
 
-pub(crate) mod status {}
+/// Answers that mean something to us.
+pub(crate) mod status {
+    pub(crate) const INVALID_VALUE: i32 = 1;
+    pub(crate) const OUT_OF_MEMORY: i32 = 2;
+    /// The toolkit's libcuda, made to be linked with and not to be run.
+    pub(crate) const STUB_LIBRARY: i32 = 34;
+    pub(crate) const NO_DEVICE: i32 = 100;
+    pub(crate) const NOT_FOUND: i32 = 500;
+    pub(crate) const FABRIC_NOT_READY: i32 = 802;
+    pub(crate) const DRIVER_MISMATCH: i32 = 803;
+    pub(crate) const CLUSTER_MISCONFIGURED: i32 = 912;
+    /// After these a context is of no more use: ECC, illegal address, time-out, assertion, hardware stack, illegal
+    /// instruction, misaligned address, invalid address space, invalid program counter, launch failure, unknown.
+    pub(crate) const LOST: [i32; 11] = [214, 700, 702, 710, 714, 715, 716, 717, 718, 719, 999];
+}
 
 pub(crate) mod attribute {
     pub(crate) const CLOCK_KHZ: u32 = 13;
@@ -206,6 +222,30 @@ mod tests {
         assert_eq!(jit::ERROR_LOG_BYTES, oracle::CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES as u32);
         assert_eq!(CAPTURE_THREAD_LOCAL, oracle::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL as u32);
         assert_eq!(HOST_PORTABLE_MAPPED, oracle::CU_MEMHOSTALLOC_PORTABLE | oracle::CU_MEMHOSTALLOC_DEVICEMAP);
+        use oracle::cudaError_enum as E;
+        for (ours, theirs) in [
+            (status::INVALID_VALUE, E::CUDA_ERROR_INVALID_VALUE),
+            (status::OUT_OF_MEMORY, E::CUDA_ERROR_OUT_OF_MEMORY),
+            (status::STUB_LIBRARY, E::CUDA_ERROR_STUB_LIBRARY),
+            (status::NO_DEVICE, E::CUDA_ERROR_NO_DEVICE),
+            (status::NOT_FOUND, E::CUDA_ERROR_NOT_FOUND),
+            (status::FABRIC_NOT_READY, E::CUDA_ERROR_SYSTEM_NOT_READY),
+            (status::DRIVER_MISMATCH, E::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH),
+            (status::CLUSTER_MISCONFIGURED, E::CUDA_ERROR_INVALID_CLUSTER_SIZE),
+            (status::LOST[0], E::CUDA_ERROR_ECC_UNCORRECTABLE),
+            (status::LOST[1], E::CUDA_ERROR_ILLEGAL_ADDRESS),
+            (status::LOST[2], E::CUDA_ERROR_LAUNCH_TIMEOUT),
+            (status::LOST[3], E::CUDA_ERROR_ASSERT),
+            (status::LOST[4], E::CUDA_ERROR_HARDWARE_STACK_ERROR),
+            (status::LOST[5], E::CUDA_ERROR_ILLEGAL_INSTRUCTION),
+            (status::LOST[6], E::CUDA_ERROR_MISALIGNED_ADDRESS),
+            (status::LOST[7], E::CUDA_ERROR_INVALID_ADDRESS_SPACE),
+            (status::LOST[8], E::CUDA_ERROR_INVALID_PC),
+            (status::LOST[9], E::CUDA_ERROR_LAUNCH_FAILED),
+            (status::LOST[10], E::CUDA_ERROR_UNKNOWN),
+        ] {
+            assert_eq!(ours, theirs as i32, "{theirs:?}");
+        }
         assert_eq!(STREAM_NON_BLOCKING, oracle::CUstream_flags::CU_STREAM_NON_BLOCKING as u32);
     }
 }

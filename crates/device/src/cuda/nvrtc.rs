@@ -35,6 +35,9 @@ impl Nvrtc {
     }
 }
 
+/// `NVRTC_ERROR_INVALID_OPTION`.
+const INVALID_OPTION: i32 = 5;
+
 #[derive(Debug)]
 pub(crate) enum CompileError {
     /// The compiler's own words.
@@ -49,6 +52,8 @@ pub(crate) enum CompileError {
         version: (i32, i32),
         known: Vec<i32>,
     },
+    /// This NVRTC refuses an option, which can only be the architecture or a definition.
+    Option,
     Call(CallError),
     /// A name, option or source with a NUL in it.
     Nul(String),
@@ -70,6 +75,7 @@ impl std::fmt::Display for CompileError {
                 known.first().unwrap_or(&0),
                 known.last().unwrap_or(&0)
             ),
+            Self::Option => f.write_str("NVRTC refuses an option (the architecture, or a definition)"),
             Self::Call(e) => e.fmt(f),
             Self::Nul(what) => write!(f, "{what} holds a NUL byte"),
         }
@@ -117,7 +123,16 @@ impl Nvrtc {
         if let Some(cubin) = store.and_then(|s| s.get(&key)) {
             return Ok(cubin);
         }
-        let cubin = self.run(request, &options, version)?;
+        let cubin = match self.run(request, &options, version) {
+            // The architecture's own instructions came later than the architecture: without them, a kernel that needs none
+            // of them still runs, and one that does fails with the compiler's words.
+            Err(CompileError::Option) if request.arch.ends_with('a') => {
+                let common = Request { arch: request.arch.trim_end_matches('a'), ..*request };
+                options[0] = format!("--gpu-architecture={}", common.arch);
+                self.run(&common, &options, version)
+            }
+            outcome => outcome,
+        }?;
         if let Some(s) = store {
             s.put(&key, &cubin);
         }
@@ -158,6 +173,7 @@ impl Nvrtc {
             .map(|b| String::from_utf8_lossy(&b).trim_end_matches('\0').trim().to_owned());
         match compiled {
             Ok(()) => Ok(program.bytes(Self::cubin_size, Self::cubin)?),
+            Err(e) if e.status() == Some(INVALID_OPTION) => Err(CompileError::Option),
             Err(e) if e.status().is_some() => {
                 let log = log.ok().filter(|l| !l.is_empty()).unwrap_or_else(|| e.to_string());
                 Err(CompileError::Source { program: r.name.into(), arch: r.arch.into(), log })
@@ -193,5 +209,33 @@ impl Drop for Program<'_> {
             // SAFETY: made by `create`, destroyed once.
             let _ = unsafe { self.api.destroy(&mut self.handle) };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources;
+
+    /// Not in every run, for it needs the compiler: `pip install nvidia-cuda-nvrtc`, and its folder in RIDGEPOINT_CUDA_PATH.
+    #[test]
+    #[ignore = "needs NVRTC"]
+    fn real_compiler_takes_every_kernel() {
+        let nvrtc = super::super::libraries::libraries().nvrtc.as_ref().unwrap();
+        let known = nvrtc.architectures().unwrap();
+        for name in sources::names() {
+            let arch = if name.ends_with("sm90") { "sm_90a" } else { "sm_80" };
+            let source = sources::cpp(name).unwrap();
+            for arch in [arch, "sm_90a"] {
+                let request = Request { name, source, headers: &[sources::HEADER], defines: &[], arch };
+                let cubin = nvrtc.compile(&request, None).unwrap_or_else(|error| panic!("{name}: {error}"));
+                assert!(cubin.starts_with(b"\x7fELF"), "{name} for {arch}");
+            }
+        }
+        let compile = |source, arch| nvrtc.compile(&Request { name: "t.cu", source, headers: &[], defines: &[], arch }, None);
+        assert!(matches!(compile("int f( {", "sm_80"), Err(CompileError::Source { .. })));
+        let unknown = compile("", "sm_20");
+        assert!(matches!(&unknown, Err(CompileError::Arch { known: k, .. }) if *k == known), "{unknown:?}");
+        assert!(matches!(compile("\0", "sm_80"), Err(CompileError::Nul(_))));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::driver::{Buffer, Context, Failure, Pinned, Result};
 use super::driver_sys::{
-    CAPTURE_THREAD_LOCAL, Handle, LaunchAttribute, LaunchConfig, Ptr, STREAM_NON_BLOCKING, function, jit, launch,
+    CAPTURE_THREAD_LOCAL, Handle, LaunchAttribute, LaunchConfig, Ptr, STREAM_NON_BLOCKING, function, jit, launch, status,
 };
 use std::ffi::{CString, c_int, c_void};
 use std::sync::Arc;
@@ -46,46 +46,71 @@ impl Stream {
 
     pub(crate) fn synchronize(&self) -> Result<()> {
         // SAFETY: a live stream.
-        Ok(unsafe { self.ctx.api()?.stream_synchronize(self.handle) }?)
+        unsafe { self.ctx.api()?.stream_synchronize(self.handle) }?;
+        self.ctx.sweep();
+        Ok(())
     }
 
-    pub(crate) fn upload(&self, dst: &Buffer, offset: usize, src: &[u8]) -> Result<()> {
-        range(dst.len, offset, src.len())?;
+    /// Copies and waits, as the host's memory is only borrowed.
+    pub(crate) fn upload(&self, dst: Place<'_>, offset: usize, src: &[u8]) -> Result<()> {
+        range(dst.len(), offset, src.len())?;
+        if src.is_empty() {
+            return Ok(());
+        }
+        let Place::Device(device) = dst else {
+            self.synchronize()?;
+            // SAFETY: in range; what the device still did with the memory is over, and `src` is not this allocation, which is
+            // only ever reached through `Pinned`.
+            unsafe { dst.host(offset).cast::<u8>().copy_from_nonoverlapping(src.as_ptr(), src.len()) };
+            return Ok(());
+        };
         // SAFETY: in range on both sides; synchronised before `src` may go away.
-        unsafe { self.ctx.api()?.copy_h2d(dst.ptr + offset as u64, src.as_ptr().cast(), src.len(), self.handle) }?;
+        unsafe { self.ctx.api()?.copy_h2d(device.ptr + offset as u64, src.as_ptr().cast(), src.len(), self.handle) }?;
         self.synchronize()
     }
 
-    pub(crate) fn download(&self, src: &Buffer, offset: usize, dst: &mut [u8]) -> Result<()> {
-        range(src.len, offset, dst.len())?;
-        // SAFETY: as above.
-        unsafe { self.ctx.api()?.copy_d2h(dst.as_mut_ptr().cast(), src.ptr + offset as u64, dst.len(), self.handle) }?;
+    pub(crate) fn download(&self, src: Place<'_>, offset: usize, dst: &mut [u8]) -> Result<()> {
+        range(src.len(), offset, dst.len())?;
+        if dst.is_empty() {
+            return Ok(());
+        }
+        let Place::Device(device) = src else {
+            self.synchronize()?;
+            // SAFETY: as in `upload`.
+            unsafe { dst.as_mut_ptr().copy_from_nonoverlapping(src.host(offset).cast(), dst.len()) };
+            return Ok(());
+        };
+        // SAFETY: as in `upload`.
+        unsafe { self.ctx.api()?.copy_d2h(dst.as_mut_ptr().cast(), device.ptr + offset as u64, dst.len(), self.handle) }?;
         self.synchronize()
     }
 
-    pub(crate) fn copy(&self, src: &Buffer, from: usize, dst: &Buffer, to: usize, len: usize) -> Result<()> {
-        range(src.len, from, len)?;
-        range(dst.len, to, len)?;
-        // SAFETY: in range on both sides.
-        Ok(unsafe { self.ctx.api()?.copy_d2d(dst.ptr + to as u64, src.ptr + from as u64, len, self.handle) }?)
-    }
-
-    /// Enqueues a copy of the whole pinned buffer to the start of `device`, or back.
-    pub(crate) fn host_copy(&self, host: &Pinned, device: &Buffer, up: bool) -> Result<()> {
-        range(device.len, 0, host.len)?;
+    /// Enqueues a copy in the direction that the two places give.
+    pub(crate) fn copy(&self, src: Place<'_>, from: usize, dst: Place<'_>, to: usize, len: usize) -> Result<()> {
+        range(src.len(), from, len)?;
+        range(dst.len(), to, len)?;
+        if len == 0 {
+            return Ok(());
+        }
         let api = self.ctx.api()?;
-        // SAFETY: in range on both sides; page-locked memory is freed by a call that waits for such copies.
+        let (s, d) = (src.ptr() + from as u64, dst.ptr() + to as u64);
+        // SAFETY: in range on both sides; page-locked memory is freed only after a synchronise.
         Ok(unsafe {
-            match up {
-                true => api.copy_h2d(device.ptr, host.host, host.len, self.handle),
-                false => api.copy_d2h(host.host, device.ptr, host.len, self.handle),
+            match (src, dst) {
+                (Place::Device(_), Place::Device(_)) => api.copy_d2d(d, s, len, self.handle),
+                (Place::Host(_), Place::Device(_)) => api.copy_h2d(d, src.host(from), len, self.handle),
+                (Place::Device(_), Place::Host(_)) => api.copy_d2h(dst.host(to), s, len, self.handle),
+                (Place::Host(_), Place::Host(_)) => api.copy_any(d, s, len, self.handle),
             }
         }?)
     }
 
-    pub(crate) fn fill(&self, dst: &Buffer, byte: u8) -> Result<()> {
+    pub(crate) fn fill(&self, dst: Place<'_>, byte: u8) -> Result<()> {
+        if dst.len() == 0 {
+            return Ok(());
+        }
         // SAFETY: exactly the buffer.
-        Ok(unsafe { self.ctx.api()?.memset8(dst.ptr, byte, dst.len, self.handle) }?)
+        Ok(unsafe { self.ctx.api()?.memset8(dst.ptr(), byte, dst.len(), self.handle) }?)
     }
 
     pub(crate) fn record(&self) -> Result<Event> {
@@ -101,6 +126,7 @@ impl Stream {
     /// Records what `body` enqueues. Ends the capture whatever `body` says, or the stream would stay unusable.
     pub(crate) fn capture(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Graph> {
         let api = self.ctx.api()?;
+        let _paused = self.ctx.pause();
         // SAFETY: a live stream.
         unsafe { api.capture_begin(self.handle, CAPTURE_THREAD_LOCAL) }?;
         let outcome = body();
@@ -132,12 +158,19 @@ impl Stream {
     }
 
     pub(crate) fn launch(&self, f: &Function, shape: Shape, args: &[Arg<'_>]) -> Result<()> {
-        if shape.block.iter().product::<u32>() == 0 || shape.grid.contains(&0) || shape.cluster.contains(&0) {
+        if [shape.block, shape.grid, shape.cluster].iter().any(|d| d.contains(&0)) {
             return Err(Failure::Invalid(format!(
                 "{}: a launch of nothing: grid {:?}, block {:?}",
                 f.name, shape.grid, shape.block
             )));
         }
+        if shape.block.iter().map(|n| u128::from(*n)).product::<u128>() > u128::from(f.max_threads) {
+            return Err(Failure::Invalid(format!(
+                "{} takes at most {} threads a block, not {:?}",
+                f.name, f.max_threads, shape.block
+            )));
+        }
+        f.takes(args)?;
         if shape.cluster.iter().zip(shape.grid).any(|(c, g)| g % c != 0) {
             return Err(Failure::Invalid(format!(
                 "{}: a grid of {:?} is no multiple of the cluster {:?}",
@@ -147,7 +180,12 @@ impl Stream {
         f.allow_shared(shape.shared_bytes)?;
         // One slot of 64-byte alignment a value: a tensor map wants it, and the others don't mind.
         let mut slots: Vec<Slot> = args.iter().map(|a| a.slot()).collect::<Result<_>>()?;
-        let mut params: Vec<*mut c_void> = slots.iter_mut().map(|s| std::ptr::from_mut(s).cast()).collect();
+        // A driver that does not say how many there must be reads as many as the kernel has: zeros, and not what lies
+        // behind the array.
+        let mut zeros = Slot([0; 128]);
+        let padding = if f.parameters.is_some() { 0 } else { MOST_PARAMETERS.saturating_sub(slots.len()) };
+        let zeros = std::iter::repeat_n(std::ptr::from_mut(&mut zeros).cast(), padding);
+        let mut params: Vec<*mut c_void> = slots.iter_mut().map(|s| std::ptr::from_mut(s).cast()).chain(zeros).collect();
         let mut attributes = [LaunchAttribute { id: launch::CLUSTER_DIMENSION, pad: 0, value: [0; 8] }];
         let [x, y, z] = shape.cluster;
         attributes[0].value[0] = u64::from(x) | u64::from(y) << 32;
@@ -162,9 +200,9 @@ impl Stream {
         };
         let api = self.ctx.api()?;
         let ([gx, gy, gz], [bx, by, bz]) = (shape.grid, shape.block);
-        // SAFETY: the function is live; each parameter points to a slot at least as large as any value of the kernel's
-        // signature that the host contract in its source names. The driver copies them before it returns.
-        unsafe {
+        // SAFETY: the function is live; there is a slot for each of its parameters (`takes`, or the padding), at least as
+        // large as any value that our kernels take. The driver copies them before it returns.
+        let launched = unsafe {
             if shape.cluster == [1, 1, 1] {
                 api.launch(
                     f.handle,
@@ -182,8 +220,13 @@ impl Stream {
             } else {
                 api.launch_ex(&config, f.handle, params.as_mut_ptr(), std::ptr::null_mut())
             }
-        }?;
-        Ok(())
+        };
+        launched.map_err(|error| match error.status() {
+            Some(status::INVALID_VALUE | status::CLUSTER_MISCONFIGURED) => {
+                Failure::Invalid(format!("{}: the driver refuses {shape:?}: {error}", f.name))
+            }
+            _ => error.into(),
+        })
     }
 }
 
@@ -191,6 +234,45 @@ fn range(len: usize, offset: usize, n: usize) -> Result<()> {
     match offset.checked_add(n) {
         Some(end) if end <= len => Ok(()),
         _ => Err(Failure::Invalid(format!("{n} bytes at {offset} reach past the end of a buffer of {len}"))),
+    }
+}
+
+/// One side of a copy.
+#[derive(Clone, Copy)]
+pub(crate) enum Place<'a> {
+    Device(&'a Buffer),
+    Host(&'a Pinned),
+}
+
+impl Place<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Device(b) => b.len,
+            Self::Host(p) => p.len,
+        }
+    }
+
+    /// Where the device sees it.
+    fn ptr(&self) -> Ptr {
+        match self {
+            Self::Device(b) => b.ptr,
+            Self::Host(p) => p.ptr,
+        }
+    }
+
+    /// Where the host sees it; null for the device's own memory.
+    fn host(&self, offset: usize) -> *mut c_void {
+        match self {
+            Self::Device(_) => std::ptr::null_mut(),
+            Self::Host(p) => p.host.wrapping_byte_add(offset),
+        }
+    }
+
+    pub(crate) fn context(&self) -> &Context {
+        match self {
+            Self::Device(b) => &b.ctx,
+            Self::Host(p) => &p.ctx,
+        }
     }
 }
 
@@ -226,7 +308,18 @@ pub(crate) enum Arg<'a> {
 #[repr(C, align(128))]
 struct Slot([u8; 128]);
 
+/// More than any kernel here takes.
+const MOST_PARAMETERS: usize = 64;
+
 impl Arg<'_> {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Ptr(_) | Self::U64(_) => 8,
+            Self::U32(_) | Self::I32(_) | Self::F32(_) => 4,
+            Self::Bytes(b) => b.len(),
+        }
+    }
+
     fn slot(&self) -> Result<Slot> {
         let mut slot = Slot([0; 128]);
         let mut put = |bytes: &[u8]| slot.0[..bytes.len()].copy_from_slice(bytes);
@@ -279,12 +372,14 @@ impl Module {
             local_bytes: 0,
             shared_bytes: 0,
             max_threads: 0,
+            parameters: None,
             allowed: AtomicU32::new(0),
         };
         f.registers = f.attribute(function::REGISTERS)?;
         f.local_bytes = f.attribute(function::LOCAL_BYTES)?;
         f.shared_bytes = f.attribute(function::SHARED_BYTES)?;
         f.max_threads = f.attribute(function::MAX_THREADS)?;
+        f.parameters = f.parameter_sizes();
         Ok(f)
     }
 }
@@ -298,6 +393,8 @@ pub(crate) struct Function {
     pub(crate) local_bytes: u32,
     pub(crate) shared_bytes: u32,
     pub(crate) max_threads: u32,
+    /// Bytes of each parameter, where the driver says (from 12.4 on).
+    parameters: Option<Vec<usize>>,
     allowed: AtomicU32,
 }
 // SAFETY: a token that lives as long as its module.
@@ -313,13 +410,48 @@ impl Function {
         Ok(u32::try_from(v).unwrap_or(0))
     }
 
+    fn parameter_sizes(&self) -> Option<Vec<usize>> {
+        let api = self.module.ctx.api().ok()?;
+        let (mut sizes, mut offset, mut bytes) = (Vec::new(), 0, 0);
+        loop {
+            // SAFETY: writes two sizes.
+            match unsafe { api.function_parameter(self.handle, sizes.len(), &mut offset, &mut bytes) } {
+                Ok(()) if sizes.len() < MOST_PARAMETERS => sizes.push(bytes),
+                // Past the last one.
+                Err(error) if error.status() == Some(status::INVALID_VALUE) => return Some(sizes),
+                _ => return None,
+            }
+        }
+    }
+
+    /// Refuses arguments that are not the kernel's in number or size.
+    fn takes(&self, args: &[Arg<'_>]) -> Result<()> {
+        let given: Vec<usize> = args.iter().map(Arg::bytes).collect();
+        match &self.parameters {
+            Some(wanted) if *wanted != given => Err(Failure::Invalid(format!(
+                "{} takes {} arguments of {wanted:?} bytes and was given {} of {given:?}",
+                self.name,
+                wanted.len(),
+                given.len()
+            ))),
+            None if given.len() > MOST_PARAMETERS => {
+                Err(Failure::Invalid(format!("{}: {} arguments; at most {MOST_PARAMETERS}", self.name, given.len())))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn context(&self) -> &Context {
+        &self.module.ctx
+    }
+
     /// Raises the limit on dynamic shared memory; needed once past 48 KiB.
     fn allow_shared(&self, bytes: u32) -> Result<()> {
         if bytes <= 48 * 1024 || self.allowed.load(Relaxed) >= bytes {
             return Ok(());
         }
         let most = self.module.ctx.facts.shared_optin.max(0) as u32;
-        if bytes + self.shared_bytes > most {
+        if bytes.saturating_add(self.shared_bytes) > most {
             return Err(Failure::Invalid(format!(
                 "{} wants {bytes} bytes of dynamic and {} of static shared memory; this device has {most} a block",
                 self.name, self.shared_bytes

@@ -1,0 +1,151 @@
+//! Absorbed MLA decode by our own Hopper kernel, kernels/attention/mla_decode_sm90.cu. The host contract stands there.
+
+use crate::cases::{Kind, Shape};
+use crate::nvidia::scale;
+use ridgepoint_core::Dtype;
+use ridgepoint_device::{Arg, AttentionPlan, Buffer, Device, DeviceError, Geometry, Kernel, Program, Result, TensorMap};
+use std::collections::BTreeMap;
+
+/// The provider's name.
+pub(crate) const PROVIDER: &str = "mla-decode-sm90";
+/// Columns of the latent and of its part that is V.
+const LATENT: u64 = 576;
+const VALUE: u64 = 512;
+/// Rows (query heads) of a block.
+const ROWS: u64 = 64;
+/// Fewest keys worth a split: a block walks them two tiles of 64 at a time.
+const LEAST_SPLIT: u64 = 512;
+/// Dynamic shared memory, by the contract: one block a multiprocessor.
+const SHARED: u32 = 230_912;
+
+/// True for the shapes that the kernel takes. With one query a sequence, its rows (query, head) are our (head, query).
+pub(crate) fn fits(shape: Shape) -> bool {
+    let half = matches!(shape.dtype, Dtype::Bf16 | Dtype::F16);
+    shape.kind == Kind::MlaDecode && half && (shape.hkv, shape.sq, shape.dqk, shape.dv) == (1, 1, LATENT, VALUE)
+}
+
+/// Splits of the keys: as many blocks as there are multiprocessors, each with enough keys to be worth it.
+fn splits(shape: Shape, multiprocessors: u64) -> u64 {
+    let blocks = shape.b * shape.hq.div_ceil(ROWS);
+    (multiprocessors / blocks).clamp(1, (shape.sk / LEAST_SPLIT).max(1))
+}
+
+/// The kernel for one shape.
+pub(crate) struct Plan<'d> {
+    device: &'d dyn Device,
+    shape: Shape,
+    kernel: Kernel,
+    combine: Kernel,
+    splits: u64,
+    partial: Buffer,
+    stats: Buffer,
+}
+
+impl<'d> Plan<'d> {
+    /// Compiles it, and the kernel that joins the splits.
+    ///
+    /// # Errors
+    /// As [`Device::compile`] and [`Device::alloc`]; `Unsupported` for more rows than the kernels count.
+    pub(crate) fn new(shape: Shape, device: &'d dyn Device) -> Result<Self> {
+        let compile = |name: &str, entry: &str| {
+            device.compile(&Program { name, ..Program::default() }, &format!("{entry}_{}", shape.dtype))
+        };
+        let splits = splits(shape, u64::from(device.info().units));
+        let total = shape.b * shape.hq * splits;
+        if total > i32::MAX as u64 || shape.b > 0xffff {
+            return Err(DeviceError::unsupported("more rows than the kernel counts"));
+        }
+        let combine = Program { name: "attention/decode_splitkv", ..Program::default() };
+        Ok(Self {
+            device,
+            shape,
+            kernel: compile("attention/mla_decode_sm90", "rp_mla_decode_sm90")?,
+            combine: device.compile(&combine, &format!("rp_decode_combine_{}_d{VALUE}", shape.dtype))?,
+            splits,
+            partial: device.alloc((total * VALUE * 4) as usize)?,
+            stats: device.alloc((total * 8) as usize)?,
+        })
+    }
+
+    /// (64, rows, 9, sequences) elements, 64 rows of 64 columns at once.
+    fn map(&self, buffer: &Buffer, rows: u64) -> Result<Vec<u8>> {
+        let map = TensorMap {
+            element_bytes: 2,
+            bf16: self.shape.dtype == Dtype::Bf16,
+            dims: vec![64, rows, LATENT / 64, self.shape.b],
+            strides: vec![2 * LATENT, 128, 2 * LATENT * rows],
+            tile: vec![64, 64, 1, 1],
+            swizzle: 128,
+        };
+        self.device.tensor_map(buffer, &map)
+    }
+}
+
+impl AttentionPlan for Plan<'_> {
+    fn enqueue(&self, q: &Buffer, k: &Buffer, _v: &Buffer, o: &Buffer) -> Result<()> {
+        let Shape { b, hq: rows, sk, .. } = self.shape;
+        let maps = [self.map(q, rows)?, self.map(k, sk)?];
+        let args = [
+            Arg::Bytes(&maps[0]),
+            Arg::Bytes(&maps[1]),
+            Arg::Buffer(q, 0),
+            Arg::Buffer(o, 0),
+            Arg::Buffer(&self.partial, 0),
+            Arg::Buffer(&self.stats, 0),
+            // No lengths: every sequence has all its keys.
+            Arg::U64(0),
+            Arg::I32(rows as i32),
+            Arg::I32(rows as i32),
+            Arg::I32(sk as i32),
+            Arg::I32(self.splits as i32),
+            Arg::I32(b as i32),
+            Arg::F32(scale(self.shape)),
+        ];
+        let geometry = Geometry {
+            grid: [rows.div_ceil(ROWS) as u32, self.splits as u32, b as u32],
+            ..Geometry::linear(1, 384).with_shared(SHARED)
+        };
+        self.device.launch(&self.kernel, geometry, &args)?;
+        if self.splits == 1 {
+            return Ok(());
+        }
+        let total = b * rows;
+        let args = [
+            Arg::Buffer(&self.partial, 0),
+            Arg::Buffer(&self.stats, 0),
+            Arg::Buffer(o, 0),
+            Arg::I32(total as i32),
+            Arg::I32(self.splits as i32),
+        ];
+        self.device.launch(&self.combine, Geometry::linear(total.div_ceil(4) as u32, 128), &args)
+    }
+
+    fn config(&self) -> BTreeMap<String, String> {
+        let registers = self.kernel.resources.map_or_else(String::new, |r| r.registers.to_string());
+        BTreeMap::from([("splits".into(), self.splits.to_string()), ("registers".into(), registers)])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits_fill_the_device_once_and_no_split_is_tiny() {
+        let at = |id: &str| splits(Shape::parse(&format!("attention/mla-decode/{id}/bf16")).unwrap(), 132);
+        assert_eq!(at("b128hq128hkv1sq1sk8192d576v512"), 1);
+        assert_eq!(at("b1hq128hkv1sq1sk65536d576v512"), 66);
+        assert_eq!(at("b1hq16hkv1sq1sk4096d576v512"), 8);
+        assert_eq!(at("b1hq16hkv1sq1sk7d576v512"), 1);
+    }
+
+    #[test]
+    fn only_what_the_kernel_is_written_for() {
+        let fits = |id: &str| fits(Shape::parse(&format!("attention/{id}")).unwrap());
+        assert!(fits("mla-decode/b8hq16hkv1sq1sk4096d576v512/bf16"));
+        assert!(!fits("mla-decode/b8hq16hkv1sq2sk4096d576v512/bf16"));
+        assert!(!fits("mla-decode/b8hq16hkv1sq1sk4096d576v512/f32"));
+        assert!(!fits("mla-decode/b8hq16hkv2sq1sk4096d576v512/bf16"));
+        assert!(!fits("mla-decode/b8hq16hkv1sq1sk4096d320v256/bf16"));
+    }
+}

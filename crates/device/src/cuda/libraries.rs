@@ -1,0 +1,135 @@
+//! What was found of NVIDIA's libraries on this machine, searched for once a process, and what `doctor` says of it.
+
+use super::driver::Driver;
+use super::driver_sys::{Cuda, status};
+use super::{cublaslt, nvml, nvrtc};
+use crate::dl::Opened;
+use crate::finder::{self, Places, Search, Wanted, find};
+use crate::probe::Finding;
+use std::ffi::c_void;
+use std::sync::{Arc, OnceLock};
+
+/// Each library, or the sentence that says why it is not there.
+pub(super) struct Libraries {
+    pub(super) driver: Result<Arc<Driver>, String>,
+    pub(super) nvml: Option<Arc<nvml::Nvml>>,
+    pub(super) nvrtc: Result<nvrtc::Nvrtc, String>,
+    pub(super) cublaslt: Result<Arc<cublaslt::CublasLt>, String>,
+    pub(super) findings: Vec<Finding>,
+}
+
+pub(super) fn libraries() -> &'static Libraries {
+    static FOUND: OnceLock<Libraries> = OnceLock::new();
+    FOUND.get_or_init(|| load(&Places::of_this_machine()))
+}
+
+fn load(places: &Places) -> Libraries {
+    let any = |_: &Opened| Ok(());
+    let (driver, driver_finding) = start_driver(places);
+    let major = driver.as_ref().ok().map(|d| d.version / 1000);
+    let mut findings = vec![driver_finding];
+    // A library of a newer major than the driver's would start and then fail at its first launch.
+    let fits = |version: fn(&Opened) -> Option<i32>| {
+        move |opened: &Opened| match (version(opened), major) {
+            (Some(library), Some(driver)) if library > driver => {
+                Err(format!("it is for CUDA {library} and the driver is for CUDA {driver}"))
+            }
+            _ => Ok(()),
+        }
+    };
+    let mut look = |wanted: &Wanted, fit: &dyn Fn(&Opened) -> Result<(), String>, version: &dyn Fn(&Opened) -> Option<String>| {
+        let search = find(wanted, places, fit);
+        findings.push(finding(wanted, &search, major, search.found.as_ref().and_then(version)));
+        let sentence = search.sentence(wanted, major);
+        search.found.ok_or(sentence)
+    };
+    let nvml = look(&finder::NVML, &any, &|_| None);
+    let nvrtc = look(&finder::NVRTC, &fits(|o| Some(nvrtc_version(o)?.0)), &|o| {
+        nvrtc_version(o).map(|(major, minor)| format!("{major}.{minor}"))
+    });
+    let cublaslt = look(&finder::CUBLASLT, &fits(|o| i32::try_from(size_version(o, "cublasLtGetVersion")? / 10000).ok()), &|o| {
+        size_version(o, "cublasLtGetVersion").map(dotted)
+    });
+    let _ = look(&finder::CUDNN, &any, &|o| size_version(o, "cudnnGetVersion").map(dotted));
+    let _ = look(&finder::NCCL, &any, &|o| int_version(o, "ncclGetVersion").map(dotted));
+    Libraries {
+        driver,
+        nvml: nvml.ok().map(|o| Arc::new(nvml::Nvml::bind(o))),
+        nvrtc: nvrtc.map(nvrtc::Nvrtc::bind),
+        cublaslt: cublaslt.map(|o| Arc::new(cublaslt::CublasLt::bind(o))),
+        findings,
+    }
+}
+
+fn start_driver(places: &Places) -> (Result<Arc<Driver>, String>, Finding) {
+    let wanted = &finder::CUDA;
+    let mut search = find(wanted, places, &refuse_stub);
+    let failed = |reason: String, remedy: Option<String>| Finding { what: wanted.stem.into(), ok: false, detail: reason, remedy };
+    let Some(opened) = search.found.take() else {
+        let finding = finding(wanted, &search, None, None);
+        return (Err(search.sentence(wanted, None)), finding);
+    };
+    let path = opened.path.display().to_string();
+    match Driver::start(Cuda::bind(opened)) {
+        Err(error) => {
+            let (reason, advice) = (error.to_string(), Driver::advice(&error));
+            (Err(format!("{reason}; {advice}")), failed(format!("{path}: {reason}"), Some(advice.into())))
+        }
+        Ok(driver) => {
+            let absent = driver.api.absent();
+            let lacks = match absent.is_empty() {
+                true => String::new(),
+                false => format!("; it lacks {}", absent.join(", ")),
+            };
+            let detail = format!("CUDA {}.{} from {path}{lacks}", driver.version / 1000, driver.version % 1000 / 10);
+            (Ok(Arc::new(driver)), Finding { what: wanted.stem.into(), ok: true, detail, remedy: None })
+        }
+    }
+}
+
+/// The toolkit's own libcuda is there to be linked with; every call of it fails.
+fn refuse_stub(opened: &Opened) -> Result<(), String> {
+    let Some(init) = opened.address(&["cuInit"]) else { return Ok(()) };
+    // SAFETY: the type of that function in every version; it takes no pointers and may be called any number of times.
+    let status = unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn(u32) -> i32>(init)(0) };
+    match status {
+        status::STUB_LIBRARY => Err("it is the toolkit's stub and no driver".into()),
+        _ => Ok(()),
+    }
+}
+
+fn finding(wanted: &Wanted, search: &Search, driver: Option<i32>, version: Option<String>) -> Finding {
+    let (detail, remedy) = match &search.found {
+        Some(opened) => (version.map_or_else(String::new, |v| format!("{v} from ")) + &opened.path.display().to_string(), None),
+        None => (search.reason(), (!search.turned_off).then(|| wanted.remedy(driver).to_owned())),
+    };
+    Finding { what: wanted.stem.into(), ok: search.found.is_some(), detail, remedy }
+}
+
+/// `130100` is 13.1.0; cublasLt, cuDNN 9 and NCCL all count so.
+fn dotted(version: usize) -> String {
+    format!("{}.{}.{}", version / 10000, version / 100 % 100, version % 100)
+}
+
+fn nvrtc_version(o: &Opened) -> Option<(i32, i32)> {
+    type F = unsafe extern "C" fn(*mut i32, *mut i32) -> i32;
+    let p = o.address(&["nvrtcVersion"])?;
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: that function has this type in every version; it writes two ints.
+    let status = unsafe { std::mem::transmute::<*mut c_void, F>(p)(&mut major, &mut minor) };
+    (status == 0).then_some((major, minor))
+}
+
+fn size_version(o: &Opened, symbol: &str) -> Option<usize> {
+    let p = o.address(&[symbol])?;
+    // SAFETY: a function of no arguments that returns a size.
+    Some(unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn() -> usize>(p)() })
+}
+
+fn int_version(o: &Opened, symbol: &str) -> Option<usize> {
+    let p = o.address(&[symbol])?;
+    let mut v = 0;
+    // SAFETY: writes one int.
+    let status = unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut i32) -> i32>(p)(&mut v) };
+    (status == 0).then_some(usize::try_from(v).ok()?)
+}

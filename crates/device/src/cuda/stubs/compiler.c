@@ -1,0 +1,23 @@
+// An NVRTC for tests: the "machine code" is the source itself. -DOLD: one that knows no architecture by its letter (sm_90a).
+#include <stdlib.h>
+#include <string.h>
+
+int nvrtcVersion(int *a, int *b) { *a = MAJOR, *b = 0; return 0; }
+int nvrtcGetNumSupportedArchs(int *n) { *n = 2; return 0; }
+int nvrtcGetSupportedArchs(int *v) { v[0] = 80, v[1] = 90; return 0; }
+int nvrtcCreateProgram(void **p, const char *source, const char *name, int n, const char **headers, const char **names) {
+  *p = malloc(strlen(source) + 5);
+  strcat(strcpy(*p, "\177ELF"), source);
+  return 0;
+}
+int nvrtcDestroyProgram(void **p) { free(*p); *p = NULL; return 0; }
+int nvrtcCompileProgram(void *p, int n, const char **options) {
+#ifdef OLD
+  for (int i = 0; i < n; i++) if (strstr(options[i], "90a")) return 5;
+#endif
+  return strstr(p, "seeded mistake") ? 6 : 0;
+}
+int nvrtcGetCUBINSize(void *p, size_t *n) { *n = strlen(p); return 0; }
+int nvrtcGetCUBIN(void *p, char *out) { memcpy(out, p, strlen(p)); return 0; }
+int nvrtcGetProgramLogSize(void *p, size_t *n) { *n = 15; return 0; }
+int nvrtcGetProgramLog(void *p, char *out) { memcpy(out, "line 1: mistake", 15); return 0; }

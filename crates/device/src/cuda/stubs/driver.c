@@ -1,0 +1,152 @@
+// A driver of two devices whose memory is this host's, for tests: every call runs at once. It refuses what a real driver
+// refuses (a copy in a direction that the addresses do not have), and ends the process where ours must not call at all:
+// freeing in a hold or a capture.
+//
+// -DWITHOUT_PARAMETERS: a driver before 12.4, which does not say what a kernel takes.
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+typedef void *H;
+typedef uint64_t P;
+enum { INVALID = 1, MEMORY = 2, NOT_FOUND = 500, CAPTURING = 900, MOST = 4096 };
+static const size_t TOTAL = 1 << 30;
+
+static struct { P at; size_t bytes; int host; } live[MOST];
+static volatile uint32_t *held;
+struct op { int fill, value; P to, from; size_t bytes; };
+struct graph { int n; struct op ops[64]; };
+static struct graph *capture;
+
+static int kind(P at, size_t bytes) {  // 0 unknown, 1 device, 2 pinned
+  for (int i = 0; i < MOST; i++)
+    if (live[i].at && at >= live[i].at && at + bytes <= live[i].at + live[i].bytes) return 1 + live[i].host;
+  return 0;
+}
+static int take(P *at, size_t bytes, int host) {
+  void *p = NULL;
+  if (bytes > TOTAL || posix_memalign(&p, 4096, bytes)) return MEMORY;
+  for (int i = 0; i < MOST; i++)
+    if (!live[i].at) { live[i].at = *at = (P)p, live[i].bytes = bytes, live[i].host = host; return 0; }
+  return MEMORY;
+}
+static int give(P at) {
+  if (capture || (held && !*held)) { fprintf(stderr, "freed in a hold or a capture\n"); abort(); }
+  // The word of a hold lives in memory that is itself freed in the end.
+  for (int i = 0; i < MOST; i++)
+    if (live[i].at == at) {
+      if (held && (P)held >= at && (P)held < at + live[i].bytes) held = NULL;
+      free((void *)at);
+      live[i].at = 0;
+      return 0;
+    }
+  fprintf(stderr, "freed twice\n");
+  abort();
+}
+static void run(struct op o) {
+  if (o.fill) memset((void *)o.to, o.value, o.bytes); else memmove((void *)o.to, (void *)o.from, o.bytes);
+}
+static int enqueue(struct op o) {
+  if (!capture) run(o);
+  else if (capture->n < 64) capture->ops[capture->n++] = o;
+  return 0;
+}
+
+int cuInit(unsigned f) { return 0; }
+int cuDriverGetVersion(int *v) { *v = 13000; return 0; }
+int cuDeviceGetCount(int *n) { *n = 2; return 0; }
+int cuDeviceGet(int *d, int i) { *d = i; return 0; }
+int cuDeviceGetName(char *s, int n, int d) { snprintf(s, n, d ? "Stub GPU MIG 1g.5gb" : "Stub GPU"); return 0; }
+int cuDeviceGetUuid_v2(char *u, int d) { for (int i = 0; i < 16; i++) u[i] = i + 16 * d; return 0; }
+int cuDeviceGetPCIBusId(char *s, int n, int d) { snprintf(s, n, "ffff:ff:%02x.0", d); return 0; }
+int cuDeviceTotalMem_v2(size_t *n, int d) { *n = TOTAL; return 0; }
+int cuDeviceGetAttribute(int *v, int a, int d) {
+  *v = a == 13 ? 1500000 : a == 16 ? 4 : a == 38 ? 1 << 20 : a == 75 ? 9 : a == 97 ? 100 << 10 : 0;
+  return 0;
+}
+int cuDevicePrimaryCtxRetain(H *c, int d) { *c = (H)(intptr_t)(d + 1); return 0; }
+int cuDevicePrimaryCtxRelease_v2(int d) { return 0; }
+int cuCtxSetCurrent(H c) { return 0; }
+int cuCtxSynchronize(void) { return 0; }
+int cuMemGetInfo_v2(size_t *f, size_t *t) { *f = *t = TOTAL; return 0; }
+int cuMemAlloc_v2(P *p, size_t n) { return take(p, n, 0); }
+int cuMemFree_v2(P p) { return give(p); }
+int cuMemHostAlloc(void **p, size_t n, unsigned f) { P at = 0; int e = take(&at, n, 1); *p = (void *)at; return e; }
+int cuMemFreeHost(void *p) { return give((P)p); }
+int cuMemHostGetDevicePointer_v2(P *d, void *p, unsigned f) { *d = (P)p; return 0; }
+int cuMemcpyHtoDAsync_v2(P d, const void *s, size_t n, H q) {
+  return kind(d, n) == 1 && kind((P)s, n) != 1 ? enqueue((struct op){0, 0, d, (P)s, n}) : INVALID;
+}
+int cuMemcpyDtoHAsync_v2(void *d, P s, size_t n, H q) {
+  return kind(s, n) == 1 && kind((P)d, n) != 1 ? enqueue((struct op){0, 0, (P)d, s, n}) : INVALID;
+}
+int cuMemcpyDtoDAsync_v2(P d, P s, size_t n, H q) {
+  return kind(s, n) == 1 && kind(d, n) == 1 ? enqueue((struct op){0, 0, d, s, n}) : INVALID;
+}
+int cuMemcpyAsync(P d, P s, size_t n, H q) { return kind(s, n) && kind(d, n) ? enqueue((struct op){0, 0, d, s, n}) : INVALID; }
+int cuMemsetD8Async(P d, uint8_t v, size_t n, H q) { return kind(d, n) ? enqueue((struct op){1, v, d, 0, n}) : INVALID; }
+int cuStreamCreate(H *s, unsigned f) { *s = (H)1; return 0; }
+int cuStreamDestroy_v2(H s) { return 0; }
+int cuStreamSynchronize(H s) { return capture ? CAPTURING : 0; }
+int cuStreamBeginCapture_v2(H s, int mode) { capture = calloc(1, sizeof *capture); return 0; }
+int cuStreamEndCapture(H s, H *g) { *g = capture; capture = NULL; return 0; }
+int cuGraphInstantiateWithFlags(H *e, H g, uint64_t f) { *e = memcpy(malloc(sizeof(struct graph)), g, sizeof(struct graph)); return 0; }
+int cuGraphLaunch(H e, H s) { struct graph *g = e; for (int i = 0; i < g->n; i++) run(g->ops[i]); return 0; }
+int cuGraphDestroy(H g) { free(g); return 0; }
+int cuGraphExecDestroy(H e) { free(e); return 0; }
+int cuEventCreate(H *e, unsigned f) { *e = malloc(sizeof(struct timespec)); return 0; }
+int cuEventRecord(H e, H s) { return clock_gettime(CLOCK_MONOTONIC, e); }
+int cuEventSynchronize(H e) { return 0; }
+int cuEventElapsedTime(float *ms, H a, H b) {
+  struct timespec *x = a, *y = b;
+  *ms = (y->tv_sec - x->tv_sec) * 1e3 + (y->tv_nsec - x->tv_nsec) * 1e-6;
+  return 0;
+}
+int cuEventDestroy_v2(H e) { free(e); return 0; }
+
+// Kernels: the name, bytes of each parameter, and the same function on the host.
+static float normal(uint64_t seed, uint64_t i) {
+  uint64_t z = seed + (i + 1) * 0x9E3779B97F4A7C15u;
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+  z ^= z >> 31;
+  int sum = (int)((z & 0xffff) + ((z >> 16) & 0xffff) + ((z >> 32) & 0xffff) + (z >> 48)) - 131070;
+  return (float)sum * (float)(1.0 / 37837.0);
+}
+#define ARG(type, i) (*(type *)p[i])
+static void init(void **p) { for (uint64_t i = 0; i < ARG(uint64_t, 2); i++) ARG(float *, 0)[i] = normal(ARG(uint64_t, 1), i); }
+static void scale(void **p) { for (uint64_t i = 0; i < ARG(uint64_t, 3); i++) ARG(float *, 1)[i] = ARG(float, 2) * ARG(float *, 0)[i]; }
+static void arguments(void **p) {
+  uint32_t *out = ARG(uint32_t *, 0);
+  memset(out, 0, 32);
+  out[0] = ARG(uint32_t, 1), out[1] = ARG(uint32_t, 2), memcpy(out + 2, p[3], 8), out[4] = ARG(uint32_t, 4);
+}
+static void tick(void **p) { ARG(uint64_t *, 0)[0] = 150000, ARG(uint64_t *, 0)[1] = 100000; }
+static void hold(void **p) { held = ARG(volatile uint32_t *, 0); }
+static struct kernel { const char *name; size_t sizes[6]; void (*run)(void **); } kernels[] = {
+  {"rp_init_f32", {8, 8, 8}, init}, {"rp_scale", {8, 8, 4, 8, 4}, scale}, {"rp_arguments", {8, 4, 4, 8, 4}, arguments},
+  {"rp_clock", {8, 8}, tick},       {"rp_hold", {8, 8}, hold},
+};
+int cuModuleLoadDataEx(H *m, const char *image, unsigned n, void *o, void *v) { *m = (H)1; return memcmp(image, "\177ELF", 4) ? 200 : 0; }
+int cuModuleUnload(H m) { return 0; }
+int cuModuleGetFunction(H *f, H m, const char *name) {
+  for (unsigned i = 0; i < sizeof kernels / sizeof *kernels; i++)
+    if (!strcmp(kernels[i].name, name)) { *f = &kernels[i]; return 0; }
+  return NOT_FOUND;
+}
+int cuFuncGetAttribute(int *v, int a, H f) { *v = a == 0 ? 256 : a == 4 ? 32 : 0; return 0; }
+int cuFuncSetAttribute(H f, int a, int v) { return 0; }
+#ifndef WITHOUT_PARAMETERS
+int cuFuncGetParamInfo(H f, size_t i, size_t *offset, size_t *bytes) {
+  struct kernel *k = f;
+  *offset = 0;
+  return i < 6 && (*bytes = k->sizes[i]) ? 0 : INVALID;
+}
+#endif
+int cuLaunchKernel(H f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, H s, void **p, void **e) {
+  if (gy > 65535 || gz > 65535) return INVALID;
+  ((struct kernel *)f)->run(p);
+  return 0;
+}

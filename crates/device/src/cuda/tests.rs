@@ -1,0 +1,246 @@
+//! The backend without a GPU: small libraries, built by the test, stand where NVIDIA's would, and the same test binary is
+//! started again to find them. What is at stake is what a broken or old machine does: one sentence, never a panic.
+
+use super::PROBE;
+use crate::{Arg, DeviceError, Geometry, Program};
+use std::path::PathBuf;
+use std::process::Command;
+
+/// A folder of libraries, removed at the end.
+struct Machine(PathBuf);
+
+impl Machine {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("rp-stubs-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        Self(dir)
+    }
+
+    /// With a library made of C text. None where there is no compiler.
+    fn with(self, library: &str, source: &str, options: &[&str]) -> Option<Self> {
+        let file = self.0.join(format!("{library}.c"));
+        std::fs::write(&file, source).unwrap();
+        let built = Command::new("cc")
+            .args(["-shared", "-fPIC", "-w", "-O1"])
+            .args(options)
+            .arg(&file)
+            .arg("-o")
+            .arg(self.0.join(library))
+            .output();
+        let Ok(built) = built else {
+            println!("SKIP: host compiler: cc is not installed (apt-get install gcc)");
+            return None;
+        };
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        Some(self)
+    }
+
+    /// What tests of this binary print there.
+    fn run(&self, tests: &str) -> String {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args([tests, "--include-ignored", "--test-threads=1", "--nocapture"])
+            .env("RIDGEPOINT_CUDA_PATH", &self.0)
+            .env("RIDGEPOINT_CACHE", self.0.join("cache"))
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        text
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// With a driver, a compiler and a GEMM library that work.
+fn whole(name: &str, driver: &[&str], compiler: &[&str]) -> Option<Machine> {
+    let compiler: Vec<&str> = compiler.iter().chain(&["-DMAJOR=13"]).copied().collect();
+    Machine::new(name)
+        .with("libcuda.so.1", include_str!("stubs/driver.c"), driver)?
+        .with("libnvrtc.so.13", include_str!("stubs/compiler.c"), &compiler)?
+        .with("libcublasLt.so.13", "int cublasLtCreate(void **h) { *h = h; return 0; } int cublasLtDestroy(void *h) { return 0; } unsigned long cublasLtGetVersion(void) { return 130205; }", &[])
+}
+
+#[test]
+#[ignore = "run by other tests, on the machine that they make"]
+fn child_says_what_it_finds() {
+    let found = (PROBE.discover)();
+    println!("\nabsent: {}", found.absent.unwrap_or_default());
+    for device in found.devices {
+        println!("device {}: {}, {}", device.id, device.name, device.detail);
+    }
+    for f in (PROBE.doctor)() {
+        println!("{} {}: {} [{}]", if f.ok { "ok" } else { "not ok" }, f.what, f.detail, f.remedy.unwrap_or_default());
+    }
+    if let Err(error) = (PROBE.open)(0) {
+        println!("open: {error}");
+    }
+}
+
+#[test]
+fn a_driver_that_does_not_work_is_one_sentence() {
+    const OLD: &str = "int cuInit(unsigned f) { return 0; } int cuDriverGetVersion(int *v) { *v = 12000; return 0; }
+        int cuDeviceGetCount(int *n) { *n = 1; return 0; } int cuDeviceGet(int *d, int i) { return 0; }
+        int cuDeviceGetName(char *s, int n, int d) { s[0] = 'O'; s[1] = 0; return 0; }";
+    let cases = [
+        ("nodevice", "int cuInit(unsigned f) { return 100; }", "cuInit returned 100; is a GPU in this machine"),
+        (
+            "words",
+            "int cuInit(unsigned f) { return 803; } int cuGetErrorName(int c, const char **s) { *s = \"MISMATCH\"; return 0; }",
+            "cuInit returned 803: MISMATCH; the library and the kernel module are of two versions",
+        ),
+        (
+            "none",
+            "int cuInit(unsigned f) { return 0; } int cuDriverGetVersion(int *v) { *v = 12000; return 0; } int cuDeviceGetCount(int *n) { *n = 0; return 0; }",
+            "the driver reports no device",
+        ),
+        ("stub", "int cuInit(unsigned f) { return 34; }", "was found but it is the toolkit's stub and no driver"),
+        ("wrong", "int x;", "was found but it has no cuInit"),
+        ("empty", "int cuInit(unsigned f) { return 0; }", "has no cuDriverGetVersion: a newer version of this library is needed"),
+        ("old", OLD, "has no cuDeviceGetPCIBusId: a newer version of this library is needed"),
+    ];
+    for (name, source, expected) in cases {
+        let Some(machine) = Machine::new(name).with("libcuda.so.1", source, &[]) else { return };
+        let text = machine.run("child_says_what_it_finds");
+        let saying: Vec<&str> = text.lines().filter(|l| l.contains(expected)).collect();
+        assert!(!saying.is_empty() && saying.iter().all(|l| l.len() < 400), "{name}: {expected}\n{text}");
+        assert!(name == "old" || text.contains("not ok libcuda.so") || name == "none", "{name}\n{text}");
+        assert!(text.contains("open: "), "{name} could be opened\n{text}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_library_is_one_sentence() {
+    let machine = Machine::new("junk");
+    std::fs::write(machine.0.join("libcuda.so.1"), "not a library\n").unwrap();
+    let text = machine.run("child_says_what_it_finds");
+    assert!(text.contains("libcuda.so.1 was found but ") && text.contains("To get it: install the NVIDIA driver"), "{text}");
+}
+
+#[test]
+fn a_library_of_another_major_version_is_refused_with_the_one_to_get() {
+    let driver = include_str!("stubs/driver.c").replace("*v = 13000", "*v = 12080");
+    let Some(machine) = Machine::new("newer").with("libcuda.so.1", &driver, &[]) else { return };
+    let Some(machine) = machine.with("libnvrtc.so.13", include_str!("stubs/compiler.c"), &["-DMAJOR=13"]) else { return };
+    let text = machine.run("child_says_what_it_finds");
+    assert!(text.contains("it is for CUDA 13 and the driver is for CUDA 12 [pip install nvidia-cuda-nvrtc-cu12]"), "{text}");
+    assert!(text.contains("device cuda:0: Stub GPU, 4 SMs, sm_90a"), "{text}");
+    assert!(!text.contains("open: "), "a device needs no compiler to open\n{text}");
+}
+
+#[test]
+fn a_library_without_its_functions_costs_what_it_serves_and_no_more() {
+    let Some(machine) = whole("lame", &[], &[]) else { return };
+    let Some(machine) = machine.with("libcublasLt.so.13", "int cublasLtCreate(void **h) { return 1; }", &[]) else { return };
+    let Some(machine) = machine.with("libnvrtc.so.13", "int nvrtcVersion(int *a, int *b) { *a = 13; *b = 0; return 0; }", &[])
+    else {
+        return;
+    };
+    let text = machine.run("child_lacks_its_libraries");
+    assert!(text.contains("1 passed"), "{text}");
+}
+
+#[test]
+#[ignore = "run by another test, on the machine that it makes"]
+fn child_lacks_its_libraries() {
+    let device = (PROBE.open)(0).unwrap();
+    assert!(device.blas().is_empty());
+    assert_eq!(device.info().facts["no cublasLt"], "cublasLtCreate returned 1");
+    let outcome = device.compile(&Program { name: "common/init", ..Program::default() }, "rp_init_f32");
+    assert!(matches!(&outcome, Err(DeviceError::Unsupported(s)) if s.contains("has no nvrtcCreateProgram")), "{outcome:?}");
+    assert!(device.hold().unwrap().is_none());
+    assert_eq!(device.observed_mhz().unwrap(), None);
+}
+
+#[test]
+fn every_device_test_holds_on_a_driver_of_host_memory() {
+    let Some(machine) = whole("conformance", &[], &[]) else { return };
+    let text = machine.run("conformance::cuda::");
+    assert!(text.contains(" passed") && !text.contains(" 0 passed") && !text.contains("SKIP"), "{text}");
+}
+
+#[test]
+fn what_only_cuda_has_holds_on_a_driver_of_host_memory() {
+    for (name, driver, compiler) in [("new", &[][..], &[][..]), ("before", &["-DWITHOUT_PARAMETERS"][..], &["-DOLD"][..])] {
+        let Some(machine) = whole(name, driver, compiler) else { return };
+        let text = machine.run("child_does_what_only_cuda_has");
+        assert!(text.contains("1 passed"), "{text}");
+        assert_eq!(text.contains("arguments are counted"), name == "new", "{text}");
+    }
+}
+
+#[test]
+#[ignore = "run by another test, on the machine that it makes"]
+fn child_does_what_only_cuda_has() {
+    let (device, other) = ((PROBE.open)(0).unwrap(), (PROBE.open)(1).unwrap());
+    assert_eq!(device.info().name, "Stub GPU");
+    assert_eq!(device.info().uuid.as_deref(), Some("GPU-00010203-0405-0607-0809-0a0b0c0d0e0f"));
+    assert!(other.info().uuid.as_deref().unwrap().starts_with("MIG-1011"), "{:?}", other.info().uuid);
+    for d in [&device, &other] {
+        assert_eq!(d.blas().iter().map(|b| b.library().unwrap().version).collect::<Vec<_>>(), ["13.2.5", "13.2.5"]);
+    }
+
+    // Page-locked memory, each way, by offset and length. The driver refuses a copy in the wrong direction.
+    let (host, a, b) = (device.alloc_host(1000).unwrap(), device.alloc(1000).unwrap(), device.alloc_host(1000).unwrap());
+    device.upload(&host, 100, b"page-locked").unwrap();
+    device.copy(&host, 100, &a, 500, 11).unwrap();
+    device.copy(&a, 505, &b, 7, 6).unwrap();
+    device.copy(&b, 7, &host, 0, 6).unwrap();
+    let mut back = [0; 6];
+    device.download(&host, 0, &mut back).unwrap();
+    assert_eq!(&back, b"locked");
+    let invalid =
+        |outcome: crate::Result<()>, what: &str| assert!(matches!(outcome, Err(DeviceError::Invalid(_))), "{what}: {outcome:?}");
+    invalid(device.copy(&host, 995, &a, 0, 6), "past the end of host memory");
+    invalid(other.upload(&a, 0, &[0]), "another device's buffer");
+
+    // Memory dropped in a hold or a capture is freed after it: this driver ends the process otherwise.
+    let hold = device.hold().unwrap().unwrap();
+    drop((device.alloc(64).unwrap(), host));
+    drop(hold);
+    let graph = device.capture(&mut || {
+        let temporary = device.alloc(64)?;
+        device.copy(&temporary, 0, &a, 0, 64)
+    });
+    drop(graph.unwrap());
+    device.synchronize().unwrap();
+
+    // Kernels: another device's, wrong shapes, wrong arguments.
+    let kernel = device.compile(&Program { name: "common/arguments", ..Program::default() }, "rp_arguments").unwrap();
+    let one = Geometry::linear(1, 1);
+    let args = [Arg::Buffer(&a, 0), Arg::U32(1), Arg::I32(2), Arg::U64(3), Arg::F32(4.0)];
+    device.launch(&kernel, one, &args).unwrap();
+    invalid(other.launch(&kernel, one, &args), "another device's kernel");
+    for geometry in [
+        Geometry::linear(0, 1),
+        Geometry::linear(1, 257),
+        Geometry { block: [u32::MAX; 3], ..one },
+        Geometry { grid: [1, 70_000, 1], ..one },
+        one.with_shared(u32::MAX),
+        Geometry::linear(3, 1).with_cluster(2),
+    ] {
+        invalid(device.launch(&kernel, geometry, &args), &format!("{geometry:?}"));
+    }
+    invalid(device.launch(&kernel, one, &[Arg::Bytes(&[0; 129])]), "a value of 129 bytes");
+    device.fill(&a, 0xff).unwrap();
+    match device.launch(&kernel, one, &args[..2]) {
+        Ok(()) => {
+            let mut out = [1; 32];
+            device.download(&a, 0, &mut out).unwrap();
+            assert_eq!((out[0], &out[1..]), (1, &[0; 31][..]), "arguments that are not there are zeros");
+        }
+        Err(error) => {
+            assert!(error.to_string().contains("takes 5 arguments of [8, 4, 4, 8, 4] bytes and was given 2"), "{error}");
+            invalid(device.launch(&kernel, one, &[args[0], args[1], args[2], args[4], args[3]]), "in another order");
+            println!("arguments are counted");
+        }
+    }
+
+    let broken = device.compile(&Program { name: "mine", cpp: Some("seeded mistake"), ..Program::default() }, "rp_scale");
+    assert!(matches!(&broken, Err(DeviceError::Compile { log, .. }) if log.contains("line 1: mistake")), "{broken:?}");
+    let absent = device.compile(&Program { name: "mine", cpp: Some("fine"), ..Program::default() }, "rp_absent");
+    assert!(matches!(absent, Err(DeviceError::Unsupported(_))), "{absent:?}");
+}
