@@ -1,5 +1,6 @@
 //! The kernels of a step and what they work on: which ones this CPU can run, and the best of them for a dtype.
 
+use super::rearrange::{Form, panels};
 use super::softmax::softmax;
 use super::unit::Portable;
 #[cfg(target_arch = "x86_64")]
@@ -8,7 +9,7 @@ use super::{narrow, wide};
 use crate::cpu::kernels::{Simd, simd};
 use ridgepoint_core::Dtype;
 
-/// Keys of a tile: scores of 48 queries then take 24 KiB of the first cache, and rescaling O is a fiftieth of the work.
+/// Most keys of a tile: scores of 48 queries then take 24 KiB of the first cache, and rescaling O is a fiftieth of the work.
 pub(super) const TILE: usize = 128;
 
 /// A block of queries: what they ask and what they have found so far. Many queries (a wide step) lie along the lanes, element
@@ -63,12 +64,20 @@ pub(super) type Step = unsafe fn(tile: &Tile, block: &Block, scores: *mut f32);
 /// The CPU has its instructions, and `row` holds `n` f32 that only this thread uses.
 pub(super) type Softmax = unsafe fn(row: *mut f32, seen: usize, n: usize, scale: f32);
 
+/// [`panels`] as wide as a kernel's.
+///
+/// # Safety
+/// The CPU has its instructions.
+pub(super) type Arrange = unsafe fn(form: Form, from: &[u8], stride: usize, columns: usize, to: &mut [f32], panel: usize);
+
 /// A step and the size of its register tile.
 #[derive(Clone, Copy)]
 pub(super) struct Kernel {
     pub(super) step: Step,
     /// Columns of V in a panel of a wide step; queries of a narrow one.
     pub(super) size: usize,
+    /// Makes panels of V, for a wide step.
+    pub(super) arrange: Arrange,
 }
 
 /// A vector unit's kernels for one dtype.
@@ -116,7 +125,7 @@ pub(super) fn engines(dtype: Dtype) -> Vec<Engine> {
         name: "portable",
         lanes: 8,
         group: 1,
-        wide: &[Kernel { step: wide::step::<Portable, 1, 4>, size: 4 }],
+        wide: &[Kernel { step: wide::step::<Portable, 1, 4>, size: 4, arrange: panels::<4> }],
         narrow: if bf16 { &PORTABLE_HALVES } else { &PORTABLE_F32 },
         softmax: softmax::<Portable>,
     });
@@ -124,17 +133,17 @@ pub(super) fn engines(dtype: Dtype) -> Vec<Engine> {
 }
 
 const PORTABLE_F32: [Kernel; 2] = [
-    Kernel { step: narrow::step::<Portable, narrow::F32, 1, 4, 2>, size: 1 },
-    Kernel { step: narrow::step::<Portable, narrow::F32, 4, 1, 1>, size: 4 },
+    Kernel { step: narrow::step::<Portable, narrow::F32, 1, 4, 2>, size: 1, arrange: panels::<1> },
+    Kernel { step: narrow::step::<Portable, narrow::F32, 4, 1, 1>, size: 4, arrange: panels::<4> },
 ];
 const PORTABLE_HALVES: [Kernel; 2] = [
-    Kernel { step: narrow::step::<Portable, narrow::Halves, 1, 4, 2>, size: 1 },
-    Kernel { step: narrow::step::<Portable, narrow::Halves, 4, 1, 1>, size: 4 },
+    Kernel { step: narrow::step::<Portable, narrow::Halves, 1, 4, 2>, size: 1, arrange: panels::<1> },
+    Kernel { step: narrow::step::<Portable, narrow::Halves, 4, 1, 1>, size: 4, arrange: panels::<4> },
 ];
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Avx2, Avx512, Avx512Bf16, Block, Kernel, Tile, narrow, softmax, wide};
+    use super::{Avx2, Avx512, Avx512Bf16, Block, Form, Kernel, Tile, narrow, panels, softmax, wide};
 
     /// Compiles steps for a unit's instructions and lists them.
     macro_rules! kernels {
@@ -145,7 +154,11 @@ mod x86 {
                     // SAFETY: the caller's promise.
                     unsafe { $path(tile, block, scores) }
                 }
-                Kernel { step, size: $size }
+                #[target_feature(enable = $feature)]
+                fn arrange(form: Form, from: &[u8], stride: usize, columns: usize, to: &mut [f32], panel: usize) {
+                    panels::<$size>(form, from, stride, columns, to, panel);
+                }
+                Kernel { step, size: $size, arrange }
             }),*];
         };
     }

@@ -2,8 +2,9 @@
 //! counter, so that a core the host takes away costs a task and not half the run; parts of the keys are combined at the end.
 
 use super::engine::{Block, Engine, TILE, Tile, engine};
+use super::rearrange::{Form, widen};
 use super::shape::Shape;
-use super::{check, from_bf16, operands, rearrange, scale, to_bf16};
+use super::{check, from_bf16, operands, scale, to_bf16};
 use crate::cpu::kernels::Shared;
 use crate::cpu::{Pool, allocate};
 use crate::{AttentionKernels, AttentionPlan, AttentionProblem, Buffer, Result, Support};
@@ -262,11 +263,16 @@ impl Run<'_> {
         }
         let (wide_k, panels) = copies.split_at_mut(s.k_copy());
         if s.widens() {
-            rearrange::widen(k, wide_k);
+            widen(k, wide_k);
             (tile.k, tile.k_stride) = (wide_k.as_ptr().cast(), p.dqk);
         }
-        let rearrange = if s.engine.group == 2 { rearrange::pairs } else { rearrange::singles };
-        rearrange(p.dtype, v, [stride, p.dv], panels, [s.kernel.size, s.panel()]);
+        let form = match (p.dtype, s.engine.group) {
+            (Dtype::F32, _) => Form::Copy,
+            (_, 1) => Form::Widen,
+            _ => Form::Pair,
+        };
+        // SAFETY: the engine was chosen for this CPU.
+        unsafe { (s.kernel.arrange)(form, v, stride, p.dv, panels, s.panel()) };
         (tile.v, tile.v_step, tile.v_panel) = (panels.as_ptr().cast(), s.kernel.size, s.panel());
         tile
     }

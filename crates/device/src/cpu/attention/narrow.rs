@@ -5,6 +5,12 @@
 use super::engine::{Block, TILE, Tile};
 use super::unit::Unit;
 
+/// Keys whose values are gathered together: 32 rows of 128 f32 stay in the first cache while each piece of them has its pass.
+const SLICE: usize = 32;
+
+/// Keys that are asked for ahead of their use.
+const AHEAD: usize = 16;
+
 /// How K, V and the queries lie in memory, two vectors of elements at a time.
 pub(super) trait Cells<U: Unit> {
     /// Two vectors' worth of K.
@@ -120,16 +126,20 @@ pub(super) unsafe fn step<U: Unit, C: Cells<U>, const QUERIES: usize, const KEYS
             dot::<U, C, QUERIES, 1>(tile, block.q, j, scores);
             j += 1;
         }
-        let rescale: [f32; QUERIES] = weigh::<U, QUERIES>(tile, block, scores);
+        let mut factor: [f32; QUERIES] = weigh::<U, QUERIES>(tile, block, scores);
         let cells = tile.columns / (2 * U::LANES);
-        let mut cell = 0;
-        while cell + WIDE <= cells {
-            gather::<U, C, QUERIES, WIDE>(tile, block.o, cell, scores, &rescale);
-            cell += WIDE;
-        }
-        while cell < cells {
-            gather::<U, C, QUERIES, 1>(tile, block.o, cell, scores, &rescale);
-            cell += 1;
+        for first in (0..tile.keys).step_by(SLICE) {
+            let keys = first..(first + SLICE).min(tile.keys);
+            let mut cell = 0;
+            while cell + WIDE <= cells {
+                gather::<U, C, QUERIES, WIDE>(tile, block.o, cell, keys.clone(), scores, &factor);
+                cell += WIDE;
+            }
+            while cell < cells {
+                gather::<U, C, QUERIES, 1>(tile, block.o, cell, keys.clone(), scores, &factor);
+                cell += 1;
+            }
+            factor = [1.0; QUERIES];
         }
     }
 }
@@ -150,15 +160,42 @@ unsafe fn dot<U: Unit, C: Cells<U>, const QUERIES: usize, const KEYS: usize>(
         for cell in 0..cells {
             for key in 0..KEYS {
                 let keys = C::keys(first.add(key * tile.k_stride + cell * C::UNITS));
+                // As many lines as are used here, of keys to come and of these keys' values: with several queries there is too
+                // much work between two loads for the core to look ahead, and values are read in pieces of rows, a pass each.
+                for line in (0..C::UNITS).step_by(16) {
+                    let at = (j * cells + cell * KEYS + key) * C::UNITS + line;
+                    U::fetch(tile.k.wrapping_add(AHEAD * tile.k_stride + at));
+                    U::fetch(tile.v.wrapping_add(at));
+                }
                 for (query, sums) in sums.iter_mut().enumerate() {
                     sums[key] = C::dot(sums[key], keys, q.add((query * cells + cell) * C::QUERY));
                 }
             }
         }
+        // Four sums at a time: those of keys side by side are stored at once.
         for (query, sums) in sums.iter().enumerate() {
-            for (key, sum) in sums.iter().enumerate() {
-                *scores.add(query * TILE + j + key) = U::total(*sum);
+            let at = scores.add(query * TILE + j);
+            let mut key = 0;
+            while key + 4 <= KEYS {
+                U::totals([sums[key], sums[key + 1], sums[key + 2], sums[key + 3]], at.add(key));
+                key += 4;
             }
+            while key < KEYS && !QUERIES.is_multiple_of(4) {
+                *at.add(key) = U::total(sums[key]);
+                key += 1;
+            }
+        }
+        let mut key = if QUERIES.is_multiple_of(4) { KEYS / 4 * 4 } else { KEYS };
+        while key < KEYS {
+            for query in (0..QUERIES).step_by(4) {
+                let mut four = [0.0; 4];
+                U::totals(
+                    [sums[query][key], sums[query + 1][key], sums[query + 2][key], sums[query + 3][key]],
+                    four.as_mut_ptr(),
+                );
+                four.iter().enumerate().for_each(|(i, x)| *scores.add((query + i) * TILE + j + key) = *x);
+            }
+            key += 1;
         }
     }
 }
@@ -203,20 +240,21 @@ unsafe fn weigh<U: Unit, const QUERIES: usize>(tile: &Tile, block: &Block, score
     rescale
 }
 
-/// O of `WIDE` cells of columns, rescaled, plus the weighted values.
+/// O of `WIDE` cells of columns, times a factor, plus the weighted values of some keys.
 #[inline(always)]
 unsafe fn gather<U: Unit, C: Cells<U>, const QUERIES: usize, const WIDE: usize>(
     tile: &Tile,
     o: *mut f32,
     cell: usize,
+    keys: std::ops::Range<usize>,
     weights: *const f32,
-    rescale: &[f32; QUERIES],
+    factor: &[f32; QUERIES],
 ) {
     // SAFETY: the caller's promise.
     unsafe {
         let mut sums = [[[U::splat(0.0); 2]; WIDE]; QUERIES];
-        let mut value = tile.v.add(cell * C::UNITS);
-        for j in 0..tile.keys {
+        let mut value = tile.v.add(keys.start * tile.v_step + cell * C::UNITS);
+        for j in keys {
             let mut row = [[U::splat(0.0); 2]; WIDE];
             for (w, values) in row.iter_mut().enumerate() {
                 *values = C::values(value.add(w * C::UNITS));
@@ -231,7 +269,7 @@ unsafe fn gather<U: Unit, C: Cells<U>, const QUERIES: usize, const WIDE: usize>(
             value = value.add(tile.v_step);
         }
         for (query, sums) in sums.iter().enumerate() {
-            let factor = U::splat(rescale[query]);
+            let factor = U::splat(factor[query]);
             for (w, sums) in sums.iter().enumerate() {
                 for (half, sum) in sums.iter().enumerate() {
                     let at = o.add(query * tile.columns + (2 * (cell + w) + half) * U::LANES);

@@ -3,7 +3,20 @@
 //! would otherwise fall into the same few sets of a cache.
 
 use super::from_bf16;
-use ridgepoint_core::Dtype;
+
+/// Columns converted together; a multiple of every panel's width.
+const PIECE: usize = 64;
+
+/// How a value becomes part of a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// f32, as it is.
+    Copy,
+    /// bf16 to f32.
+    Widen,
+    /// Two keys' bf16: the first in the lower half, the second in the upper. The last of an odd number meets zero.
+    Pair,
+}
 
 /// bf16 as f32.
 pub(super) fn widen(from: &[u8], to: &mut [f32]) {
@@ -12,39 +25,68 @@ pub(super) fn widen(from: &[u8], to: &mut [f32]) {
     }
 }
 
-/// Panels of f32, one row a key. `[stride, columns]` are elements of a row and those that are taken, `[width, panel]` the
-/// columns of a panel and the distance from one to the next.
-pub(super) fn singles(dtype: Dtype, from: &[u8], [stride, columns]: [usize; 2], to: &mut [f32], [width, panel]: [usize; 2]) {
-    let size = dtype.element_bytes().unwrap_or(4);
-    for (j, row) in from.chunks_exact(stride * size).enumerate() {
-        for (p, from) in row[..columns * size].chunks(width * size).enumerate() {
-            let to = &mut to[p * panel + j * width..][..from.len() / size];
-            match dtype {
-                Dtype::Bf16 => widen(from, to),
-                _ => {
-                    let floats = from.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-                    to.iter_mut().zip(floats).for_each(|(to, from)| *to = from);
+/// The first `columns` of rows of `stride` elements, in panels of `WIDTH` columns, one row a key (or a pair of keys), each panel
+/// `panel` units after the one before.
+#[inline(always)]
+pub(super) fn panels<const WIDTH: usize>(form: Form, from: &[u8], stride: usize, columns: usize, to: &mut [f32], panel: usize) {
+    let (size, keys) = match form {
+        Form::Copy => (4, 1),
+        Form::Widen => (2, 1),
+        Form::Pair => (2, 2),
+    };
+    for (j, rows) in from.chunks(keys * stride * size).enumerate() {
+        let (first, second) = rows.split_at(stride * size);
+        // A piece is long enough for whole vectors to be converted, and is then dealt out to its panels.
+        for start in (0..columns).step_by(PIECE) {
+            let end = (start + PIECE).min(columns);
+            let piece = |row: &'_ [u8]| if row.is_empty() { 0..0 } else { start * size..end * size };
+            if form == Form::Copy {
+                for (p, from) in first[piece(first)].chunks(WIDTH * 4).enumerate() {
+                    copy::<WIDTH>(from, &mut to[(start / WIDTH + p) * panel + j * WIDTH..][..WIDTH]);
+                }
+                continue;
+            }
+            let mut units = [0.0; PIECE];
+            convert(form, &first[piece(first)], &second[piece(second)], &mut units);
+            for (p, units) in units[..end - start].chunks(WIDTH).enumerate() {
+                let to = &mut to[(start / WIDTH + p) * panel + j * WIDTH..][..WIDTH];
+                // As arrays, for the same reason as in `copy`.
+                match (<&mut [f32; WIDTH]>::try_from(&mut *to), <&[f32; WIDTH]>::try_from(units)) {
+                    (Ok(to), Ok(units)) => *to = *units,
+                    _ => to[..units.len()].copy_from_slice(units),
                 }
             }
         }
     }
 }
 
-/// Panels of pairs of bf16, one row a pair of keys: the first in the lower halves, the second in the upper. The last of an odd
-/// number meets zeros.
-pub(super) fn pairs(_bf16: Dtype, from: &[u8], [stride, columns]: [usize; 2], to: &mut [f32], [width, panel]: [usize; 2]) {
+/// A panel's piece of a row of f32. Whole ones have a length that is known: a call of memcpy would take longer than the copy.
+#[inline(always)]
+fn copy<const WIDTH: usize>(from: &[u8], to: &mut [f32]) {
+    if from.len() == 4 * WIDTH
+        && let Ok(to) = <&mut [f32; WIDTH]>::try_from(&mut *to)
+    {
+        // SAFETY: the slice holds WIDTH f32, and any bits are one.
+        *to = unsafe { from.as_ptr().cast::<[f32; WIDTH]>().read_unaligned() };
+        return;
+    }
+    let floats = from.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    to.iter_mut().zip(floats).for_each(|(to, from)| *to = from);
+}
+
+/// A piece of one row or of two, of bf16.
+#[inline(always)]
+fn convert(form: Form, first: &[u8], second: &[u8], to: &mut [f32; PIECE]) {
     let half = |b: &[u8]| u32::from(u16::from_le_bytes([b[0], b[1]]));
-    for (j, rows) in from.chunks(4 * stride).enumerate() {
-        let (even, odd) = rows.split_at(2 * stride);
-        for (p, even) in even[..2 * columns].chunks(2 * width).enumerate() {
-            let to = &mut to[p * panel + j * width..][..even.len() / 2];
-            let even = even.chunks_exact(2);
-            if odd.is_empty() {
-                to.iter_mut().zip(even).for_each(|(to, even)| *to = f32::from_bits(half(even)));
-            } else {
-                let odd = odd[2 * p * width..].chunks_exact(2);
-                to.iter_mut().zip(even.zip(odd)).for_each(|(to, (even, odd))| *to = f32::from_bits(half(even) | half(odd) << 16));
-            }
+    match form {
+        Form::Copy => {}
+        Form::Widen => widen(first, to),
+        Form::Pair if second.is_empty() => {
+            to.iter_mut().zip(first.chunks_exact(2)).for_each(|(to, first)| *to = f32::from_bits(half(first)));
+        }
+        Form::Pair => {
+            let halves = first.chunks_exact(2).zip(second.chunks_exact(2));
+            to.iter_mut().zip(halves).for_each(|(to, (first, second))| *to = f32::from_bits(half(first) | half(second) << 16));
         }
     }
 }
@@ -55,18 +97,21 @@ mod tests {
 
     #[test]
     fn panels_hold_each_element_once() {
-        // Three rows of five bf16, of which four columns are taken, in panels of three.
-        let from: Vec<u8> = (0..15u16).flat_map(|i| super::super::to_bf16(f32::from(i)).to_le_bytes()).collect();
+        // Three rows of five elements, of which three columns are taken, in panels of two.
+        let bf16: Vec<u8> = (0..15u16).flat_map(|i| super::super::to_bf16(f32::from(i)).to_le_bytes()).collect();
+        let f32s: Vec<u8> = (0..15u16).flat_map(|i| f32::from(i).to_le_bytes()).collect();
+        for (form, from) in [(Form::Widen, &bf16), (Form::Copy, &f32s)] {
+            let mut to = [-1.0; 24];
+            panels::<2>(form, from, 5, 3, &mut to, 12);
+            assert_eq!(to[..7], [0.0, 1.0, 5.0, 6.0, 10.0, 11.0, -1.0], "{form:?}");
+            assert_eq!(to[12..18], [2.0, -1.0, 7.0, -1.0, 12.0, -1.0], "{form:?}");
+        }
         let mut to = [-1.0; 24];
-        singles(Dtype::Bf16, &from, [5, 4], &mut to, [3, 12]);
-        assert_eq!(to[..9], [0.0, 1.0, 2.0, 5.0, 6.0, 7.0, 10.0, 11.0, 12.0]);
-        assert_eq!([to[12], to[15], to[18], to[13]], [3.0, 8.0, 13.0, -1.0]);
-        let mut to = [-1.0; 24];
-        pairs(Dtype::Bf16, &from, [5, 4], &mut to, [3, 12]);
+        panels::<2>(Form::Pair, &bf16, 5, 3, &mut to, 12);
         let halves = |x: f32| [from_bf16(x.to_bits() as u16), f32::from_bits(x.to_bits() & 0xffff_0000)];
         assert_eq!(
-            [to[0], to[2], to[3], to[5], to[12], to[15]].map(halves),
-            [[0.0, 5.0], [2.0, 7.0], [10.0, 0.0], [12.0, 0.0], [3.0, 8.0], [13.0, 0.0]]
+            [to[0], to[1], to[2], to[3], to[12], to[14]].map(halves),
+            [[0.0, 5.0], [1.0, 6.0], [10.0, 0.0], [11.0, 0.0], [2.0, 7.0], [12.0, 0.0]]
         );
     }
 }

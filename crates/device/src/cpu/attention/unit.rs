@@ -45,12 +45,29 @@ pub(super) trait Unit {
     unsafe fn mac_lanes(sum: Self::V, a: Self::V, b: Self::V) -> Self::V;
     /// The sum of all lanes.
     unsafe fn total(x: Self::V) -> f32;
+    /// The sums of four vectors, to four f32: together they take a third of the shuffles.
+    #[inline(always)]
+    unsafe fn totals(x: [Self::V; 4], to: *mut f32) {
+        // SAFETY: as the caller promised of this unit and of `to`.
+        unsafe { x.iter().enumerate().for_each(|(i, x)| *to.add(i) = Self::total(*x)) }
+    }
     /// The greatest of all lanes.
     unsafe fn top(x: Self::V) -> f32;
     /// Twice [`Unit::LANES`] bf16 as f32: those at even places, and those at odd ones.
     unsafe fn halves(from: *const u32) -> [Self::V; 2];
     /// Two vectors as one of units, for a unit of two elements: `even` the lower half of each.
     unsafe fn pair(even: Self::V, odd: Self::V) -> Self::V;
+
+    /// Asks for the line at `at` to be brought into the second cache; any address will do.
+    #[inline(always)]
+    unsafe fn fetch(at: *const u32) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint that reads nothing.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(at.cast());
+        }
+        let _ = at;
+    }
 
     /// 2^x: 0 for −∞ and for whatever is too small, NaN for NaN.
     #[inline(always)]
@@ -262,6 +279,14 @@ mod x86 {
             }
         }
         #[inline(always)]
+        unsafe fn totals(x: [__m256; 4], to: *mut f32) {
+            // SAFETY: as above.
+            unsafe {
+                let sums = _mm256_hadd_ps(_mm256_hadd_ps(x[0], x[1]), _mm256_hadd_ps(x[2], x[3]));
+                _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps::<1>(sums)));
+            }
+        }
+        #[inline(always)]
         unsafe fn top(x: __m256) -> f32 {
             // SAFETY: as above.
             unsafe {
@@ -373,6 +398,18 @@ mod x86 {
                 unsafe fn total(x: __m512) -> f32 {
                     // SAFETY: as above.
                     unsafe { _mm512_reduce_add_ps(x) }
+                }
+                #[inline(always)]
+                unsafe fn totals(x: [__m512; 4], to: *mut f32) {
+                    // SAFETY: as above.
+                    unsafe {
+                        // Pairs of two vectors, then fours of all, within each 128 bits; then over those.
+                        let two = |a: __m512, b: __m512| _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+                        let (ab, cd) = (two(x[0], x[1]), two(x[2], x[3]));
+                        let sums = _mm512_add_ps(_mm512_shuffle_ps::<0x44>(ab, cd), _mm512_shuffle_ps::<0xee>(ab, cd));
+                        let half = _mm256_add_ps(_mm512_castps512_ps256(sums), _mm512_extractf32x8_ps::<1>(sums));
+                        _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps::<1>(half)));
+                    }
                 }
                 #[inline(always)]
                 unsafe fn top(x: __m512) -> f32 {

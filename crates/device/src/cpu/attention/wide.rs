@@ -54,7 +54,12 @@ unsafe fn dot<U: Unit, const VECTORS: usize, const ROWS: usize>(tile: &Tile, q: 
         let mut sums = [[U::splat(0.0); VECTORS]; ROWS];
         let mut k = tile.k.add(j * tile.k_stride);
         let mut q = q.cast::<f32>();
-        for _ in 0..tile.k_stride {
+        let ahead = k.wrapping_add(ROWS * tile.k_stride);
+        for step in 0..tile.k_stride {
+            // The next rows, as many bytes a step as a step takes here: these are read side by side, which no prefetcher sees.
+            if VECTORS == 1 && step % (16 / ROWS.min(16)) == 0 {
+                U::fetch(ahead.wrapping_add(step * ROWS));
+            }
             let mut queries = [U::splat(0.0); VECTORS];
             for (v, query) in queries.iter_mut().enumerate() {
                 *query = U::load(q.add(v * U::LANES));
