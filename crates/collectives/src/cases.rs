@@ -1,6 +1,7 @@
 //! The cases: shapes, their ids, and which of them a scope holds.
 
-use ridgepoint_core::{Bytes, Cache, Case, CaseId, Component, Distribution, Dtype, Level, Metric, Work};
+use crate::work::work;
+use ridgepoint_core::{Bytes, Cache, Case, CaseId, Component, Distribution, Dtype, Level, Metric};
 use ridgepoint_device::CollectiveOp;
 use ridgepoint_harness::{Class, Profile, Scope};
 
@@ -14,6 +15,7 @@ pub(crate) struct Shape {
     pub(crate) dtype: Dtype,
 }
 
+/// Named as nccl-tests names its programs.
 const fn name(op: CollectiveOp) -> &'static str {
     match op {
         CollectiveOp::AllReduce => "all_reduce",
@@ -45,16 +47,6 @@ impl Shape {
             .then_some(shape)
     }
 
-    /// busbw over algbw: what a rank's link carries for each byte of S (nccl-tests, doc/PERFORMANCE.md).
-    pub(crate) fn bus_factor(self) -> f64 {
-        let n = self.ranks as f64;
-        match self.op {
-            CollectiveOp::AllReduce => 2.0 * (n - 1.0) / n,
-            CollectiveOp::AllGather | CollectiveOp::ReduceScatter | CollectiveOp::AllToAll => (n - 1.0) / n,
-            CollectiveOp::Broadcast => 1.0,
-        }
-    }
-
     /// The case of it.
     pub(crate) fn case(self) -> Option<Case> {
         Some(Case {
@@ -63,7 +55,7 @@ impl Shape {
             dtype: self.dtype,
             metric: Metric::BusBandwidth,
             level: Level::Peer,
-            work: Work { bus_factor: Some(self.bus_factor()), ..Work::bytes(self.bytes) },
+            work: work(self),
             // As nccl-tests: the same buffers each time.
             cache: Cache::Hot,
             data: Distribution::Normal,
@@ -71,52 +63,56 @@ impl Shape {
     }
 }
 
-/// The shapes of a scope.
+/// Largest S of a class: on a CPU beyond any last-level cache of today for two ranks' buffers.
+const fn largest(class: Class) -> u64 {
+    match class {
+        Class::Gpu => 4 << 30,
+        Class::Cpu | Class::SoftwareGpu => 64 << 20,
+    }
+}
+
+/// The shapes of a scope: an all-reduce from 4 KiB on, where latency shows, and every op at a few sizes (with every profile more).
 pub(crate) fn list(scope: &Scope) -> Vec<Shape> {
     let ranks = scope.ranks.max(2) as u64;
-    let largest: u64 = match scope.class {
-        Class::Gpu => 1 << 30,
-        Class::Cpu | Class::SoftwareGpu => 64 << 20,
-    };
-    let quick = scope.profile == Profile::Quick;
-    let step = if quick { 128 } else { 4 };
-    let sizes = std::iter::successors(Some(4u64 << 10), |s| Some(s * step)).take_while(|s| *s <= largest);
-    let mut shapes: Vec<Shape> = sizes
-        .map(|s| Shape { op: CollectiveOp::AllReduce, ranks, bytes: Bytes(s / ranks / 4 * ranks * 4), dtype: Dtype::F32 })
-        .collect();
-    let at = |op, bytes: u64, dtype| Shape { op, ranks, bytes: Bytes(bytes / ranks / 4 * ranks * 4), dtype };
+    let largest = largest(scope.class);
     let middle = largest / 4;
+    let ladder =
+        |step: u64| std::iter::successors(Some(4u64 << 10), move |s| s.checked_mul(step)).take_while(move |s| *s <= largest);
+    let (reduce, others, dtypes): (Vec<u64>, Vec<u64>, &[Dtype]) = match scope.profile {
+        Profile::Quick => (ladder(128).collect(), vec![middle], &[]),
+        Profile::Standard => (ladder(4).collect(), vec![64 << 10, 1 << 20, middle, largest], &[Dtype::Bf16]),
+        Profile::Full => (ladder(4).collect(), ladder(4).collect(), &[Dtype::Bf16, Dtype::F16]),
+    };
+    // Whole elements of any width for each rank.
+    let at = |op, bytes: u64, dtype| Shape { op, ranks, bytes: Bytes(bytes / ranks / 4 * ranks * 4), dtype };
+    let mut shapes: Vec<Shape> = reduce.iter().map(|s| at(CollectiveOp::AllReduce, *s, Dtype::F32)).collect();
     for op in CollectiveOp::ALL {
-        let sizes: &[u64] = if quick { &[middle] } else { &[64 << 10, 1 << 20, middle, largest] };
-        shapes.extend(sizes.iter().map(|s| at(op, *s, Dtype::F32)));
+        shapes.extend(others.iter().map(|s| at(op, *s, Dtype::F32)));
     }
-    if !quick {
-        shapes.push(at(CollectiveOp::AllReduce, middle, Dtype::Bf16));
+    for dtype in dtypes {
+        let sizes: &[u64] = if scope.profile == Profile::Full { &[64 << 10, middle] } else { &[middle] };
+        let ops: &[CollectiveOp] = if scope.profile == Profile::Full { &CollectiveOp::ALL } else { &[CollectiveOp::AllReduce] };
+        shapes.extend(ops.iter().flat_map(|op| sizes.iter().map(|s| at(*op, *s, *dtype))));
     }
     let mut seen: Vec<Shape> = Vec::new();
-    shapes.retain(|s| {
-        !seen.contains(s) && {
-            seen.push(*s);
-            true
+    for shape in shapes.into_iter().filter(|s| s.bytes.0 > 0 && fits(s, scope)) {
+        if !seen.contains(&shape) {
+            seen.push(shape);
         }
-    });
-    shapes.retain(|s| 2 * s.bytes.0 * ranks < scope.memory.0 / 2);
-    shapes
+    }
+    seen
+}
+
+/// Send and receive buffers take no more than half of the memory: that of one GPU each, or the host's for all ranks.
+fn fits(shape: &Shape, scope: &Scope) -> bool {
+    let sharing = if scope.class == Class::Gpu { 1 } else { shape.ranks };
+    2 * shape.bytes.0 * sharing <= scope.memory.0 / 2
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bus_factors_are_those_of_nccl_tests() {
-        let factor = |op, ranks| Shape { op, ranks, bytes: Bytes(1024), dtype: Dtype::F32 }.bus_factor();
-        assert_eq!(factor(CollectiveOp::AllReduce, 8), 1.75);
-        assert_eq!(factor(CollectiveOp::AllGather, 8), 0.875);
-        assert_eq!(factor(CollectiveOp::AllToAll, 4), 0.75);
-        assert_eq!(factor(CollectiveOp::Broadcast, 8), 1.0);
-        assert_eq!(factor(CollectiveOp::AllReduce, 1), 0.0);
-    }
+    use proptest::prelude::*;
 
     #[test]
     fn a_size_that_does_not_divide_is_no_id() {
@@ -124,10 +120,58 @@ mod tests {
         for id in [
             "collectives/all_reduce/r3/16B/f32",
             "collectives/all_reduce/r0/16B/f32",
+            "collectives/all_reduce/r02/16B/f32",
+            "collectives/all_reduce/r2/1024KiB/f32",
+            "collectives/all_reduce/r2/4KiB/e2m1",
+            "collectives/all_reduce/r2/4KiB/e4m3fnuz",
             "collectives/sing/r2/16B/f32",
             "collectives/all_reduce/2/16B/f32",
+            "collectives/all_reduce/r2/18446744073709551615B/f32",
         ] {
             assert_eq!(Shape::parse(id), None, "{id}");
         }
+    }
+
+    proptest! {
+        #[test]
+        fn ids_parse_back(op in 0usize..5, ranks in 1u64..=65536, part in 1u64..1 << 20, dtype in 0usize..Dtype::ALL.len()) {
+            let dtype = Dtype::ALL[dtype];
+            let size = dtype.element_bytes().unwrap_or(1) as u64;
+            let shape = Shape { op: CollectiveOp::ALL[op], ranks, bytes: Bytes(part * ranks * size), dtype };
+            let expected = (dtype.element_bytes().is_some() && dtype.class() == dtype && shape.bytes.0 <= 1 << 40).then_some(shape);
+            prop_assert_eq!(Shape::parse(&shape.id()), expected);
+        }
+
+        #[test]
+        fn what_parses_is_canonical(text in "(collectives/)?[a-z_]{3,14}/r[0-9]{1,3}/[0-9]{1,4}(B|KiB|MiB)/(f32|bf16|i8)") {
+            if let Some(shape) = Shape::parse(&text) {
+                prop_assert_eq!(shape.id(), text);
+            }
+        }
+
+        #[test]
+        fn lists_fit_and_divide_for_any_number_of_ranks(ranks in 0usize..=300, mib in 1u64..1 << 18) {
+            for class in [Class::Cpu, Class::SoftwareGpu, Class::Gpu] {
+                for profile in [Profile::Quick, Profile::Standard, Profile::Full] {
+                    let scope = Scope { ranks, memory: Bytes::mib(mib), ..Scope::typical(class, profile) };
+                    for shape in list(&scope) {
+                        prop_assert!(fits(&shape, &scope));
+                        prop_assert_eq!(Shape::parse(&shape.id()), Some(shape));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_first_look_is_short_and_shows_every_op_and_the_latency() {
+        for class in [Class::Cpu, Class::Gpu] {
+            let shapes = list(&Scope::typical(class, Profile::Quick));
+            assert!((6..=9).contains(&shapes.len()), "{shapes:?}");
+            assert!(CollectiveOp::ALL.into_iter().all(|op| shapes.iter().any(|s| s.op == op)));
+            assert!(shapes.iter().any(|s| s.bytes == Bytes::kib(4)));
+        }
+        let standard = list(&Scope::typical(Class::Gpu, Profile::Standard));
+        assert!(standard.iter().any(|s| s.bytes.0 == 4 << 30));
     }
 }

@@ -6,6 +6,9 @@
 
 mod cases;
 mod ready;
+mod reference;
+mod variants;
+mod work;
 
 use cases::Shape;
 use ridgepoint_core::{Case, Component};
@@ -29,12 +32,12 @@ impl Suite for CollectivesSuite {
     }
 
     fn providers(&self, _case: &Case, device: &dyn Device) -> Vec<String> {
-        vec![device.collectives().map_or("none", |c| c.provider()).to_owned()]
+        variants::providers(device)
     }
 
-    fn prepare<'d>(&self, case: &Case, _provider: &str, device: &'d dyn Device, seed: u64) -> Result<Prepared<'d>> {
+    fn prepare<'d>(&self, case: &Case, provider: &str, device: &'d dyn Device, seed: u64) -> Result<Prepared<'d>> {
         let shape =
             Shape::parse(case.id.as_str()).ok_or_else(|| DeviceError::invalid(format!("{} is no collectives case", case.id)))?;
-        ready::prepare(shape, device, seed)
+        ready::prepare(shape, provider, device, seed)
     }
 }

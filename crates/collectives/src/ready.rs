@@ -1,28 +1,33 @@
 //! A collective made ready: ranks up, outputs of every rank checked to the last element.
 
 use crate::cases::Shape;
-use ridgepoint_core::{Dtype, Verification, data};
-use ridgepoint_device::{CollectiveOp, CollectiveProblem, Communicator, Device, DeviceError, Result, Timing};
+use crate::reference;
+use crate::variants;
+use ridgepoint_core::{Backend, Seconds, Verification};
+use ridgepoint_device::{CollectiveProblem, Communicator, Device, Result, Timing};
 use ridgepoint_harness::verify::{Comparison, in_chunks};
 use ridgepoint_harness::{Prepared, Ready};
+use std::collections::BTreeMap;
 
-pub(crate) fn prepare<'d>(shape: Shape, device: &'d dyn Device, seed: u64) -> Result<Prepared<'d>> {
-    let Some(collectives) = device.collectives() else {
-        return Err(DeviceError::unsupported(format!(
-            "{} has no other rank to talk to that this version can drive",
-            device.info().id
-        )));
-    };
-    let ranks = shape.ranks as usize;
-    if ranks > collectives.max_ranks() {
-        return Err(DeviceError::unsupported(format!("{ranks} ranks asked for, {} can take part here", collectives.max_ranks())));
-    }
-    let problem = CollectiveProblem { op: shape.op, ranks, bytes: shape.bytes, dtype: shape.dtype, seed };
+pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, seed: u64) -> Result<Prepared<'d>> {
+    let collectives = variants::find(device, provider, shape.ranks as usize)?;
+    let problem = CollectiveProblem { op: shape.op, ranks: shape.ranks as usize, bytes: shape.bytes, dtype: shape.dtype, seed };
     let communicator = collectives.communicator(&problem)?;
     let config = communicator.config();
-    let labels = if collectives.provider() == "shared-memory" { vec!["shared-memory engine".into()] } else { vec![] };
-    let ready = Run { communicator, problem };
-    Ok(Prepared { ready: Box::new(ready), config, labels, dtype: shape.dtype })
+    let mut labels = Vec::new();
+    if provider == "shared-memory" {
+        labels.push("shared-memory engine".into());
+    }
+    // Buffers stay where the execution before left them, as in nccl-tests; on a host that may be a cache, which is faster than
+    // the memory that the roof is made of.
+    let buffers = shape.bytes.0 * 2 * shape.ranks;
+    if device.info().backend == Backend::Cpu && buffers <= device.info().last_level_cache().0 {
+        labels.push("cached".into());
+    }
+    if config.contains_key("oversubscribed") {
+        labels.push("oversubscribed".into());
+    }
+    Ok(Prepared { ready: Box::new(Run { communicator, problem }), config, labels, dtype: shape.dtype })
 }
 
 struct Run {
@@ -43,38 +48,30 @@ impl Ready for Run {
         Some(self.communicator.run(n as usize))
     }
 
+    fn observed(&self) -> BTreeMap<String, String> {
+        skew(&self.communicator.working()).map(|text| ("work of ranks".into(), text)).into_iter().collect()
+    }
+
     fn check(&mut self) -> Result<Verification> {
         let p = self.problem;
-        let size = p.dtype.element_bytes().unwrap_or(4);
-        let count = p.bytes.0 as usize / size;
-        let part = count / p.ranks;
-        let reduces = matches!(p.op, CollectiveOp::AllReduce | CollectiveOp::ReduceScatter);
-        // Each addition in f32 rounds once, and so does the result's own type; a copy is exact.
-        let tolerance = if reduces { p.ranks as f64 * Dtype::F32.unit_roundoff() + p.dtype.unit_roundoff() } else { 0.0 };
-        let input =
-            |rank: usize, i: usize| p.dtype.round(f64::from(data::normal(data::operand_seed(p.seed, rank as u64), i as u64)));
+        let size = p.dtype.element_bytes().unwrap_or(1);
+        let tolerance = reference::tolerance(&p);
         let mut total = Comparison::new(tolerance);
         for rank in 0..p.ranks {
             let out = self.communicator.output(rank)?;
-            let elements = if p.op == CollectiveOp::ReduceScatter { part } else { count };
-            let parts = in_chunks(elements as u64, |range| {
+            let compare = |range: std::ops::Range<u64>| {
                 let mut comparison = Comparison::new(tolerance);
                 for i in range.start as usize..range.end as usize {
-                    let got = p.dtype.read(&out[i * size..(i + 1) * size]);
-                    let (want, scale) = match p.op {
-                        CollectiveOp::AllReduce => sum(p.ranks, |r| input(r, i)),
-                        CollectiveOp::ReduceScatter => sum(p.ranks, |r| input(r, part * rank + i)),
-                        CollectiveOp::AllGather => (input(i / part, i), 1.0),
-                        CollectiveOp::Broadcast => (input(0, i), 1.0),
-                        CollectiveOp::AllToAll => (input(i / part, part * rank + i % part), 1.0),
-                    };
-                    comparison.push(got, want, scale);
+                    let want = reference::element(&p, rank, i);
+                    // An output that ends too early is wrong, and no reason to panic.
+                    let got = out.get(i * size..(i + 1) * size).map_or(f64::NAN, |bytes| p.dtype.read(bytes));
+                    comparison.push(got, want.value, want.scale);
                 }
                 comparison
-            });
-            parts.into_iter().for_each(|part| total.merge(part));
+            };
+            in_chunks(reference::received(&p) as u64, compare).into_iter().for_each(|part| total.merge(part));
         }
-        Ok(total.finish(if reduces {
+        Ok(total.finish(if reference::reduces(p.op) {
             "every element of every rank against f64, relative to Σ|x|"
         } else {
             "every element of every rank, exact"
@@ -82,7 +79,23 @@ impl Ready for Run {
     }
 }
 
-/// A sum over ranks, and the sum of magnitudes that its error is relative to.
-fn sum(ranks: usize, value: impl Fn(usize) -> f64) -> (f64, f64) {
-    (0..ranks).map(value).fold((0.0, f64::MIN_POSITIVE), |(sum, scale), x| (sum + x, scale + x.abs()))
+/// Which rank works longest and which shortest in an execution, without waiting: where all are alike, none is slow.
+fn skew(working: &[Seconds]) -> Option<String> {
+    let all = || working.iter().enumerate();
+    let (slow, most) = all().max_by(|a, b| a.1.0.total_cmp(&b.1.0))?;
+    let (fast, least) = all().min_by(|a, b| a.1.0.total_cmp(&b.1.0))?;
+    let micro = |s: &Seconds| s.0 * 1e6;
+    Some(format!("{:.2} µs (rank {fast}) to {:.2} µs (rank {slow}), mean over runs", micro(least), micro(most)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slow_rank_is_named() {
+        let text = skew(&[Seconds(2e-6), Seconds(3.5e-6), Seconds(1e-6)]).unwrap();
+        assert_eq!(text, "1.00 µs (rank 2) to 3.50 µs (rank 1), mean over runs");
+        assert_eq!(skew(&[]), None);
+    }
 }

@@ -128,6 +128,11 @@ pub trait Ready {
     /// A device error; a wrong result is no error but a [`Verification`] that did not pass.
     fn check(&mut self) -> Result<Verification>;
 
+    /// What only the timed runs could tell, such as which rank was slow: goes into the record beside the configuration.
+    fn observed(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+
     /// Runs and times `n` executions from turn `first` on by a clock of its own (ranks in other processes); None to be timed
     /// by the device's events, as nearly all are.
     ///
@@ -230,6 +235,7 @@ fn attempt(
     let window = Window::open(device.sensors());
     let samples = sample(ready, case.cache, device, policy, &window)?;
     let telemetry = window.close();
+    measured.config.extend(ready.observed());
     let verification = ready.check()?;
     if !verification.passed() {
         return Ok(Outcome::Wrong { verification });

@@ -4,6 +4,8 @@
 //! It shows itself only where `RIDGEPOINT_FAKE` is set: no one measures it by mistake.
 
 mod model;
+#[cfg(target_os = "linux")]
+mod ranks;
 mod sensors;
 mod settings;
 
@@ -77,6 +79,8 @@ pub struct FakeDevice {
     allocated: Arc<AtomicU64>,
     held: Arc<AtomicBool>,
     state: Mutex<State>,
+    #[cfg(target_os = "linux")]
+    ranks: Option<ranks::FakeRanks>,
 }
 
 #[derive(Default)]
@@ -143,6 +147,8 @@ impl FakeDevice {
     pub fn new(settings: Settings) -> Self {
         Self {
             info: info(&settings),
+            #[cfg(target_os = "linux")]
+            ranks: ranks::FakeRanks::new(&settings),
             settings,
             pool: Pool::new(&[]),
             allocated: Arc::default(),
@@ -316,6 +322,11 @@ impl Device for FakeDevice {
     fn observed_mhz(&self) -> Result<Option<f64>> {
         self.alive()?;
         Ok(Some(sensors::mhz(&self.settings)))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn collectives(&self) -> Option<&dyn crate::Collectives> {
+        self.ranks.as_ref().map(|ranks| ranks as &dyn crate::Collectives)
     }
 
     fn sensors(&self) -> Option<Box<dyn Sensors>> {

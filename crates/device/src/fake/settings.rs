@@ -20,13 +20,26 @@ pub struct Settings {
     pub unwritten: bool,
     /// It runs at four fifths of its speed and its sensors say so (`throttled`).
     pub throttled: bool,
+    /// Ranks that can talk to each other; a collective needs two (`ranks=2`).
+    pub ranks: usize,
+    /// One bit of what the last rank receives in a collective is flipped (`corrupt`).
+    pub corrupt: bool,
     /// It is lost after so many commands (`lost=20`).
     pub lost_after: Option<u64>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { memory: Bytes::mib(256), noise: 0.002, seed: 1, unwritten: false, throttled: false, lost_after: None }
+        Self {
+            memory: Bytes::mib(256),
+            noise: 0.002,
+            seed: 1,
+            unwritten: false,
+            throttled: false,
+            ranks: 1,
+            corrupt: false,
+            lost_after: None,
+        }
     }
 }
 
@@ -39,7 +52,7 @@ impl FromStr for Settings {
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
             let wrong = || {
                 format!(
-                    "{VARIABLE}: '{}' is none of healthy, unwritten, throttled, lost=N, memory=64MiB, noise=0.05, seed=N",
+                    "{VARIABLE}: '{}' is none of healthy, unwritten, throttled, corrupt, lost=N, ranks=N, memory=64MiB, noise=0.05, seed=N",
                     word.escape_debug()
                 )
             };
@@ -47,6 +60,8 @@ impl FromStr for Settings {
                 ("healthy", "") => {}
                 ("unwritten", "") => settings.unwritten = true,
                 ("throttled", "") => settings.throttled = true,
+                ("corrupt", "") => settings.corrupt = true,
+                ("ranks", n) => settings.ranks = n.parse().ok().filter(|n| (1..=8).contains(n)).ok_or_else(wrong)?,
                 ("lost", n) => settings.lost_after = Some(n.parse().map_err(|_| wrong())?),
                 ("memory", size) => settings.memory = size.parse().map_err(|_| wrong())?,
                 ("noise", x) => {
@@ -66,12 +81,18 @@ mod tests {
 
     #[test]
     fn words_are_read_and_what_is_not_known_is_refused() {
-        let settings: Settings = "unwritten, lost=20,memory=64MiB,noise=0".parse().unwrap();
-        let expected =
-            Settings { memory: Bytes::mib(64), noise: 0.0, unwritten: true, lost_after: Some(20), ..Settings::default() };
+        let settings: Settings = "unwritten, lost=20,memory=64MiB,noise=0,ranks=3".parse().unwrap();
+        let expected = Settings {
+            memory: Bytes::mib(64),
+            noise: 0.0,
+            unwritten: true,
+            ranks: 3,
+            lost_after: Some(20),
+            ..Settings::default()
+        };
         assert_eq!(settings, expected);
         assert_eq!("healthy".parse(), Ok(Settings::default()));
-        for bad in ["broken", "lost", "noise=2", "memory=64", "unwritten=1"] {
+        for bad in ["broken", "lost", "noise=2", "memory=64", "unwritten=1", "ranks=0", "ranks=9"] {
             assert!(bad.parse::<Settings>().unwrap_err().contains(VARIABLE), "{bad}");
         }
     }

@@ -11,7 +11,7 @@ use super::copy::copy;
 use super::fault::Fault;
 use super::segment::Segment;
 use super::sum::{self, sum};
-use crate::CollectiveOp;
+use crate::{CollectiveOp, CollectiveProblem};
 use ridgepoint_core::{Dtype, data};
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -19,8 +19,15 @@ use std::time::{Duration, Instant};
 /// Bytes of a chunk of an all-reduce: those of two ranks, read and written, stay in a second-level cache.
 pub(super) const CHUNK: usize = 128 << 10;
 
-/// Up to this many bytes an all-reduce is one-shot: the second exchange would cost more than the sums it saves.
-pub(super) const ONE_SHOT: u64 = 16 << 10;
+/// Up to this many bytes of all ranks together an all-reduce is one-shot: the second exchange would cost more than the sums that
+/// it saves. Between two ranks one-shot would stay faster for as long as both send buffers fit a core's own cache, but only since
+/// they do not change from one execution to the next; so the sums, which do, are exchanged as early as it costs next to nothing.
+const ONE_SHOT: u64 = 32 << 10;
+
+/// Whether an all-reduce is one-shot.
+pub(super) fn one_shot(problem: &CollectiveProblem) -> bool {
+    problem.bytes.0 * problem.ranks as u64 <= ONE_SHOT
+}
 
 /// Bytes filled between two signs of life.
 const FILL: usize = 4 << 20;
@@ -109,7 +116,7 @@ impl<'a> Member<'a> {
         let (rank, n, count) = (self.rank, self.segment.problem().ranks, self.count);
         let peers = move || (0..n).map(move |step| (rank + step) % n);
         match self.segment.problem().op {
-            CollectiveOp::AllReduce if self.segment.problem().bytes.0 <= ONE_SHOT => self.sum(0..count, 0),
+            CollectiveOp::AllReduce if one_shot(self.segment.problem()) => self.sum(0..count, 0),
             CollectiveOp::AllReduce => self.all_reduce()?,
             CollectiveOp::ReduceScatter => self.sum(self.part(rank), 0),
             CollectiveOp::AllGather => {

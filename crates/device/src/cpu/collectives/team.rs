@@ -1,7 +1,7 @@
 //! The parent's side: ranks that are up, told what to do and never waited for without an end.
 
 use super::fault::Fault;
-use super::ops::{CHUNK, ONE_SHOT};
+use super::ops::{CHUNK, one_shot};
 use super::rank::Rank;
 use super::segment::{Command, Manner, Segment};
 use crate::{CollectiveOp, CollectiveProblem, Communicator, DeviceError, Result, Timing};
@@ -171,7 +171,7 @@ impl Communicator for Team {
     fn config(&self) -> BTreeMap<String, String> {
         let problem = self.segment.problem();
         let algorithm = match problem.op {
-            CollectiveOp::AllReduce if problem.bytes.0 <= ONE_SHOT => "one-shot: each rank sums everything".into(),
+            CollectiveOp::AllReduce if one_shot(problem) => "one-shot: each rank sums everything".into(),
             CollectiveOp::AllReduce => {
                 format!("reduce-scatter and all-gather, pipelined in chunks of {} KiB", CHUNK >> 10)
             }

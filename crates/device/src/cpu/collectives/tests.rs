@@ -109,8 +109,10 @@ fn a_corrupted_result_is_found_where_it_is() {
 #[test]
 fn a_rank_that_ends_or_hangs_is_named_in_bounded_time() {
     for op in CollectiveOp::ALL {
-        for (fault, words) in [(Fault::Die, "rank 1 is gone (its thread ended)"), (Fault::Hang, "no rank got on for 0.3 s")] {
-            let mut communicator = engine(300).with_fault(fault, 1).communicator(&problem(3, op)).unwrap();
+        for (fault, patience, words) in
+            [(Fault::Die, 20_000, "rank 1 is gone (its thread ended)"), (Fault::Hang, 700, "no rank got on for 0.7 s")]
+        {
+            let mut communicator = engine(patience).with_fault(fault, 1).communicator(&problem(3, op)).unwrap();
             communicator.poison().unwrap();
             let started = Instant::now();
             let error = communicator.run(1000).unwrap_err().to_string();
@@ -119,19 +121,9 @@ fn a_rank_that_ends_or_hangs_is_named_in_bounded_time() {
             assert_eq!(communicator.run(1).unwrap_err().to_string(), error);
             assert_eq!(communicator.poison().unwrap_err().to_string(), error);
             drop(communicator);
-            assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+            assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
         }
     }
-}
-
-#[test]
-fn a_program_that_does_not_become_a_rank_is_an_error_and_no_wait() {
-    // The program is this test: it takes the arguments for names of tests, finds none and ends.
-    let started = Instant::now();
-    let outcome = SharedMemory::new(&[0], Bytes::mib(1)).communicator(&problem(2, CollectiveOp::Broadcast));
-    let error = outcome.err().map(|e| e.to_string()).unwrap_or_default();
-    assert!(error.contains("starting the ranks") && error.contains("is gone (exit status"), "{error}");
-    assert!(started.elapsed() < Duration::from_secs(10));
 }
 
 #[test]
