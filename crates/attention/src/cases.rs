@@ -144,7 +144,6 @@ impl Shape {
 pub(crate) fn list(scope: &Scope) -> Vec<Shape> {
     let ids: &[&str] = match scope.class {
         Class::Cpu => &[
-            "prefill/b1hq4hkv4sq1024sk1024d128/f32",
             "prefill/b1hq4hkv4sq1024sk1024d128/f32/causal",
             "prefill/b1hq8hkv2sq500sk1000d64/f32/causal",
             "prefill/b1hq2hkv2sq4096sk4096d128/f32",
@@ -174,6 +173,7 @@ pub(crate) fn list(scope: &Scope) -> Vec<Shape> {
     let more: &[&str] = match (scope.profile, scope.class) {
         (Profile::Quick, _) | (_, Class::SoftwareGpu) => &[],
         (_, Class::Cpu) => &[
+            "prefill/b1hq4hkv4sq1024sk1024d128/f32",
             "prefill/b1hq4hkv4sq4096sk4096d128/f32/causal",
             "decode/b1hq32hkv8sq1sk16384d128/f32",
             "prefill/b2hq8hkv8sq777sk777d64/bf16",
