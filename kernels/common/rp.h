@@ -8,7 +8,9 @@
 // clocks, a block sum, and the counter-based generator that host and device share bit for bit.
 #pragma once
 
-#if defined(__HIP__) || defined(__HIPCC_RTC__)
+#if defined(RP_HOST_FIBRES)
+#define RP_HOST 1
+#elif defined(__HIP__) || defined(__HIPCC_RTC__)
 #define RP_HIP 1
 #elif defined(__CUDACC__) || defined(__CUDACC_RTC__)
 #define RP_CUDA 1
@@ -21,15 +23,32 @@ typedef unsigned short rp_u16;
 typedef unsigned int rp_u32;
 typedef unsigned long long rp_u64;
 
+// How a load or store treats the caches. The numbers are what the host passes with -D.
+#define RP_CACHED 0       // the default of the device
+#define RP_NO_L1 1        // does not allocate in L1
+#define RP_STREAM 2       // .cs: touched once, evicted first
+#define RP_READ_ONLY 3    // load: non-coherent path, 256-byte L2 prefetch; store: L2 only
+#define RP_EVICT_FIRST 4  // an L2 policy: evicted first
+#define RP_L2_ONLY 5      // .cg: served by L2
+
+// W floats moved by one instruction: 4 everywhere, 8 (32 bytes) on sm_100 and later.
+template <int W> struct alignas(16) rp_vec { float v[W]; };
+struct alignas(16) rp_u4 { rp_u32 v[4]; };
+
 // ---- dialect: qualifiers, indices, barrier, shuffles, clocks ---------------------------------
 
-#if RP_CUDA
+#if RP_HOST
+
+#include "../fibres/memory.h"  // this dialect, and the loads and stores below, for a block run as fibres
+
+#elif RP_CUDA
 
 #define RP_DEVICE static __device__ __forceinline__
 #define RP_ANY static __host__ __device__ __forceinline__  // also callable by a host test
 #define RP_KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
 #define RP_SHARED __shared__
 #define RP_ALIGN(n) __align__(n)
+#define RP_DYNAMIC_SHARED(name) extern __shared__ __align__(128) rp_u8 name[]
 #define RP_WARP 32
 
 RP_DEVICE rp_u32 rp_thread() { return threadIdx.x; }
@@ -130,19 +149,7 @@ RP_DEVICE rp_u32 rp_bits(float v) { return __builtin_bit_cast(rp_u32, v); }
 
 #endif
 
-// ---- vectors and cache hints -----------------------------------------------------------------
-
-// How a load or store treats the caches. The numbers are what the host passes with -D.
-#define RP_CACHED 0       // the default of the device
-#define RP_NO_L1 1        // does not allocate in L1
-#define RP_STREAM 2       // .cs: touched once, evicted first
-#define RP_READ_ONLY 3    // load: non-coherent path, 256-byte L2 prefetch; store: L2 only
-#define RP_EVICT_FIRST 4  // an L2 policy: evicted first
-#define RP_L2_ONLY 5      // .cg: served by L2
-
-// W floats moved by one instruction: 4 everywhere, 8 (32 bytes) on sm_100 and later.
-template <int W> struct RP_ALIGN(16) rp_vec { float v[W]; };
-struct RP_ALIGN(16) rp_u4 { rp_u32 v[4]; };
+// ---- loads and stores with a cache hint -----------------------------------------------------------------
 
 #if RP_CUDA
 
@@ -178,16 +185,24 @@ template <int HINT> RP_DEVICE void rp_store16(void *p, const rp_u4 &r) {
                  :: "l"(p), "r"(r.v[0]), "r"(r.v[1]), "r"(r.v[2]), "r"(r.v[3]), "l"(rp_evict_first()) : "memory");
   else RP_ST4("st.global.v4.u32", p, r);
 }
-// From shared memory, again exactly as often as written.
+// From shared memory, again exactly as often as written: a plain ld.shared in volatile asm is kept by the front end, but ptxas
+// merges two of one address (seen as twice 128 B/clk on an H100); .volatile binds both.
 RP_DEVICE rp_u4 rp_load_shared16(const void *p) {
   rp_u4 r;
-  asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
+  asm volatile("ld.volatile.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
                : "=r"(r.v[0]), "=r"(r.v[1]), "=r"(r.v[2]), "=r"(r.v[3]) : "r"((rp_u32)__cvta_generic_to_shared(p)));
   return r;
 }
+// The next address of a chase: through L1, or from L2 with RP_L2_ONLY.
+template <int HINT> RP_DEVICE rp_u64 rp_load_address(rp_u64 p) {
+  rp_u64 next;
+  if (HINT == RP_L2_ONLY) asm volatile("ld.global.cg.u64 %0, [%1];" : "=l"(next) : "l"(p) : "memory");
+  else asm volatile("ld.global.u64 %0, [%1];" : "=l"(next) : "l"(p) : "memory");
+  return next;
+}
 RP_DEVICE float rp_float(rp_u32 u) { return __uint_as_float(u); }
 
-#else  // RP_HIP: one hint, non-temporal, stands for all but the default
+#elif RP_HIP  // one hint, non-temporal, stands for all but the default
 
 typedef rp_u32 rp_u4_native __attribute__((ext_vector_type(4)));
 template <int HINT> RP_DEVICE rp_u4 rp_load16(const void *p) {
@@ -200,6 +215,10 @@ template <int HINT> RP_DEVICE void rp_store16(void *p, const rp_u4 &r) {
 }
 RP_DEVICE rp_u4 rp_load_shared16(const void *p) {
   return __builtin_bit_cast(rp_u4, *(const volatile rp_u4_native __attribute__((address_space(3))) *)p);
+}
+template <int HINT> RP_DEVICE rp_u64 rp_load_address(rp_u64 p) {
+  const volatile rp_u64 __attribute__((address_space(1))) *q = (const volatile rp_u64 __attribute__((address_space(1))) *)p;
+  return HINT == RP_L2_ONLY ? __hip_atomic_load(q, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT) : *q;
 }
 RP_DEVICE float rp_float(rp_u32 u) { return __builtin_bit_cast(float, u); }
 

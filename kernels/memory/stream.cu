@@ -81,6 +81,7 @@ RP_DEVICE void rp_map(const float *__restrict__ x, const float *__restrict__ y, 
         rp_store<ST, W>(z + (at + k * B) * W, r);
       }
     } else {
+#pragma unroll 1
       for (rp_u64 i = at; i < vectors; i += B)
 #pragma unroll
         for (int e = 0; e < W; e++)
@@ -116,6 +117,7 @@ RP_DEVICE void rp_fold(const float *__restrict__ x, const float *__restrict__ y,
 #pragma unroll
         for (int e = 0; e < W; e++) sum[e] = Op::into(sum[e], a[k].v[e], Op::inputs > 1 ? b[k].v[e] : 0.f);
     } else {
+#pragma unroll 1
       for (rp_u64 i = at; i < vectors; i += B)
 #pragma unroll
         for (int e = 0; e < W; e++) sum[e] = Op::into(sum[e], x[i * W + e], Op::inputs > 1 ? y[i * W + e] : 0.f);
