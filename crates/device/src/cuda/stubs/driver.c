@@ -136,7 +136,7 @@ int cuModuleGetFunction(H *f, H m, const char *name) {
     if (!strcmp(kernels[i].name, name)) { *f = &kernels[i]; return 0; }
   return NOT_FOUND;
 }
-int cuFuncGetAttribute(int *v, int a, H f) { *v = a == 0 ? 256 : a == 4 ? 32 : 0; return 0; }
+int cuFuncGetAttribute(int *v, int a, H f) { *v = a == 0 ? 1024 : a == 4 ? 32 : 0; return 0; }
 int cuFuncSetAttribute(H f, int a, int v) { return 0; }
 #ifndef WITHOUT_PARAMETERS
 int cuFuncGetParamInfo(H f, size_t i, size_t *offset, size_t *bytes) {
