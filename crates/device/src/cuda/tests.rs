@@ -216,7 +216,7 @@ fn child_does_what_only_cuda_has() {
     invalid(other.launch(&kernel, one, &args), "another device's kernel");
     for geometry in [
         Geometry::linear(0, 1),
-        Geometry::linear(1, 257),
+        Geometry::linear(1, 1025),
         Geometry { block: [u32::MAX; 3], ..one },
         Geometry { grid: [1, 70_000, 1], ..one },
         one.with_shared(u32::MAX),
