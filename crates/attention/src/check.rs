@@ -47,11 +47,8 @@ impl Operand {
     pub(crate) fn at(self, i: u64) -> f64 {
         let x = data::normal(self.seed, i);
         match self.dtype {
-            // The common case without the general conversion: f32 cut at 16 bits, to nearest even.
-            Dtype::Bf16 => {
-                let bits = x.to_bits();
-                f64::from(f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000))
-            }
+            // The common case without the general conversion: whole caches of keys are made of it.
+            Dtype::Bf16 => f64::from(f32::from_bits(u32::from(ridgepoint_core::minifloat::bf16_bits(x)) << 16)),
             other => other.round(f64::from(x)),
         }
     }

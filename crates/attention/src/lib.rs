@@ -9,6 +9,7 @@ mod check;
 mod mla;
 mod nvidia;
 mod ready;
+mod splits;
 
 use cases::Shape;
 use ridgepoint_core::{Case, Component};

@@ -2,6 +2,7 @@
 
 use crate::cases::{Kind, Shape};
 use crate::nvidia::scale;
+use crate::splits::Splits;
 use ridgepoint_core::Dtype;
 use ridgepoint_device::{Arg, AttentionPlan, Buffer, Device, DeviceError, Geometry, Kernel, Program, Result, TensorMap};
 use std::collections::BTreeMap;
@@ -35,10 +36,7 @@ pub(crate) struct Plan<'d> {
     device: &'d dyn Device,
     shape: Shape,
     kernel: Kernel,
-    combine: Kernel,
-    splits: u64,
-    partial: Buffer,
-    stats: Buffer,
+    splits: Splits<'d>,
 }
 
 impl<'d> Plan<'d> {
@@ -47,24 +45,14 @@ impl<'d> Plan<'d> {
     /// # Errors
     /// As [`Device::compile`] and [`Device::alloc`]; `Unsupported` for more rows than the kernels count.
     pub(crate) fn new(shape: Shape, device: &'d dyn Device) -> Result<Self> {
-        let compile = |name: &str, entry: &str| {
-            device.compile(&Program { name, ..Program::default() }, &format!("{entry}_{}", shape.dtype))
-        };
-        let splits = splits(shape, u64::from(device.info().units));
-        let total = shape.b * shape.hq * splits;
-        if total > i32::MAX as u64 || shape.b > 0xffff {
-            return Err(DeviceError::unsupported("more rows than the kernel counts"));
+        if shape.b > 0xffff {
+            return Err(DeviceError::unsupported("more sequences than a grid has blocks along z"));
         }
-        let combine = Program { name: "attention/decode_splitkv", ..Program::default() };
-        Ok(Self {
-            device,
-            shape,
-            kernel: compile("attention/mla_decode_sm90", "rp_mla_decode_sm90")?,
-            combine: device.compile(&combine, &format!("rp_decode_combine_{}_d{VALUE}", shape.dtype))?,
-            splits,
-            partial: device.alloc((total * VALUE * 4) as usize)?,
-            stats: device.alloc((total * 8) as usize)?,
-        })
+        let program = Program { name: "attention/mla_decode_sm90", ..Program::default() };
+        let kernel = device.compile(&program, &format!("rp_mla_decode_sm90_{}", shape.dtype))?;
+        let count = splits(shape, u64::from(device.info().units));
+        let splits = Splits::new(device, shape.dtype, VALUE, shape.b * shape.hq, count)?;
+        Ok(Self { device, shape, kernel, splits })
     }
 
     /// (64, rows, 9, sequences) elements, 64 rows of 64 columns at once.
@@ -90,39 +78,28 @@ impl AttentionPlan for Plan<'_> {
             Arg::Bytes(&maps[1]),
             Arg::Buffer(q, 0),
             Arg::Buffer(o, 0),
-            Arg::Buffer(&self.partial, 0),
-            Arg::Buffer(&self.stats, 0),
+            Arg::Buffer(&self.splits.partial, 0),
+            Arg::Buffer(&self.splits.stats, 0),
             // No lengths: every sequence has all its keys.
             Arg::U64(0),
             Arg::I32(rows as i32),
             Arg::I32(rows as i32),
             Arg::I32(sk as i32),
-            Arg::I32(self.splits as i32),
+            Arg::I32(self.splits.count as i32),
             Arg::I32(b as i32),
             Arg::F32(scale(self.shape)),
         ];
         let geometry = Geometry {
-            grid: [rows.div_ceil(ROWS) as u32, self.splits as u32, b as u32],
+            grid: [rows.div_ceil(ROWS) as u32, self.splits.count as u32, b as u32],
             ..Geometry::linear(1, 384).with_shared(SHARED)
         };
         self.device.launch(&self.kernel, geometry, &args)?;
-        if self.splits == 1 {
-            return Ok(());
-        }
-        let total = b * rows;
-        let args = [
-            Arg::Buffer(&self.partial, 0),
-            Arg::Buffer(&self.stats, 0),
-            Arg::Buffer(o, 0),
-            Arg::I32(total as i32),
-            Arg::I32(self.splits as i32),
-        ];
-        self.device.launch(&self.combine, Geometry::linear(total.div_ceil(4) as u32, 128), &args)
+        self.splits.join(o)
     }
 
     fn config(&self) -> BTreeMap<String, String> {
         let registers = self.kernel.resources.map_or_else(String::new, |r| r.registers.to_string());
-        BTreeMap::from([("splits".into(), self.splits.to_string()), ("registers".into(), registers)])
+        BTreeMap::from([("splits".into(), self.splits.count.to_string()), ("registers".into(), registers)])
     }
 }
 

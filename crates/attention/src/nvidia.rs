@@ -3,8 +3,9 @@
 
 use crate::cases::{Kind, Shape};
 use crate::mla;
+use crate::splits::Splits;
 use ridgepoint_core::{Backend, Dtype};
-use ridgepoint_device::{Arg, AttentionPlan, Buffer, Device, DeviceError, Geometry, Kernel, Program, Result, TensorMap};
+use ridgepoint_device::{Arg, AttentionPlan, Buffer, Device, Geometry, Kernel, Program, Result, TensorMap};
 use std::collections::BTreeMap;
 
 /// The provider that does a shape on a device, if one of ours does.
@@ -113,10 +114,7 @@ struct SplitKv<'d> {
     device: &'d dyn Device,
     shape: Shape,
     kernel: Kernel,
-    combine: Kernel,
-    splits: u64,
-    partial: Buffer,
-    stats: Buffer,
+    splits: Splits<'d>,
 }
 
 impl<'d> SplitKv<'d> {
@@ -124,19 +122,13 @@ impl<'d> SplitKv<'d> {
         let program = Program { name: "attention/decode_splitkv", ..Program::default() };
         let suffix = format!("{}_d{}", shape.dtype, shape.dqk);
         let kernel = device.compile(&program, &format!("rp_decode_{suffix}"))?;
-        let combine = device.compile(&program, &format!("rp_decode_combine_{suffix}"))?;
         let rows = shape.hq / shape.hkv * shape.sq;
         let blocks = shape.b * shape.hkv * rows.div_ceil(16);
         // Two blocks a multiprocessor, once over, and splits of at least 256 keys.
         let wanted = (2 * u64::from(device.info().units)).div_ceil(blocks);
         let splits = wanted.clamp(1, (shape.sk / 256).max(1));
-        let total = shape.b * shape.hkv * rows * splits;
-        let partial = device.alloc((total * shape.dqk * 4) as usize)?;
-        let stats = device.alloc((total * 8) as usize)?;
-        if total > i32::MAX as u64 {
-            return Err(DeviceError::unsupported("more rows than the kernel counts"));
-        }
-        Ok(Self { device, shape, kernel, combine, splits, partial, stats })
+        let splits = Splits::new(device, shape.dtype, shape.dqk, shape.b * shape.hkv * rows, splits)?;
+        Ok(Self { device, shape, kernel, splits })
     }
 }
 
@@ -149,37 +141,26 @@ impl AttentionPlan for SplitKv<'_> {
             Arg::Buffer(k, 0),
             Arg::Buffer(v, 0),
             Arg::Buffer(o, 0),
-            Arg::Buffer(&self.partial, 0),
-            Arg::Buffer(&self.stats, 0),
+            Arg::Buffer(&self.splits.partial, 0),
+            Arg::Buffer(&self.splits.stats, 0),
             // No lengths: every sequence has all its keys.
             Arg::U64(0),
             Arg::I32(rows as i32),
             Arg::I32(s.sq as i32),
             Arg::I32(s.hkv as i32),
             Arg::I32(s.sk as i32),
-            Arg::I32(self.splits as i32),
+            Arg::I32(self.splits.count as i32),
             Arg::F32(scale(s)),
         ];
         let geometry = Geometry {
-            grid: [self.splits as u32, rows.div_ceil(16) as u32, (s.b * s.hkv) as u32],
+            grid: [self.splits.count as u32, rows.div_ceil(16) as u32, (s.b * s.hkv) as u32],
             ..Geometry::linear(1, 128).with_shared(768 * s.dqk as u32)
         };
         self.device.launch(&self.kernel, geometry, &args)?;
-        if self.splits == 1 {
-            return Ok(());
-        }
-        let total = s.b * s.hkv * rows;
-        let args = [
-            Arg::Buffer(&self.partial, 0),
-            Arg::Buffer(&self.stats, 0),
-            Arg::Buffer(o, 0),
-            Arg::I32(total as i32),
-            Arg::I32(self.splits as i32),
-        ];
-        self.device.launch(&self.combine, Geometry::linear(total.div_ceil(4) as u32, 128), &args)
+        self.splits.join(o)
     }
 
     fn config(&self) -> BTreeMap<String, String> {
-        BTreeMap::from([("splits".into(), self.splits.to_string())])
+        BTreeMap::from([("splits".into(), self.splits.count.to_string())])
     }
 }

@@ -4,9 +4,9 @@ use crate::cases::{Kind, Shape};
 use crate::check::{Operand, Reference, finish, scan, tolerance};
 use crate::nvidia;
 use ridgepoint_core::{Verification, data};
-use ridgepoint_device::{Arg, AttentionPlan, Buffer, Device, DeviceError, Geometry, Program, Result, Support};
+use ridgepoint_device::{AttentionPlan, Buffer, Device, DeviceError, Result, Support};
 use ridgepoint_harness::verify::Comparison;
-use ridgepoint_harness::{Prepared, Ready};
+use ridgepoint_harness::{Prepared, Ready, random};
 
 /// Most operand sets.
 const MOST_SETS: u64 = 16;
@@ -42,21 +42,13 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
     let mut operands = Vec::new();
     for set in 0..sets {
         let [q, k, v, o] = shape.elements();
-        let fill = |operand: u64, n: u64| random(device, shape, data::operand_seed(seed, 3 * set + operand), n);
+        let fill = |operand: u64, n: u64| random(device, shape.dtype, data::operand_seed(seed, 3 * set + operand), n);
         operands.push([fill(0, q)?, fill(1, k)?, fill(2, v.max(1))?, device.alloc(shape.dtype.bytes(o).0 as usize)?]);
     }
     device.synchronize()?;
     config.insert("operand sets".into(), sets.to_string());
     let ready = Run { device, shape, plan, operands, seed, reference: None };
     Ok(Prepared { ready: Box::new(ready), config, labels, dtype: shape.dtype })
-}
-
-/// A buffer of random elements, made on the device.
-fn random(device: &dyn Device, shape: Shape, seed: u64, elements: u64) -> Result<Buffer> {
-    let buffer = device.alloc(shape.dtype.bytes(elements).0 as usize)?;
-    let kernel = device.compile(&Program { name: "common/init", ..Program::default() }, &format!("rp_init_{}", shape.dtype))?;
-    device.launch(&kernel, Geometry::linear(1024, 256), &[Arg::Buffer(&buffer, 0), Arg::U64(seed), Arg::U64(elements)])?;
-    Ok(buffer)
 }
 
 struct Run<'d> {

@@ -58,6 +58,14 @@ pub const E5M2FNUZ: Minifloat = Minifloat { exponent: 5, mantissa: 2, bias: 16, 
 /// OCP E2M1 (±0, 0.5, 1, 1.5, 2, 3, 4, 6).
 pub const E2M1: Minifloat = Minifloat { exponent: 2, mantissa: 1, bias: 1, specials: Specials::None };
 
+/// The nearest bfloat16 of an f32, ties to even, NaN to NaN: what [`BF16`] encodes, by two integer operations for whole tensors.
+#[must_use]
+#[inline]
+pub const fn bf16_bits(x: f32) -> u16 {
+    let bits = x.to_bits();
+    if x.is_nan() { (bits >> 16) as u16 | 0x40 } else { (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16 }
+}
+
 impl Minifloat {
     /// Width in bits, sign included.
     #[must_use]
@@ -210,6 +218,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_fast_bf16_is_the_general_one(bits in any::<u32>()) {
+            let x = f32::from_bits(bits);
+            let (fast, general) = (u32::from(bf16_bits(x)), BF16.encode(f64::from(x), Overflow::NonFinite));
+            prop_assert!(fast == general || x.is_nan() && BF16.decode(fast).is_nan(), "{x}: {fast:#x}, {general:#x}");
+        }
+
         #[test]
         fn f32_agrees_with_the_hardware(value in any::<f64>()) {
             prop_assert_eq!(F32.encode(value, Overflow::NonFinite) & 0x7fff_ffff != 0, (value as f32) != 0.0);

@@ -4,9 +4,9 @@
 use crate::cases::Shape;
 use crate::check::{Reference, check};
 use crate::{variants, wgmma};
-use ridgepoint_core::{Dtype, Verification, data};
-use ridgepoint_device::{Arg, Buffer, Device, DeviceError, GemmPlan, Geometry, Program, Result, Support};
-use ridgepoint_harness::{Prepared, Ready};
+use ridgepoint_core::{Dtype, Seconds, Verification, data};
+use ridgepoint_device::{Buffer, Device, DeviceError, GemmPlan, Result, Support};
+use ridgepoint_harness::{Prepared, Ready, random, trial};
 use std::collections::BTreeMap;
 
 /// Most operand sets: beyond that, eviction would be cheaper, and no device needs it.
@@ -52,38 +52,20 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
     Ok(Prepared { ready: Box::new(ready), config, labels, dtype: input })
 }
 
-/// A buffer of random elements, made on the device.
-fn random(device: &dyn Device, dtype: Dtype, seed: u64, elements: u64) -> Result<Buffer> {
-    let buffer = device.alloc(dtype.bytes(elements).0 as usize)?;
-    let entry = match dtype {
-        Dtype::Tf32 => "rp_init_f32".to_owned(),
-        other => format!("rp_init_{other}"),
-    };
-    let kernel = device.compile(&Program { name: "common/init", ..Program::default() }, &entry)?;
-    device.launch(&kernel, Geometry::linear(1024, 256), &[Arg::Buffer(&buffer, 0), Arg::U64(seed), Arg::U64(elements)])?;
-    Ok(buffer)
-}
-
-/// Times the library's first algorithms, three runs each, and keeps the fastest. A candidate that fails is passed over.
+/// Times the library's first algorithms, and keeps the fastest. A candidate that fails is passed over.
 fn tune(plan: &mut (dyn GemmPlan + '_), device: &dyn Device, operands: &[[Buffer; 3]]) -> Result<usize> {
     let candidates = plan.candidates().min(TRIED);
     if candidates < 2 {
         return Ok(candidates);
     }
-    let mut best: Option<(f64, usize)> = None;
+    let mut best: Option<(Seconds, usize)> = None;
     for index in 0..candidates {
         plan.select(index)?;
-        let run = || -> Result<f64> {
-            let [a, b, c] = &operands[0];
-            plan.enqueue(a, b, c)?;
-            let start = device.record()?;
-            for [a, b, c] in operands.iter().cycle().take(3) {
-                plan.enqueue(a, b, c)?;
-            }
-            let end = device.record()?;
-            Ok(device.elapsed(&start, &end)?.0)
-        };
-        match run() {
+        let timed = trial(device, &mut |turn| {
+            let [a, b, c] = &operands[turn % operands.len()];
+            plan.enqueue(a, b, c)
+        });
+        match timed {
             Ok(seconds) if best.is_none_or(|(least, _)| seconds < least) => best = Some((seconds, index)),
             Ok(_) => {}
             Err(error @ DeviceError::Lost(_)) => return Err(error),

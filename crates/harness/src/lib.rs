@@ -1,13 +1,17 @@
 //! The way of a number: prepare → verify → sample → record. The measurement policy lives here once and nowhere else; suites
 //! say what to do, devices do it, and this crate decides how often, how warm, how cold and when to stop.
 
+mod operands;
 pub mod policy;
 mod sample;
 mod suite;
+mod trial;
 pub mod verify;
 mod window;
 
+pub use operands::random;
 pub use policy::{Policy, Profile};
 pub use sample::sample;
 pub use suite::{Class, Measured, Prepared, Ready, Scope, Suite, measure};
+pub use trial::trial;
 pub use window::Window;

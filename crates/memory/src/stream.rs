@@ -2,10 +2,10 @@
 
 use crate::cases::{Op, Stream};
 use crate::variants::{self, Launch, SCALAR};
-use ridgepoint_core::{Backend, Cache, Dtype, Verification, data};
+use ridgepoint_core::{Backend, Cache, Dtype, Seconds, Verification, data};
 use ridgepoint_device::{Arg, Buffer, Device, DeviceError, Geometry, Kernel, Program, Result};
 use ridgepoint_harness::verify::{Comparison, in_chunks};
-use ridgepoint_harness::{Prepared, Ready};
+use ridgepoint_harness::{Prepared, Ready, random, trial};
 use std::collections::BTreeMap;
 
 /// A pass over a cached array is repeated inside the kernel until it moves this much, so that a launch is noise.
@@ -20,14 +20,8 @@ pub(crate) fn prepare<'d>(stream: Stream, provider: &str, device: &'d dyn Device
         .ok_or_else(|| DeviceError::unsupported(format!("{provider} has no {} on {backend}", stream.op.name())))?;
     let n = stream.elements();
     let bytes = stream.array.0 as usize;
-    let init = device.compile(&Program { name: "common/init", ..Program::default() }, "rp_init_f32")?;
-    let mut inputs = Vec::new();
-    for operand in 0..stream.op.inputs() {
-        let buffer = device.alloc(bytes)?;
-        let args = [Arg::Buffer(&buffer, 0), Arg::U64(data::operand_seed(seed, operand)), Arg::U64(n)];
-        device.launch(&init, Geometry::linear(1024, 256), &args)?;
-        inputs.push(buffer);
-    }
+    let fill = |operand| random(device, Dtype::F32, data::operand_seed(seed, operand), n);
+    let inputs = (0..stream.op.inputs()).map(fill).collect::<Result<Vec<_>>>()?;
     let out = device.alloc(if stream.op.writes() { bytes } else { MAX_SUMS * 8 })?;
     device.synchronize()?;
     let mut config = BTreeMap::new();
@@ -115,14 +109,14 @@ fn enqueue_gpu(
     device.launch(kernel, Geometry::linear(blocks(device, stream, launch), launch.block), &args)
 }
 
-/// Compiles and tries the launches there are for this stream, four runs each, and keeps the fastest.
+/// Compiles and tries the launches there are for this stream and keeps the fastest.
 fn tune(device: &dyn Device, stream: Stream, inputs: &[Buffer], out: &Buffer) -> Result<(Launch, Kernel, usize)> {
     let candidates: &[Launch] = match (stream.cache, stream.op.writes()) {
         (Cache::Hot, _) => &[variants::CACHED],
         (Cache::Cold, true) => variants::LAUNCHES,
         (Cache::Cold, false) => variants::FOLDS,
     };
-    let mut best: Option<(f64, Launch, Kernel)> = None;
+    let mut best: Option<(Seconds, Launch, Kernel)> = None;
     for launch in candidates {
         let defines = [
             ("RP_BLOCK", launch.block.to_string()),
@@ -132,12 +126,7 @@ fn tune(device: &dyn Device, stream: Stream, inputs: &[Buffer], out: &Buffer) ->
         ];
         let program = Program { name: "memory/stream", defines: &defines, ..Program::default() };
         let kernel = device.compile(&program, &format!("rp_{}", stream.op.name()))?;
-        let run = || enqueue_gpu(device, stream, &kernel, *launch, inputs, out);
-        run()?;
-        let start = device.record()?;
-        (0..3).try_for_each(|_| run())?;
-        let end = device.record()?;
-        let seconds = device.elapsed(&start, &end)?.0;
+        let seconds = trial(device, &mut |_| enqueue_gpu(device, stream, &kernel, *launch, inputs, out))?;
         if best.as_ref().is_none_or(|(least, ..)| seconds < *least) {
             best = Some((seconds, *launch, kernel));
         }

@@ -4,11 +4,12 @@
 use super::engine::{Block, Engine, TILE, Tile, engine};
 use super::rearrange::{Form, widen};
 use super::shape::Shape;
-use super::{check, from_bf16, operands, scale, to_bf16};
+use super::{check, from_bf16, operands, scale};
 use crate::cpu::kernels::Shared;
 use crate::cpu::{Pool, allocate};
 use crate::{AttentionKernels, AttentionPlan, AttentionProblem, Buffer, Result, Support};
 use ridgepoint_core::Dtype;
+use ridgepoint_core::minifloat::bf16_bits;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -313,7 +314,7 @@ impl Run<'_> {
             for (column, bytes) in row.chunks_exact_mut(size).enumerate() {
                 let x = o[s.o_at(lane, column)] * norm;
                 match size {
-                    2 => bytes.copy_from_slice(&to_bf16(x).to_le_bytes()),
+                    2 => bytes.copy_from_slice(&bf16_bits(x).to_le_bytes()),
                     _ => bytes.copy_from_slice(&x.to_le_bytes()),
                 }
             }

@@ -2,7 +2,7 @@
 //! of a GEMM library, so that flash attention is measured against the fastest GEMM there is.
 
 use super::engine::{Softmax, engine};
-use super::{check, operands, scale, to_bf16};
+use super::{check, operands, scale};
 use crate::cpu::kernels::Shared;
 use crate::cpu::{Pool, allocate, range};
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     Transpose,
 };
 use ridgepoint_core::Dtype;
+use ridgepoint_core::minifloat::bf16_bits;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -158,7 +159,7 @@ impl Plan {
                 if p.dtype != Dtype::F32 {
                     // SAFETY: as above, in a buffer of its own.
                     let weights = unsafe { weights.slice_mut(row * p.sk..(row + 1) * p.sk) };
-                    weights.iter_mut().zip(scores).for_each(|(to, from)| *to = to_bf16(*from));
+                    weights.iter_mut().zip(scores).for_each(|(to, from)| *to = bf16_bits(*from));
                 }
             }
         });

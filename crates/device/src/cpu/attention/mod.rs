@@ -61,12 +61,6 @@ fn scale(p: &AttentionProblem) -> f32 {
     std::f32::consts::LOG2_E / (p.dqk as f32).sqrt()
 }
 
-/// Rounds to nearest even; NaN stays NaN.
-fn to_bf16(x: f32) -> u16 {
-    let bits = x.to_bits();
-    if x.is_nan() { (bits >> 16) as u16 | 0x40 } else { (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16 }
-}
-
 fn from_bf16(x: u16) -> f32 {
     f32::from_bits(u32::from(x) << 16)
 }

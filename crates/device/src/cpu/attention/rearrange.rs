@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn panels_hold_each_element_once() {
         // Three rows of five elements, of which three columns are taken, in panels of two.
-        let bf16: Vec<u8> = (0..15u16).flat_map(|i| super::super::to_bf16(f32::from(i)).to_le_bytes()).collect();
+        let bf16: Vec<u8> = (0..15u16).flat_map(|i| ridgepoint_core::minifloat::bf16_bits(f32::from(i)).to_le_bytes()).collect();
         let f32s: Vec<u8> = (0..15u16).flat_map(|i| f32::from(i).to_le_bytes()).collect();
         for (form, from) in [(Form::Widen, &bf16), (Form::Copy, &f32s)] {
             let mut to = [-1.0; 24];

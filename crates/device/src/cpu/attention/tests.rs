@@ -5,13 +5,14 @@ use super::*;
 use crate::cpu::CpuDevice;
 use crate::{AttentionPlan, Device};
 use ridgepoint_core::data;
+use ridgepoint_core::minifloat::bf16_bits;
 
 fn problem(batch: usize, hq: usize, hkv: usize, sq: usize, sk: usize, dqk: usize, dv: usize) -> AttentionProblem {
     AttentionProblem { batch, hq, hkv, sq, sk, dqk, dv, causal: false, shared_kv: false, dtype: Dtype::F32 }
 }
 
 fn encode(dtype: Dtype, x: f32) -> Vec<u8> {
-    if dtype == Dtype::F32 { x.to_le_bytes().to_vec() } else { to_bf16(x).to_le_bytes().to_vec() }
+    if dtype == Dtype::F32 { x.to_le_bytes().to_vec() } else { bf16_bits(x).to_le_bytes().to_vec() }
 }
 
 fn tensor(device: &CpuDevice, dtype: Dtype, seed: u64, n: usize, gain: f32) -> (Buffer, Vec<f64>) {

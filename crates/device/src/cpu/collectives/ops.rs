@@ -12,6 +12,7 @@ use super::fault::Fault;
 use super::segment::Segment;
 use super::sum::{self, sum};
 use crate::{CollectiveOp, CollectiveProblem};
+use ridgepoint_core::minifloat::bf16_bits;
 use ridgepoint_core::{Dtype, data};
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -70,7 +71,7 @@ impl<'a> Member<'a> {
                 };
                 match p.dtype {
                     Dtype::F16 => narrow(sum::to_f16),
-                    Dtype::Bf16 => narrow(sum::to_bf16),
+                    Dtype::Bf16 => narrow(bf16_bits),
                     _ => {
                         let out = std::slice::from_raw_parts_mut(at.cast::<f32>(), n);
                         out.iter_mut().zip(values).for_each(|(z, x)| *z = x);

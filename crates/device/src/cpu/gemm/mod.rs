@@ -16,6 +16,7 @@ pub(super) use blas::{Vendor, doctor, find as find_vendors};
 use micro::{Kernel, Packing};
 use pack::Rows;
 use ridgepoint_core::Dtype;
+use ridgepoint_core::minifloat::bf16_bits;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -273,19 +274,13 @@ impl Run<'_> {
         for (to, from) in to.chunks_exact_mut(2).zip(from) {
             let x = f32::from_bits(*from);
             let bits = if p.output == Dtype::Bf16 {
-                to_bf16(x)
+                bf16_bits(x)
             } else {
                 ridgepoint_core::minifloat::F16.encode(f64::from(x), ridgepoint_core::minifloat::Overflow::NonFinite) as u16
             };
             to.copy_from_slice(&bits.to_le_bytes());
         }
     }
-}
-
-/// Rounds to nearest even; NaN stays NaN.
-fn to_bf16(x: f32) -> u16 {
-    let bits = x.to_bits();
-    if x.is_nan() { (bits >> 16) as u16 | 0x40 } else { (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16 }
 }
 
 /// The next `step` of `0..end`, taken from a counter that all threads share.

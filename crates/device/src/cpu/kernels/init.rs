@@ -3,13 +3,14 @@
 use super::{Args, NativeFn, Shared};
 use crate::cpu::pool::Pool;
 use crate::{Arg, Result};
+use ridgepoint_core::minifloat::bf16_bits;
 use ridgepoint_core::{Dtype, data};
 
 /// Entry names and kernels, `(z, seed, n)`.
 pub(crate) const KERNELS: &[(&str, NativeFn)] = &[
     ("rp_init_f32", |p, a| fill::<f32>(p, a, "rp_init_f32", |x| x)),
     ("rp_init_f16", |p, a| fill::<u16>(p, a, "rp_init_f16", |x| encode(Dtype::F16, x) as u16)),
-    ("rp_init_bf16", |p, a| fill::<u16>(p, a, "rp_init_bf16", to_bf16)),
+    ("rp_init_bf16", |p, a| fill::<u16>(p, a, "rp_init_bf16", bf16_bits)),
     ("rp_init_e4m3", |p, a| fill::<u8>(p, a, "rp_init_e4m3", |x| encode(Dtype::E4m3, x) as u8)),
     ("rp_init_e5m2", |p, a| fill::<u8>(p, a, "rp_init_e5m2", |x| encode(Dtype::E5m2, x) as u8)),
     ("rp_init_i8", |p, a| fill::<i8>(p, a, "rp_init_i8", |x| (x * data::I8_SCALE).round_ties_even() as i8)),
@@ -34,23 +35,4 @@ fn fill<T: Send>(pool: &Pool, args: &[Arg<'_>], entry: &'static str, convert: fn
 fn encode(dtype: Dtype, x: f32) -> u32 {
     use ridgepoint_core::minifloat::Overflow;
     dtype.format().map_or(0, |format| format.encode(f64::from(x), Overflow::Saturate))
-}
-
-/// Round to nearest even by integer arithmetic; inputs are finite.
-fn to_bf16(x: f32) -> u16 {
-    let bits = x.to_bits();
-    ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_fast_bf16_rounds_as_the_reference_does() {
-        for i in 0..10_000 {
-            let x = data::normal(3, i);
-            assert_eq!(u32::from(to_bf16(x)), encode(Dtype::Bf16, x), "{x}");
-        }
-    }
 }

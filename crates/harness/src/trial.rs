@@ -1,0 +1,19 @@
+//! The short timing by which a suite chooses between launches or algorithms before it measures the one it chose.
+
+use ridgepoint_core::Seconds;
+use ridgepoint_device::{Device, Result};
+
+/// Runs timed together, after one that is not.
+const RUNS: usize = 3;
+
+/// Time of a few executions of `run(turn)`, after one to warm up.
+///
+/// # Errors
+/// That of `run`, or of the device.
+pub fn trial(device: &dyn Device, run: &mut dyn FnMut(usize) -> Result<()>) -> Result<Seconds> {
+    run(0)?;
+    let start = device.record()?;
+    (0..RUNS).try_for_each(run)?;
+    let end = device.record()?;
+    device.elapsed(&start, &end)
+}
