@@ -44,7 +44,7 @@ const describe = r => `${r.case}\n${r.provider} on ${r.device}\n${digits(r.achie
 
 // A log-log frame; returns the drawing and its two scales.
 function frame(xs, ys, xLabel, yLabel, xFormat, base = 10) {
-  const W = 900, H = 420, L = 62, R = 16, T = 14, B = 44;
+  const W = 900, H = 420, L = 76, R = 16, T = 14, B = 52;
   const log = (v, b) => Math.log(v) / Math.log(b);
   const range = (values, b) => [Math.floor(log(Math.min(...values), b) - 0.01), Math.ceil(log(Math.max(...values), b) + 0.01)];
   let [x0, x1] = range(xs, base), [y0, y1] = range(ys, 10);
@@ -55,14 +55,14 @@ function frame(xs, ys, xLabel, yLabel, xFormat, base = 10) {
   const root = svg('svg', { viewBox: `0 0 ${W} ${H}`, role: 'img', 'aria-label': `${yLabel} against ${xLabel}` });
   for (let e = x0; e <= x1; e++) {
     root.append(svg('line', { class: 'axis', x1: x(base ** e), x2: x(base ** e), y1: T, y2: H - B }));
-    root.append(svg('text', { x: x(base ** e), y: H - B + 16, 'text-anchor': e === x1 ? 'end' : 'middle' }, xFormat(base ** e)));
+    root.append(svg('text', { x: x(base ** e), y: H - B + 20, 'text-anchor': e === x1 ? 'end' : 'middle' }, xFormat(base ** e)));
   }
   for (let e = y0; e <= y1; e++) {
     root.append(svg('line', { class: 'axis', x1: L, x2: W - R, y1: y(10 ** e), y2: y(10 ** e) }));
     root.append(svg('text', { x: L - 6, y: y(10 ** e) + 4, 'text-anchor': 'end' }, digits(10 ** e)));
   }
   root.append(svg('text', { x: (L + W - R) / 2, y: H - 8, 'text-anchor': 'middle' }, xLabel));
-  root.append(svg('text', { x: 14, y: (T + H - B) / 2, 'text-anchor': 'middle', transform: `rotate(-90 14 ${(T + H - B) / 2})` }, yLabel));
+  root.append(svg('text', { x: 16, y: (T + H - B) / 2, 'text-anchor': 'middle', transform: `rotate(-90 16 ${(T + H - B) / 2})` }, yLabel));
   return { root, x, y, xEnds: [base ** x0, base ** x1] };
 }
 
@@ -115,7 +115,7 @@ function curves(rows, key, unit, yLabel) {
       dot.addEventListener('click', () => reveal(p));
       f.root.append(dot);
     }
-    f.root.append(svg('text', { x: 890, y: 28 + 16 * i, 'text-anchor': 'end', style: `fill:${color}` }, name));
+    f.root.append(svg('text', { x: 890, y: 30 + 22 * i, 'text-anchor': 'end', style: `fill:${color}` }, name));
   });
   return f.root;
 }
