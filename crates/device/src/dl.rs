@@ -72,6 +72,18 @@ impl Opened {
         Ok(Self { lib: std::mem::ManuallyDrop::new(lib.into()), path: path.to_owned() })
     }
 
+    /// The function of one of `names`: of those that begin with `prefix`, the first that the library has.
+    pub(crate) fn symbol<F>(&self, prefix: &str, names: &[&'static str], typed: impl Fn(*mut c_void) -> F) -> Symbol<F> {
+        let mut wanted = names.iter().filter(|name| name.starts_with(prefix)).peekable();
+        let first = wanted.peek().map(|name| **name);
+        let found = wanted.find_map(|name| Some((*name, self.address(&[name])?)));
+        Symbol {
+            name: found.map(|(name, _)| name).or(first).unwrap_or(names[0]),
+            expected: first.is_some(),
+            function: found.map(|(_, address)| typed(address)),
+        }
+    }
+
     /// The address of a symbol, by the first of `names` that the library has.
     pub(crate) fn address(&self, names: &[&str]) -> Option<*mut c_void> {
         names.iter().find_map(|name| {
@@ -101,6 +113,16 @@ impl Opened {
     }
 }
 
+/// An entry of a table.
+#[derive(Debug)]
+pub(crate) struct Symbol<F> {
+    /// The name that it was found by, or the first that was looked for.
+    pub(crate) name: &'static str,
+    /// False where libraries of this prefix never have it.
+    pub(crate) expected: bool,
+    pub(crate) function: Option<F>,
+}
+
 /// The loader's messages can hold newlines; a report has one line for each library.
 fn one_line(s: &str) -> String {
     s.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -120,7 +142,8 @@ pub(crate) unsafe fn text(p: *const std::ffi::c_char) -> String {
 
 /// Declares a table. `status` functions return an integer in which 0 means success, and become methods that
 /// give `Result<(), CallError>`; `raw` functions keep their own result and become methods that give `Option`.
-/// A list of names after `=` is tried in order, for functions whose exported name changed.
+/// A list of names after `=` is tried in order, for functions whose exported name changed. Where two vendors' libraries have
+/// the same functions under names of their own, one table lists both, and is bound with the prefix of one.
 macro_rules! table {
     ($(#[$doc:meta])* pub struct $table:ident;
      status { $( fn $sname:ident ( $($sarg:ident : $sty:ty),* $(,)? ) = [$($salias:literal),+]; )* }
@@ -129,34 +152,47 @@ macro_rules! table {
         $(#[$doc])*
         pub(crate) struct $table {
             pub(crate) library: $crate::dl::Opened,
-            $( $sname: Option<unsafe extern "C" fn($($sty),*) -> i32>, )*
-            $( $rname: Option<unsafe extern "C" fn($($rty),*) -> $rret>, )*
+            $( $sname: $crate::dl::Symbol<unsafe extern "C" fn($($sty),*) -> i32>, )*
+            $( $rname: $crate::dl::Symbol<unsafe extern "C" fn($($rty),*) -> $rret>, )*
         }
         // Function pointers of a library that is never closed: they may be called from any thread, as the
         // vendors' manuals allow for every function listed.
         #[allow(clippy::allow_attributes, dead_code, clippy::too_many_arguments, reason = "a table lists what its library has; not every build calls all of it")]
         impl $table {
             pub(crate) fn bind(library: $crate::dl::Opened) -> Self {
+                Self::bind_prefixed(library, "")
+            }
+            /// With the functions whose names begin so.
+            pub(crate) fn bind_prefixed(library: $crate::dl::Opened, prefix: &str) -> Self {
                 Self {
                     // SAFETY: the signatures are the ABI of these exported names; tests compare them with
-                    // generated bindings. `Option<fn>` of a non-null pointer has the pointer's own layout.
-                    $( $sname: library.address(&[$($salias),+]).map(|p| unsafe { std::mem::transmute(p) }), )*
+                    // the vendors' own declarations. The pointer is not null.
+                    $( $sname: library.symbol(prefix, &[$($salias),+], |p| unsafe { std::mem::transmute(p) }), )*
                     // SAFETY: as above.
-                    $( $rname: library.address(&[$($ralias),+]).map(|p| unsafe { std::mem::transmute(p) }), )*
+                    $( $rname: library.symbol(prefix, &[$($ralias),+], |p| unsafe { std::mem::transmute(p) }), )*
                     library,
                 }
             }
             /// Names of the symbols that this library lacks.
             pub(crate) fn absent(&self) -> Vec<&'static str> {
                 let mut names = Vec::new();
-                $( if self.$sname.is_none() { names.push([$($salias),+][0]); } )*
-                $( if self.$rname.is_none() { names.push([$($ralias),+][0]); } )*
+                $( if self.$sname.expected && self.$sname.function.is_none() { names.push(self.$sname.name); } )*
+                $( if self.$rname.expected && self.$rname.function.is_none() { names.push(self.$rname.name); } )*
                 names
+            }
+            /// Each function's names, the types of its arguments, and its result: for the test that compares them with the
+            /// vendor's declarations.
+            #[cfg(test)]
+            pub(crate) fn declared() -> Vec<(Vec<&'static str>, Vec<&'static str>, &'static str)> {
+                vec![
+                    $( (vec![$($salias),+], vec![$(stringify!($sty)),*], "i32"), )*
+                    $( (vec![$($ralias),+], vec![$(stringify!($rty)),*], stringify!($rret)), )*
+                ]
             }
             $(
                 pub(crate) unsafe fn $sname(&self, $($sarg: $sty),*) -> Result<(), $crate::dl::CallError> {
-                    let call = [$($salias),+][0];
-                    let Some(f) = self.$sname else {
+                    let call = self.$sname.name;
+                    let Some(f) = self.$sname.function else {
                         return Err($crate::dl::CallError {
                             call, why: $crate::dl::Why::Absent { library: self.library.path.clone() },
                         });
@@ -173,7 +209,7 @@ macro_rules! table {
             $(
                 pub(crate) unsafe fn $rname(&self, $($rarg: $rty),*) -> Option<$rret> {
                     // SAFETY: the caller upholds the contract of the C function.
-                    self.$rname.map(|f| unsafe { f($($rarg),*) })
+                    self.$rname.function.map(|f| unsafe { f($($rarg),*) })
                 }
             )*
         }

@@ -16,6 +16,7 @@ mod dl;
 mod error;
 pub mod fake;
 mod finder;
+mod gpu;
 mod kernel;
 mod probe;
 mod sources;

@@ -1,8 +1,8 @@
 //! cublasLt as a GEMM provider: every algorithm that it offers for a problem can be chosen.
 
 use super::cublaslt::{Compute, Library, Plan, Problem, Type};
-use super::device::Shared;
-use super::driver::Buffer as Memory;
+use crate::gpu::Shared;
+use crate::gpu::driver::Buffer as Memory;
 use crate::{Blas, Buffer, DeviceError, GemmPlan, GemmProblem, Result, Transpose};
 use ridgepoint_core::Dtype;
 use std::collections::BTreeMap;

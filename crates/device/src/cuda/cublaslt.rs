@@ -3,8 +3,8 @@
 //! The library is column-major; a row-major C = A·B is its column-major Cᵀ = Bᵀ·Aᵀ, so the operands change places here
 //! and nowhere else.
 
-use super::driver_sys::{Handle, Ptr};
 use crate::dl::{CallError, text};
+use crate::gpu::sys::{Handle, Ptr};
 use std::ffi::{c_char, c_int, c_void};
 
 #[repr(C)]

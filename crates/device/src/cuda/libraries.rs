@@ -1,10 +1,12 @@
 //! What was found of NVIDIA's libraries on this machine, searched for once a process, and what `doctor` says of it.
 
-use super::driver::Driver;
-use super::driver_sys::{Cuda, status};
-use super::{cublaslt, nvml, nvrtc};
+use super::vendor::Cuda;
+use super::{cublaslt, nvml};
 use crate::dl::Opened;
 use crate::finder::{self, Places, Search, Wanted, find};
+use crate::gpu::driver::{Driver, Failure};
+use crate::gpu::rtc::Rtc;
+use crate::gpu::sys::status;
 use crate::probe::Finding;
 use std::ffi::c_void;
 use std::sync::{Arc, OnceLock};
@@ -13,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 pub(super) struct Libraries {
     pub(super) driver: Result<Arc<Driver>, String>,
     pub(super) nvml: Option<Arc<nvml::Nvml>>,
-    pub(super) nvrtc: Result<nvrtc::Nvrtc, String>,
+    pub(super) nvrtc: Result<Rtc, String>,
     pub(super) cublaslt: Result<Arc<cublaslt::CublasLt>, String>,
     pub(super) findings: Vec<Finding>,
 }
@@ -55,7 +57,7 @@ fn load(places: &Places) -> Libraries {
     Libraries {
         driver,
         nvml: nvml.ok().map(|o| Arc::new(nvml::Nvml::bind(o))),
-        nvrtc: nvrtc.map(nvrtc::Nvrtc::bind),
+        nvrtc: nvrtc.map(|o| Rtc::bind_prefixed(o, "nvrtc")),
         cublaslt: cublaslt.map(|o| Arc::new(cublaslt::CublasLt::bind(o))),
         findings,
     }
@@ -70,9 +72,9 @@ fn start_driver(places: &Places) -> (Result<Arc<Driver>, String>, Finding) {
         return (Err(search.sentence(wanted, None)), finding);
     };
     let path = opened.path.display().to_string();
-    match Driver::start(Cuda::bind(opened)) {
+    match Driver::start(opened, &Cuda) {
         Err(error) => {
-            let (reason, advice) = (error.to_string(), Driver::advice(&error));
+            let (reason, advice) = (error.to_string(), advice(&error));
             (Err(format!("{reason}; {advice}")), failed(format!("{path}: {reason}"), Some(advice.into())))
         }
         Ok(driver) => {
@@ -84,6 +86,17 @@ fn start_driver(places: &Places) -> (Result<Arc<Driver>, String>, Finding) {
             let detail = format!("CUDA {}.{} from {path}{lacks}", driver.version / 1000, driver.version % 1000 / 10);
             (Ok(Arc::new(driver)), Finding { what: wanted.stem.into(), ok: true, detail, remedy: None })
         }
+    }
+}
+
+/// What to do about an answer of the driver's start.
+fn advice(failure: &Failure) -> &'static str {
+    let Failure::Call(error) = failure else { return "" };
+    match error.status() {
+        Some(status::NO_DEVICE) => "is a GPU in this machine or container (nvidia-smi), and what does CUDA_VISIBLE_DEVICES say?",
+        Some(status::DRIVER_MISMATCH) => "the library and the kernel module are of two versions: reboot after a driver update",
+        Some(status::FABRIC_NOT_READY) => "the NVSwitch fabric is not up: systemctl status nvidia-fabricmanager",
+        _ => "see whether nvidia-smi works, and dmesg if it does not",
     }
 }
 

@@ -148,7 +148,7 @@ fn a_library_without_its_functions_costs_what_it_serves_and_no_more() {
 fn child_lacks_its_libraries() {
     let device = (PROBE.open)(0).unwrap();
     assert!(device.blas().is_empty());
-    assert_eq!(device.info().facts["no cublasLt"], "cublasLtCreate returned 1");
+    assert_eq!(device.info().facts["no GEMM library"], "cublasLtCreate returned 1");
     let outcome = device.compile(&Program { name: "common/init", ..Program::default() }, "rp_init_f32");
     assert!(matches!(&outcome, Err(DeviceError::Unsupported(s)) if s.contains("has no nvrtcCreateProgram")), "{outcome:?}");
     assert!(device.hold().unwrap().is_none());

@@ -1,7 +1,7 @@
 //! Descriptors for the tensor copy engine (TMA, sm_90 and later).
 
-use super::driver::{Context, Failure, Result};
-use super::driver_sys::{Ptr, TensorMap};
+use crate::gpu::driver::{Context, Failure, Result};
+use crate::gpu::sys::{Ptr, TensorMap};
 use std::ffi::c_void;
 
 /// A tiled view for the tensor copy engine. `data_type` is the driver's number (uint8 0, float16 6, float32 7, bfloat16 9).

@@ -1,18 +1,18 @@
-//! A stream and what runs in it: events, graphs, loaded code and launches.
+//! A stream and what runs in it: copies, events, graphs and launches.
 
+use super::code::{Arg, Function, MOST_PARAMETERS, Slot};
 use super::driver::{Buffer, Context, Failure, Pinned, Result};
-use super::driver_sys::{
-    CAPTURE_THREAD_LOCAL, Handle, LaunchAttribute, LaunchConfig, Ptr, STREAM_NON_BLOCKING, function, jit, launch, status,
+use super::sys::{
+    CAPTURE_THREAD_LOCAL, COPY_DEFAULT, Handle, LaunchAttribute, LaunchConfig, Ptr, STREAM_NON_BLOCKING, launch, status,
 };
-use std::ffi::{CString, c_int, c_void};
+use std::ffi::c_void;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// Defines an owned handle with its destructor.
 macro_rules! owned {
     ($(#[$doc:meta])* $name:ident, $destroy:ident) => {
         $(#[$doc])*
-        pub(crate) struct $name { ctx: Arc<Context>, pub(crate) handle: Handle }
+        pub(crate) struct $name { pub(super) ctx: std::sync::Arc<Context>, pub(crate) handle: Handle }
         // SAFETY: driver handles are tokens, usable from any thread whose context is current.
         unsafe impl Send for $name {}
         // SAFETY: as above; the driver locks internally.
@@ -27,12 +27,11 @@ macro_rules! owned {
         }
     };
 }
+pub(super) use owned;
 owned!(/// An in-order queue.
     Stream, stream_destroy);
 owned!(/// A timestamp in a stream.
     Event, event_destroy);
-owned!(/// Loaded code.
-    Module, module_unload);
 owned!(/// A captured graph, ready to be launched.
     Graph, graph_exec_destroy);
 
@@ -100,7 +99,8 @@ impl Stream {
                 (Place::Device(_), Place::Device(_)) => api.copy_d2d(d, s, len, self.handle),
                 (Place::Host(_), Place::Device(_)) => api.copy_h2d(d, src.host(from), len, self.handle),
                 (Place::Device(_), Place::Host(_)) => api.copy_d2h(dst.host(to), s, len, self.handle),
-                (Place::Host(_), Place::Host(_)) => api.copy_any(d, s, len, self.handle),
+                (Place::Host(_), Place::Host(_)) if self.ctx.driver.vendor.has_contexts() => api.copy_any(d, s, len, self.handle),
+                (Place::Host(_), Place::Host(_)) => api.copy_kind(d, s, len, COPY_DEFAULT, self.handle),
             }
         }?)
     }
@@ -294,172 +294,4 @@ pub(crate) struct Shape {
     pub(crate) block: [u32; 3],
     pub(crate) shared_bytes: u32,
     pub(crate) cluster: [u32; 3],
-}
-
-pub(crate) enum Arg<'a> {
-    Ptr(Ptr),
-    U32(u32),
-    I32(i32),
-    U64(u64),
-    F32(f32),
-    Bytes(&'a [u8]),
-}
-
-#[repr(C, align(128))]
-struct Slot([u8; 128]);
-
-/// More than any kernel here takes.
-const MOST_PARAMETERS: usize = 64;
-
-impl Arg<'_> {
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Ptr(_) | Self::U64(_) => 8,
-            Self::U32(_) | Self::I32(_) | Self::F32(_) => 4,
-            Self::Bytes(b) => b.len(),
-        }
-    }
-
-    fn slot(&self) -> Result<Slot> {
-        let mut slot = Slot([0; 128]);
-        let mut put = |bytes: &[u8]| slot.0[..bytes.len()].copy_from_slice(bytes);
-        match self {
-            Self::Ptr(v) | Self::U64(v) => put(&v.to_ne_bytes()),
-            Self::U32(v) => put(&v.to_ne_bytes()),
-            Self::I32(v) => put(&v.to_ne_bytes()),
-            Self::F32(v) => put(&v.to_ne_bytes()),
-            Self::Bytes(b) if b.len() <= 128 => put(b),
-            Self::Bytes(b) => {
-                return Err(Failure::Invalid(format!("an argument of {} bytes; at most 128 are passed by value", b.len())));
-            }
-        }
-        Ok(slot)
-    }
-}
-
-impl Module {
-    /// Loads a cubin, or PTX that the driver compiles (which must end in a NUL).
-    pub(crate) fn load(ctx: &Arc<Context>, image: &[u8]) -> Result<Arc<Self>> {
-        if !image.starts_with(b"\x7fELF") && image.last() != Some(&0) {
-            return Err(Failure::Invalid("a module that is neither a cubin nor NUL-terminated PTX".into()));
-        }
-        let mut log = vec![0_u8; 8192];
-        let mut handle = std::ptr::null_mut();
-        let mut options = [jit::ERROR_LOG, jit::ERROR_LOG_BYTES];
-        let mut values: [*mut c_void; 2] = [log.as_mut_ptr().cast(), log.len() as *mut c_void];
-        // SAFETY: the image is an ELF file or NUL-terminated text; the log buffer has the length given.
-        let loaded =
-            unsafe { ctx.api()?.module_load(&mut handle, image.as_ptr().cast(), 2, options.as_mut_ptr(), values.as_mut_ptr()) };
-        match loaded {
-            Ok(()) => Ok(Arc::new(Self { ctx: ctx.clone(), handle })),
-            Err(error) => {
-                let end = log.iter().position(|c| *c == 0).unwrap_or(log.len());
-                Err(Failure::Module { log: String::from_utf8_lossy(&log[..end]).trim().to_owned(), error })
-            }
-        }
-    }
-
-    pub(crate) fn function(self: &Arc<Self>, name: &str) -> Result<Function> {
-        let c = CString::new(name).map_err(|_| Failure::Invalid(format!("'{name:?}' is no kernel name")))?;
-        let mut handle = std::ptr::null_mut();
-        // SAFETY: writes one handle; the name is NUL-terminated.
-        unsafe { self.ctx.api()?.module_function(&mut handle, self.handle, c.as_ptr()) }?;
-        let mut f = Function {
-            module: self.clone(),
-            handle,
-            name: name.to_owned(),
-            registers: 0,
-            local_bytes: 0,
-            shared_bytes: 0,
-            max_threads: 0,
-            parameters: None,
-            allowed: AtomicU32::new(0),
-        };
-        f.registers = f.attribute(function::REGISTERS)?;
-        f.local_bytes = f.attribute(function::LOCAL_BYTES)?;
-        f.shared_bytes = f.attribute(function::SHARED_BYTES)?;
-        f.max_threads = f.attribute(function::MAX_THREADS)?;
-        f.parameters = f.parameter_sizes();
-        Ok(f)
-    }
-}
-
-/// An entry point, and what the compiler gave it.
-pub(crate) struct Function {
-    module: Arc<Module>,
-    handle: Handle,
-    pub(crate) name: String,
-    pub(crate) registers: u32,
-    pub(crate) local_bytes: u32,
-    pub(crate) shared_bytes: u32,
-    pub(crate) max_threads: u32,
-    /// Bytes of each parameter, where the driver says (from 12.4 on).
-    parameters: Option<Vec<usize>>,
-    allowed: AtomicU32,
-}
-// SAFETY: a token that lives as long as its module.
-unsafe impl Send for Function {}
-// SAFETY: as above; `allowed` is atomic.
-unsafe impl Sync for Function {}
-
-impl Function {
-    fn attribute(&self, which: u32) -> Result<u32> {
-        let mut v = 0;
-        // SAFETY: writes one int.
-        unsafe { self.module.ctx.api()?.function_attribute(&mut v, which, self.handle) }?;
-        Ok(u32::try_from(v).unwrap_or(0))
-    }
-
-    fn parameter_sizes(&self) -> Option<Vec<usize>> {
-        let api = self.module.ctx.api().ok()?;
-        let (mut sizes, mut offset, mut bytes) = (Vec::new(), 0, 0);
-        loop {
-            // SAFETY: writes two sizes.
-            match unsafe { api.function_parameter(self.handle, sizes.len(), &mut offset, &mut bytes) } {
-                Ok(()) if sizes.len() < MOST_PARAMETERS => sizes.push(bytes),
-                // Past the last one.
-                Err(error) if error.status() == Some(status::INVALID_VALUE) => return Some(sizes),
-                _ => return None,
-            }
-        }
-    }
-
-    /// Refuses arguments that are not the kernel's in number or size.
-    fn takes(&self, args: &[Arg<'_>]) -> Result<()> {
-        let given: Vec<usize> = args.iter().map(Arg::bytes).collect();
-        match &self.parameters {
-            Some(wanted) if *wanted != given => Err(Failure::Invalid(format!(
-                "{} takes {} arguments of {wanted:?} bytes and was given {} of {given:?}",
-                self.name,
-                wanted.len(),
-                given.len()
-            ))),
-            None if given.len() > MOST_PARAMETERS => {
-                Err(Failure::Invalid(format!("{}: {} arguments; at most {MOST_PARAMETERS}", self.name, given.len())))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    pub(crate) fn context(&self) -> &Context {
-        &self.module.ctx
-    }
-
-    /// Raises the limit on dynamic shared memory; needed once past 48 KiB.
-    fn allow_shared(&self, bytes: u32) -> Result<()> {
-        if bytes <= 48 * 1024 || self.allowed.load(Relaxed) >= bytes {
-            return Ok(());
-        }
-        let most = self.module.ctx.facts.shared_optin.max(0) as u32;
-        if bytes.saturating_add(self.shared_bytes) > most {
-            return Err(Failure::Invalid(format!(
-                "{} wants {bytes} bytes of dynamic and {} of static shared memory; this device has {most} a block",
-                self.name, self.shared_bytes
-            )));
-        }
-        // SAFETY: a live function; the driver checks the value.
-        unsafe { self.module.ctx.api()?.function_set_attribute(self.handle, function::MAX_DYNAMIC_SHARED, bytes as c_int) }?;
-        self.allowed.store(bytes, Relaxed);
-        Ok(())
-    }
 }

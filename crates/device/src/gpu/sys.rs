@@ -1,4 +1,6 @@
-//! The CUDA driver's functions, numbers and layouts, for every driver from 525 on.
+//! The functions, numbers and layouts of the CUDA driver (from 525 on) and of the HIP runtime (from ROCm 5 on). HIP was made
+//! after CUDA: its functions take the same arguments under names of their own, and its codes are the same numbers, so that
+//! one table serves both. Where only one of them has a function, it has one name.
 //!
 //! A hand-written table and not a generated binding: a generated one fixes one toolkit's names, and a name that an
 //! older driver lacks would end the process. `cuEventElapsedTime` is asked for under its first name, which every
@@ -36,68 +38,73 @@ pub(crate) struct LaunchConfig {
 pub(crate) struct TensorMap(pub [u64; 16]);
 
 crate::dl::table! {
-    /// `libcuda.so.1`.
-    pub struct Cuda;
+    /// `libcuda.so.1`, or `libamdhip64.so`: bound with the prefix of one.
+    pub struct Api;
     status {
-        fn init(flags: u32) = ["cuInit"];
-        fn driver_version(v: *mut c_int) = ["cuDriverGetVersion"];
-        fn device_count(n: *mut c_int) = ["cuDeviceGetCount"];
-        fn device_get(d: *mut Device, ordinal: c_int) = ["cuDeviceGet"];
-        fn device_name(name: *mut c_char, len: c_int, d: Device) = ["cuDeviceGetName"];
-        fn device_uuid(uuid: *mut [u8; 16], d: Device) = ["cuDeviceGetUuid_v2", "cuDeviceGetUuid"];
-        fn device_pci(id: *mut c_char, len: c_int, d: Device) = ["cuDeviceGetPCIBusId"];
-        fn device_memory(bytes: *mut usize, d: Device) = ["cuDeviceTotalMem_v2"];
-        fn device_attribute(v: *mut c_int, attribute: u32, d: Device) = ["cuDeviceGetAttribute"];
-        fn p2p_attribute(v: *mut c_int, attribute: u32, from: Device, to: Device) = ["cuDeviceGetP2PAttribute"];
-        fn can_access_peer(v: *mut c_int, d: Device, peer: Device) = ["cuDeviceCanAccessPeer"];
+        fn init(flags: u32) = ["cuInit", "hipInit"];
+        fn driver_version(v: *mut c_int) = ["cuDriverGetVersion", "hipRuntimeGetVersion"];
+        fn device_count(n: *mut c_int) = ["cuDeviceGetCount", "hipGetDeviceCount"];
+        fn device_get(d: *mut Device, ordinal: c_int) = ["cuDeviceGet", "hipDeviceGet"];
+        fn device_name(name: *mut c_char, len: c_int, d: Device) = ["cuDeviceGetName", "hipDeviceGetName"];
+        fn device_uuid(uuid: *mut [u8; 16], d: Device) = ["cuDeviceGetUuid_v2", "cuDeviceGetUuid", "hipDeviceGetUuid"];
+        fn properties(p: *mut c_void, d: Device) = ["hipGetDevicePropertiesR0600"];
+        fn device_pci(id: *mut c_char, len: c_int, d: Device) = ["cuDeviceGetPCIBusId", "hipDeviceGetPCIBusId"];
+        fn device_memory(bytes: *mut usize, d: Device) = ["cuDeviceTotalMem_v2", "hipDeviceTotalMem"];
+        fn device_attribute(v: *mut c_int, attribute: u32, d: Device) = ["cuDeviceGetAttribute", "hipDeviceGetAttribute"];
+        fn p2p_attribute(v: *mut c_int, attribute: u32, from: Device, to: Device) = ["cuDeviceGetP2PAttribute", "hipDeviceGetP2PAttribute"];
+        fn can_access_peer(v: *mut c_int, d: Device, peer: Device) = ["cuDeviceCanAccessPeer", "hipDeviceCanAccessPeer"];
         fn primary_retain(ctx: *mut Handle, d: Device) = ["cuDevicePrimaryCtxRetain"];
         fn primary_release(d: Device) = ["cuDevicePrimaryCtxRelease_v2", "cuDevicePrimaryCtxRelease"];
         fn ctx_set(ctx: Handle) = ["cuCtxSetCurrent"];
-        fn ctx_synchronize() = ["cuCtxSynchronize"];
+        fn device_set(d: Device) = ["hipSetDevice"];
+        fn ctx_synchronize() = ["cuCtxSynchronize", "hipDeviceSynchronize"];
         fn enable_peer(ctx: Handle, flags: u32) = ["cuCtxEnablePeerAccess"];
-        fn mem_info(free: *mut usize, total: *mut usize) = ["cuMemGetInfo_v2"];
-        fn mem_alloc(p: *mut Ptr, bytes: usize) = ["cuMemAlloc_v2"];
-        fn mem_free(p: Ptr) = ["cuMemFree_v2"];
-        fn host_alloc(p: *mut *mut c_void, bytes: usize, flags: u32) = ["cuMemHostAlloc"];
-        fn host_free(p: *mut c_void) = ["cuMemFreeHost"];
-        fn host_device_pointer(d: *mut Ptr, p: *mut c_void, flags: u32) = ["cuMemHostGetDevicePointer_v2"];
-        fn copy_h2d(d: Ptr, s: *const c_void, bytes: usize, stream: Handle) = ["cuMemcpyHtoDAsync_v2"];
-        fn copy_d2h(d: *mut c_void, s: Ptr, bytes: usize, stream: Handle) = ["cuMemcpyDtoHAsync_v2"];
-        fn copy_d2d(d: Ptr, s: Ptr, bytes: usize, stream: Handle) = ["cuMemcpyDtoDAsync_v2"];
+        fn enable_peer_device(d: Device, flags: u32) = ["hipDeviceEnablePeerAccess"];
+        fn mem_info(free: *mut usize, total: *mut usize) = ["cuMemGetInfo_v2", "hipMemGetInfo"];
+        fn mem_alloc(p: *mut Ptr, bytes: usize) = ["cuMemAlloc_v2", "hipMalloc"];
+        fn mem_free(p: Ptr) = ["cuMemFree_v2", "hipFree"];
+        fn host_alloc(p: *mut *mut c_void, bytes: usize, flags: u32) = ["cuMemHostAlloc", "hipHostMalloc"];
+        fn host_free(p: *mut c_void) = ["cuMemFreeHost", "hipHostFree"];
+        fn host_device_pointer(d: *mut Ptr, p: *mut c_void, flags: u32) = ["cuMemHostGetDevicePointer_v2", "hipHostGetDevicePointer"];
+        fn copy_h2d(d: Ptr, s: *const c_void, bytes: usize, stream: Handle) = ["cuMemcpyHtoDAsync_v2", "hipMemcpyHtoDAsync"];
+        fn copy_d2h(d: *mut c_void, s: Ptr, bytes: usize, stream: Handle) = ["cuMemcpyDtoHAsync_v2", "hipMemcpyDtoHAsync"];
+        fn copy_d2d(d: Ptr, s: Ptr, bytes: usize, stream: Handle) = ["cuMemcpyDtoDAsync_v2", "hipMemcpyDtoDAsync"];
         fn copy_any(d: Ptr, s: Ptr, bytes: usize, stream: Handle) = ["cuMemcpyAsync"];
+        fn copy_kind(d: Ptr, s: Ptr, bytes: usize, kind: u32, stream: Handle) = ["hipMemcpyAsync"];
         fn copy_peer(d: Ptr, dctx: Handle, s: Ptr, sctx: Handle, bytes: usize, stream: Handle) = ["cuMemcpyPeerAsync"];
-        fn memset8(d: Ptr, v: u8, n: usize, stream: Handle) = ["cuMemsetD8Async"];
-        fn memset32(d: Ptr, v: u32, n: usize, stream: Handle) = ["cuMemsetD32Async"];
-        fn stream_create(s: *mut Handle, flags: u32) = ["cuStreamCreate"];
-        fn stream_destroy(s: Handle) = ["cuStreamDestroy_v2"];
-        fn stream_synchronize(s: Handle) = ["cuStreamSynchronize"];
-        fn stream_query(s: Handle) = ["cuStreamQuery"];
-        fn stream_wait_event(s: Handle, e: Handle, flags: u32) = ["cuStreamWaitEvent"];
+        fn copy_peer_device(d: Ptr, to: Device, s: Ptr, from: Device, bytes: usize, stream: Handle) = ["hipMemcpyPeerAsync"];
+        fn memset8(d: Ptr, v: u8, n: usize, stream: Handle) = ["cuMemsetD8Async", "hipMemsetD8Async"];
+        fn memset32(d: Ptr, v: u32, n: usize, stream: Handle) = ["cuMemsetD32Async", "hipMemsetD32Async"];
+        fn stream_create(s: *mut Handle, flags: u32) = ["cuStreamCreate", "hipStreamCreateWithFlags"];
+        fn stream_destroy(s: Handle) = ["cuStreamDestroy_v2", "hipStreamDestroy"];
+        fn stream_synchronize(s: Handle) = ["cuStreamSynchronize", "hipStreamSynchronize"];
+        fn stream_query(s: Handle) = ["cuStreamQuery", "hipStreamQuery"];
+        fn stream_wait_event(s: Handle, e: Handle, flags: u32) = ["cuStreamWaitEvent", "hipStreamWaitEvent"];
         fn stream_wait_value(s: Handle, p: Ptr, v: u32, flags: u32) = ["cuStreamWaitValue32_v2"];
-        fn capture_begin(s: Handle, mode: u32) = ["cuStreamBeginCapture_v2"];
-        fn capture_end(s: Handle, g: *mut Handle) = ["cuStreamEndCapture"];
-        fn graph_instantiate(e: *mut Handle, g: Handle, flags: u64) = ["cuGraphInstantiateWithFlags"];
-        fn graph_upload(e: Handle, s: Handle) = ["cuGraphUpload"];
-        fn graph_launch(e: Handle, s: Handle) = ["cuGraphLaunch"];
-        fn graph_exec_destroy(e: Handle) = ["cuGraphExecDestroy"];
-        fn graph_destroy(g: Handle) = ["cuGraphDestroy"];
-        fn event_create(e: *mut Handle, flags: u32) = ["cuEventCreate"];
-        fn event_record(e: Handle, s: Handle) = ["cuEventRecord"];
-        fn event_synchronize(e: Handle) = ["cuEventSynchronize"];
-        fn event_query(e: Handle) = ["cuEventQuery"];
-        fn event_elapsed(ms: *mut f32, from: Handle, to: Handle) = ["cuEventElapsedTime", "cuEventElapsedTime_v2"];
-        fn event_destroy(e: Handle) = ["cuEventDestroy_v2"];
-        fn module_load(m: *mut Handle, image: *const c_void, n: u32, options: *mut u32, values: *mut *mut c_void) = ["cuModuleLoadDataEx"];
-        fn module_unload(m: Handle) = ["cuModuleUnload"];
-        fn module_function(f: *mut Handle, m: Handle, name: *const c_char) = ["cuModuleGetFunction"];
-        fn function_attribute(v: *mut c_int, attribute: u32, f: Handle) = ["cuFuncGetAttribute"];
+        fn capture_begin(s: Handle, mode: u32) = ["cuStreamBeginCapture_v2", "hipStreamBeginCapture"];
+        fn capture_end(s: Handle, g: *mut Handle) = ["cuStreamEndCapture", "hipStreamEndCapture"];
+        fn graph_instantiate(e: *mut Handle, g: Handle, flags: u64) = ["cuGraphInstantiateWithFlags", "hipGraphInstantiateWithFlags"];
+        fn graph_upload(e: Handle, s: Handle) = ["cuGraphUpload", "hipGraphUpload"];
+        fn graph_launch(e: Handle, s: Handle) = ["cuGraphLaunch", "hipGraphLaunch"];
+        fn graph_exec_destroy(e: Handle) = ["cuGraphExecDestroy", "hipGraphExecDestroy"];
+        fn graph_destroy(g: Handle) = ["cuGraphDestroy", "hipGraphDestroy"];
+        fn event_create(e: *mut Handle, flags: u32) = ["cuEventCreate", "hipEventCreateWithFlags"];
+        fn event_record(e: Handle, s: Handle) = ["cuEventRecord", "hipEventRecord"];
+        fn event_synchronize(e: Handle) = ["cuEventSynchronize", "hipEventSynchronize"];
+        fn event_query(e: Handle) = ["cuEventQuery", "hipEventQuery"];
+        fn event_elapsed(ms: *mut f32, from: Handle, to: Handle) = ["cuEventElapsedTime", "cuEventElapsedTime_v2", "hipEventElapsedTime"];
+        fn event_destroy(e: Handle) = ["cuEventDestroy_v2", "hipEventDestroy"];
+        fn module_load(m: *mut Handle, image: *const c_void, n: u32, options: *mut u32, values: *mut *mut c_void) = ["cuModuleLoadDataEx", "hipModuleLoadDataEx"];
+        fn module_unload(m: Handle) = ["cuModuleUnload", "hipModuleUnload"];
+        fn module_function(f: *mut Handle, m: Handle, name: *const c_char) = ["cuModuleGetFunction", "hipModuleGetFunction"];
+        fn function_attribute(v: *mut c_int, attribute: u32, f: Handle) = ["cuFuncGetAttribute", "hipFuncGetAttribute"];
         fn function_parameter(f: Handle, index: usize, offset: *mut usize, bytes: *mut usize) = ["cuFuncGetParamInfo"];
         fn function_set_attribute(f: Handle, attribute: u32, v: c_int) = ["cuFuncSetAttribute"];
-        fn occupancy(blocks: *mut c_int, f: Handle, block: c_int, shared: usize) = ["cuOccupancyMaxActiveBlocksPerMultiprocessor"];
+        fn occupancy(blocks: *mut c_int, f: Handle, block: c_int, shared: usize) = ["cuOccupancyMaxActiveBlocksPerMultiprocessor", "hipModuleOccupancyMaxActiveBlocksPerMultiprocessor"];
         fn occupancy_clusters(n: *mut c_int, f: Handle, config: *const LaunchConfig) = ["cuOccupancyMaxActiveClusters"];
         fn launch_ex(config: *const LaunchConfig, f: Handle, params: *mut *mut c_void, extra: *mut *mut c_void) = ["cuLaunchKernelEx"];
         fn launch(f: Handle, gx: u32, gy: u32, gz: u32, bx: u32, by: u32, bz: u32, shared: u32, s: Handle,
-                  params: *mut *mut c_void, extra: *mut *mut c_void) = ["cuLaunchKernel"];
+                  params: *mut *mut c_void, extra: *mut *mut c_void) = ["cuLaunchKernel", "hipModuleLaunchKernel"];
         fn tensor_map(map: *mut TensorMap, data_type: u32, rank: u32, address: *mut c_void, dims: *const u64, strides: *const u64,
                       boxes: *const u32, element_strides: *const u32, interleave: u32, swizzle: u32, promotion: u32,
                       oob: u32) = ["cuTensorMapEncodeTiled"];
@@ -105,17 +112,21 @@ crate::dl::table! {
     raw {
         fn error_name(code: i32, s: *mut *const c_char) -> i32 = ["cuGetErrorName"];
         fn error_string(code: i32, s: *mut *const c_char) -> i32 = ["cuGetErrorString"];
+        fn hip_error_name(code: i32) -> *const c_char = ["hipGetErrorName"];
+        fn hip_error_string(code: i32) -> *const c_char = ["hipGetErrorString"];
     }
 }
 
-impl Cuda {
+impl Api {
     fn meaning(&self, code: i32) -> String {
         let mut name = std::ptr::null();
         let mut long = std::ptr::null();
-        // SAFETY: both functions write a pointer to a static string, or null.
+        // SAFETY: each function writes or returns a pointer to a static string, or null.
         unsafe {
             self.error_name(code, &mut name);
             self.error_string(code, &mut long);
+            name = self.hip_error_name(code).unwrap_or(name);
+            long = self.hip_error_string(code).unwrap_or(long);
             match (text(name), text(long)) {
                 (n, l) if n.is_empty() => l,
                 (n, l) if l.is_empty() => n,
@@ -141,16 +152,17 @@ pub(crate) mod status {
     pub(crate) const LOST: [i32; 11] = [214, 700, 702, 710, 714, 715, 716, 717, 718, 719, 999];
 }
 
-pub(crate) mod attribute {
-    pub(crate) const CLOCK_KHZ: u32 = 13;
-    pub(crate) const SM_COUNT: u32 = 16;
-    pub(crate) const MEMORY_CLOCK_KHZ: u32 = 36;
-    pub(crate) const MEMORY_BUS_BITS: u32 = 37;
-    pub(crate) const L2_BYTES: u32 = 38;
-    pub(crate) const COPY_ENGINES: u32 = 40;
-    pub(crate) const CC_MAJOR: u32 = 75;
-    pub(crate) const CC_MINOR: u32 = 76;
-    pub(crate) const MAX_SHARED_OPTIN: u32 = 97;
+/// How a vendor's driver numbers what it says of a device.
+#[derive(Debug)]
+pub(crate) struct Attributes {
+    pub(crate) clock_khz: u32,
+    pub(crate) units: u32,
+    pub(crate) memory_clock_khz: u32,
+    pub(crate) bus_bits: u32,
+    pub(crate) l2_bytes: u32,
+    pub(crate) copy_engines: u32,
+    /// The most shared memory that a block may ask for.
+    pub(crate) shared_most: u32,
 }
 
 pub(crate) mod function {
@@ -173,6 +185,8 @@ pub(crate) mod launch {
 pub(crate) const STREAM_NON_BLOCKING: u32 = 1;
 pub(crate) const CAPTURE_THREAD_LOCAL: u32 = 1;
 pub(crate) const HOST_PORTABLE_MAPPED: u32 = 1 | 2;
+/// `hipMemcpyDefault`: the addresses say the direction.
+pub(crate) const COPY_DEFAULT: u32 = 4;
 
 #[cfg(test)]
 mod tests {
@@ -195,16 +209,17 @@ mod tests {
     #[test]
     fn numbers_agree_with_generated_bindings() {
         use oracle::{CUdevice_attribute as A, CUfunction_attribute as F, CUlaunchAttributeID as L};
+        let attribute = &crate::cuda::ATTRIBUTES;
         for (ours, theirs) in [
-            (attribute::CLOCK_KHZ, A::CU_DEVICE_ATTRIBUTE_CLOCK_RATE),
-            (attribute::SM_COUNT, A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT),
-            (attribute::MEMORY_CLOCK_KHZ, A::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE),
-            (attribute::MEMORY_BUS_BITS, A::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH),
-            (attribute::L2_BYTES, A::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE),
-            (attribute::COPY_ENGINES, A::CU_DEVICE_ATTRIBUTE_ASYNC_ENGINE_COUNT),
-            (attribute::CC_MAJOR, A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR),
-            (attribute::CC_MINOR, A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR),
-            (attribute::MAX_SHARED_OPTIN, A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN),
+            (attribute.clock_khz, A::CU_DEVICE_ATTRIBUTE_CLOCK_RATE),
+            (attribute.units, A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT),
+            (attribute.memory_clock_khz, A::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE),
+            (attribute.bus_bits, A::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH),
+            (attribute.l2_bytes, A::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE),
+            (attribute.copy_engines, A::CU_DEVICE_ATTRIBUTE_ASYNC_ENGINE_COUNT),
+            (crate::cuda::CC_MAJOR, A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR),
+            (crate::cuda::CC_MINOR, A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR),
+            (attribute.shared_most, A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN),
         ] {
             assert_eq!(ours, theirs as u32, "{theirs:?}");
         }

@@ -1,22 +1,18 @@
-//! [`Device`] on one NVIDIA GPU (or MIG instance).
+//! [`Device`] on one GPU, or on an instance or partition of one.
 
-use super::blas::{self, CublasLt};
-use super::cublaslt;
-use super::driver::{Buffer as Memory, Context, Pinned};
-use super::driver_sys::{Ptr, status};
-use super::nvml;
-use super::stream::{self, Function, Module, Place, Stream, elapsed_ms};
-use super::tiled::{self, Tiled};
-use super::{driver, libraries, nvrtc};
+use super::code::{self, Function, Module};
+use super::driver::{self, Buffer as Memory, Context, Driver, Pinned};
+use super::stream::{self, Place, Stream, elapsed_ms};
+use super::sys::{Ptr, status};
 use crate::cache::Cache;
 use crate::{
-    Arg, Blas, Buffer, Device, DeviceError, Event, Geometry, Graph, Hold, Kernel, Program, Reading, Resources, Result, Sensors,
-    TensorMap, sources,
+    Arg, Blas, Buffer, Device, DeviceError, Event, Geometry, Graph, Hold, Kernel, Program, Resources, Result, Sensors, TensorMap,
+    sources,
 };
 use ridgepoint_core::record::fnv1a;
-use ridgepoint_core::{Backend, Bytes, CacheLevel, DeviceInfo, Library, Seconds};
+use ridgepoint_core::{Bytes, DeviceInfo, Seconds};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -28,16 +24,15 @@ const HOLDS: usize = 1024;
 const CLOCK_NS: u64 = 100_000;
 
 /// What outlives any one borrow of the device.
-pub(super) struct Shared {
-    pub(super) ctx: Arc<Context>,
-    pub(super) stream: Stream,
+pub(crate) struct Shared {
+    pub(crate) ctx: Arc<Context>,
+    pub(crate) stream: Stream,
 }
 
 /// One GPU.
-pub(super) struct CudaDevice {
+pub(crate) struct GpuDevice {
     info: DeviceInfo,
     shared: Arc<Shared>,
-    arch: String,
     cache: Option<Cache>,
     modules: RefCell<HashMap<u64, Arc<Module>>>,
     /// Our own entries, resolved once: a hold must cost little.
@@ -46,71 +41,49 @@ pub(super) struct CudaDevice {
     holds: Cell<usize>,
     clock: Memory,
     scratch: Memory,
-    blas: Vec<CublasLt>,
+    blas: Vec<Box<dyn Blas + Send>>,
 }
 
-impl CudaDevice {
-    pub(super) fn open(index: usize) -> Result<Self> {
-        let found = libraries();
-        let driver = found.driver.as_ref().map_err(|reason| DeviceError::unsupported(reason.clone()))?;
+impl GpuDevice {
+    pub(crate) fn open(driver: &Arc<Driver>, index: usize) -> Result<Self> {
         let ctx = Context::open(Arc::clone(driver), index as i32)?;
         let stream = Stream::new(&ctx)?;
-        let facts = ctx.facts.clone();
-        let l2 = facts.l2_bytes.max(0) as usize;
         let shared = Arc::new(Shared { ctx: Arc::clone(&ctx), stream });
-        let mut info = observe(index, &ctx);
-        let blas = open_blas(&shared).unwrap_or_else(|reason| {
-            info.facts.insert("no cublasLt".into(), reason);
+        let mut info = driver.vendor.describe(index, &ctx);
+        // A device without its GEMM library still measures everything else.
+        let blas = driver.vendor.blas(&shared).unwrap_or_else(|reason| {
+            info.facts.insert("no GEMM library".into(), reason);
             vec![]
         });
-        info.libraries.extend(blas.first().and_then(Blas::library));
-        match &found.nvrtc {
-            Ok(nvrtc) => {
-                let version = nvrtc.version().map_or_else(|e| e.to_string(), |(a, b)| format!("{a}.{b}"));
-                info.libraries.push(Library {
-                    name: "NVRTC".into(),
-                    version,
-                    path: Some(nvrtc.library.path.display().to_string()),
-                });
-            }
-            Err(reason) => {
-                info.facts.insert("no NVRTC".into(), reason.clone());
-            }
-        }
-        let arch = facts.arch();
+        info.libraries.extend(blas.first().and_then(|b| b.library()));
+        let scratch = 2 * (info.last_level_cache().0 as usize).max(32 << 20);
         Ok(Self {
             info,
-            arch,
             cache: Cache::of_user(&|key| std::env::var_os(key).map(PathBuf::from)),
             modules: RefCell::new(HashMap::new()),
             own: RefCell::default(),
             flags: Arc::new(Pinned::new(&ctx, 4 * HOLDS)?),
             holds: Cell::new(0),
             clock: Memory::new(&ctx, 16)?,
-            scratch: Memory::new(&ctx, 2 * l2.max(32 << 20))?,
+            scratch: Memory::new(&ctx, scratch)?,
             shared,
             blas,
         })
     }
 
+    fn vendor(&self) -> &'static dyn super::Vendor {
+        self.shared.ctx.driver.vendor
+    }
+
     /// Code of a program for this device, compiled once a process and kept on disk.
     fn module(&self, program: &Program<'_>) -> Result<Arc<Module>> {
         let source = program.cpp.or_else(|| sources::cpp(program.name));
-        let source = source.ok_or_else(|| DeviceError::unsupported(format!("{} has no CUDA source", program.name)))?;
+        let source = source.ok_or_else(|| DeviceError::unsupported(format!("{} has no C++ source", program.name)))?;
         let key = fnv1a(format!("{}\n{source}\n{:?}", program.name, program.defines).as_bytes());
         if let Some(module) = self.modules.borrow().get(&key) {
             return Ok(Arc::clone(module));
         }
-        let nvrtc = libraries().nvrtc.as_ref().map_err(|reason| DeviceError::unsupported(reason.clone()))?;
-        let name = format!("{}.cu", program.name);
-        let request =
-            nvrtc::Request { name: &name, source, headers: &[sources::HEADER], defines: program.defines, arch: &self.arch };
-        let compiled = nvrtc.compile(&request, self.cache.as_ref()).map_err(|error| match error {
-            nvrtc::CompileError::Source { .. } => {
-                DeviceError::Compile { program: program.name.into(), arch: self.arch.clone(), log: error.to_string() }
-            }
-            other => DeviceError::Unsupported(other.to_string()),
-        })?;
+        let compiled = self.vendor().code(program, source, &self.shared.ctx.facts.target, self.cache.as_ref())?;
         let module = Module::load(&self.shared.ctx, &compiled)?;
         self.modules.borrow_mut().insert(key, Arc::clone(&module));
         Ok(module)
@@ -150,56 +123,7 @@ impl CudaDevice {
     }
 }
 
-/// A device without its GEMM library still measures everything else.
-fn open_blas(shared: &Arc<Shared>) -> std::result::Result<Vec<CublasLt>, String> {
-    let table = libraries().cublaslt.as_ref().map_err(String::clone)?;
-    let path = Some(table.library.path.display().to_string());
-    shared.ctx.api().map_err(|error| error.to_string())?;
-    let library = Arc::new(cublaslt::Library::start(Arc::clone(table)).map_err(|error| error.to_string())?);
-    let workspace = Arc::new(Memory::new(&shared.ctx, blas::WORKSPACE).map_err(|error| format!("its workspace: {error}"))?);
-    let provider = |fast| CublasLt {
-        library: Arc::clone(&library),
-        shared: Arc::clone(shared),
-        workspace: Arc::clone(&workspace),
-        fast,
-        path: path.clone(),
-    };
-    Ok(vec![provider(false), provider(true)])
-}
-
-fn observe(index: usize, ctx: &Arc<Context>) -> DeviceInfo {
-    let f = &ctx.facts;
-    let mut facts = BTreeMap::new();
-    let driver = libraries().nvml.as_ref().and_then(|n| n.versions().ok()).map_or_else(String::new, |(driver, _)| driver);
-    if let Some(sensors) = libraries().nvml.as_ref().and_then(|n| nvml::Sensors::open(Arc::clone(n), &f.pci).ok()) {
-        facts.extend(sensors.fixed().into_iter().map(|(name, value)| (name.to_owned(), value.to_string())));
-    }
-    facts.insert("compute capability".into(), format!("{}.{}", f.cc.0, f.cc.1));
-    facts.insert("memory clock MHz".into(), (f.memory_clock_khz / 1000).to_string());
-    facts.insert("memory bus bits".into(), f.bus_bits.to_string());
-    facts.insert("shared memory a block".into(), f.shared_optin.to_string());
-    facts.insert("copy engines".into(), f.copy_engines.to_string());
-    DeviceInfo {
-        id: format!("cuda:{index}"),
-        backend: Backend::Cuda,
-        vendor: "NVIDIA".into(),
-        name: f.name.clone(),
-        arch: f.arch(),
-        uuid: Some(f.uuid()),
-        pci: Some(f.pci.clone()),
-        units: f.sms.max(0) as u32,
-        max_clock_mhz: Some(f64::from(f.clock_khz) / 1e3),
-        memory: Bytes(f.memory_bytes as u64),
-        caches: vec![CacheLevel { name: "L2".into(), bytes: Bytes(f.l2_bytes.max(0) as u64), instances: 1 }],
-        driver: format!("{driver} (CUDA {}.{})", ctx.driver.version / 1000, ctx.driver.version % 1000 / 10),
-        software: false,
-        libraries: vec![],
-        measured: vec![],
-        facts,
-    }
-}
-
-impl Device for CudaDevice {
+impl Device for GpuDevice {
     fn info(&self) -> &DeviceInfo {
         &self.info
     }
@@ -232,7 +156,7 @@ impl Device for CudaDevice {
     fn compile(&self, program: &Program<'_>, entry: &str) -> Result<Kernel> {
         let f = self.module(program)?.function(entry).map_err(|failure| match &failure {
             driver::Failure::Call(error) if error.status() == Some(status::NOT_FOUND) => {
-                DeviceError::unsupported(format!("{} has no kernel {entry} for {}", program.name, self.arch))
+                DeviceError::unsupported(format!("{} has no kernel {entry} for {}", program.name, self.info.arch))
             }
             _ => failure.into(),
         })?;
@@ -254,16 +178,16 @@ impl Device for CudaDevice {
             values.push(match arg {
                 Arg::Buffer(buffer, offset) if *offset <= buffer.len() => {
                     self.place(buffer)?;
-                    stream::Arg::Ptr(buffer.address() + *offset as Ptr)
+                    code::Arg::Ptr(buffer.address() + *offset as Ptr)
                 }
                 Arg::Buffer(buffer, offset) => {
                     return Err(DeviceError::invalid(format!("offset {offset} is past a buffer of {}", buffer.len())));
                 }
-                Arg::U32(v) => stream::Arg::U32(*v),
-                Arg::I32(v) => stream::Arg::I32(*v),
-                Arg::U64(v) => stream::Arg::U64(*v),
-                Arg::F32(v) => stream::Arg::F32(*v),
-                Arg::Bytes(v) => stream::Arg::Bytes(v),
+                Arg::U32(v) => code::Arg::U32(*v),
+                Arg::I32(v) => code::Arg::I32(*v),
+                Arg::U64(v) => code::Arg::U64(*v),
+                Arg::F32(v) => code::Arg::F32(*v),
+                Arg::Bytes(v) => code::Arg::Bytes(v),
             });
         }
         let Geometry { grid, block, shared_bytes, cluster } = geometry;
@@ -294,7 +218,7 @@ impl Device for CudaDevice {
         self.flags.store(word, 0);
         let at = self.flags.ptr + 4 * word as Ptr;
         let shape = stream::Shape { grid: [1; 3], block: [1; 3], shared_bytes: 0, cluster: [1; 3] };
-        self.shared.stream.launch(&hold, shape, &[stream::Arg::Ptr(at), stream::Arg::U64(HOLD_LIMIT_NS)])?;
+        self.shared.stream.launch(&hold, shape, &[code::Arg::Ptr(at), code::Arg::U64(HOLD_LIMIT_NS)])?;
         let (flags, paused) = (Arc::clone(&self.flags), self.shared.ctx.pause());
         Ok(Some(Hold(Some(Box::new(move || {
             flags.store(word, 1);
@@ -329,7 +253,7 @@ impl Device for CudaDevice {
     fn observed_mhz(&self) -> Result<Option<f64>> {
         let Some(clock) = self.own("rp_clock")? else { return Ok(None) };
         let shape = stream::Shape { grid: [1; 3], block: [1; 3], shared_bytes: 0, cluster: [1; 3] };
-        self.shared.stream.launch(&clock, shape, &[stream::Arg::Ptr(self.clock.ptr), stream::Arg::U64(CLOCK_NS)])?;
+        self.shared.stream.launch(&clock, shape, &[code::Arg::Ptr(self.clock.ptr), code::Arg::U64(CLOCK_NS)])?;
         let mut out = [0u8; 16];
         self.shared.stream.download(Place::Device(&self.clock), 0, &mut out)?;
         let [cycles, nanoseconds] = [0, 8].map(|at| u64::from_le_bytes(out[at..at + 8].try_into().unwrap_or_default()) as f64);
@@ -337,8 +261,7 @@ impl Device for CudaDevice {
     }
 
     fn sensors(&self) -> Option<Box<dyn Sensors>> {
-        let nvml = libraries().nvml.as_ref()?;
-        Some(Box::new(Nvml(nvml::Sensors::open(Arc::clone(nvml), &self.shared.ctx.facts.pci).ok()?)))
+        self.vendor().sensors(&self.shared.ctx.facts)
     }
 
     fn alloc_host(&self, len: usize) -> Result<Buffer> {
@@ -350,34 +273,11 @@ impl Device for CudaDevice {
     }
 
     fn tensor_map(&self, buffer: &Buffer, map: &TensorMap) -> Result<Vec<u8>> {
-        let data_type = match (map.element_bytes, map.bf16) {
-            (1, _) => 0,
-            (2, false) => 6,
-            (2, true) => 9,
-            (4, _) => 7,
-            (bytes, _) => return Err(DeviceError::invalid(format!("a tensor map has elements of 1, 2 or 4 bytes, not {bytes}"))),
-        };
-        let tiled = Tiled {
-            data_type,
-            dims: map.dims.clone(),
-            strides: map.strides.clone(),
-            tile: map.tile.clone(),
-            swizzle: map.swizzle,
-        };
         self.place(buffer)?;
-        let encoded = tiled::encode(&self.shared.ctx, buffer.address(), buffer.len(), &tiled)?;
-        Ok(encoded.0.iter().flat_map(|word| word.to_ne_bytes()).collect())
+        self.vendor().tensor_map(&self.shared.ctx, buffer, map)
     }
 
     fn blas(&self) -> Vec<&dyn Blas> {
-        self.blas.iter().map(|b| b as &dyn Blas).collect()
-    }
-}
-
-struct Nvml(nvml::Sensors);
-
-impl Sensors for Nvml {
-    fn read(&mut self) -> Reading {
-        self.0.read()
+        self.blas.iter().map(|b| b.as_ref() as &dyn Blas).collect()
     }
 }

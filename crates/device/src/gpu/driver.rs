@@ -3,8 +3,9 @@
 //! Everything holds its context by `Arc`, so no handle outlives what it belongs to, and makes the context current before
 //! it calls: a device may be used from whichever thread holds it.
 
-use super::driver_sys::{Cuda, HOST_PORTABLE_MAPPED, Handle, Ptr, attribute, status};
-use crate::dl::CallError;
+use super::Vendor;
+use super::sys::{Api, HOST_PORTABLE_MAPPED, Handle, Ptr};
+use crate::dl::{CallError, Opened};
 use std::ffi::{c_int, c_void};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -42,60 +43,35 @@ impl std::fmt::Display for Failure {
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
     pub(crate) name: String,
-    pub(crate) uuid: String,
+    pub(crate) uuid: [u8; 16],
     pub(crate) pci: String,
-    pub(crate) cc: (i32, i32),
-    pub(crate) sms: i32,
+    /// What its code is compiled for: `sm_90a`, `gfx942:sramecc+:xnack-`.
+    pub(crate) target: String,
+    pub(crate) units: i32,
     pub(crate) clock_khz: i32,
     pub(crate) memory_clock_khz: i32,
     pub(crate) bus_bits: i32,
     pub(crate) memory_bytes: usize,
     pub(crate) l2_bytes: i32,
-    pub(crate) shared_optin: i32,
+    pub(crate) shared_most: i32,
     pub(crate) copy_engines: i32,
 }
 
-impl Facts {
-    /// As nvidia-smi writes it; the driver gives an instance's own where the GPU is split, and says so in its name.
-    pub(crate) fn uuid(&self) -> String {
-        format!("{}-{}", if self.name.contains("MIG ") { "MIG" } else { "GPU" }, self.uuid)
-    }
-
-    /// `sm_90a`: the exact target where the architecture has instructions of its own.
-    pub(crate) fn arch(&self) -> String {
-        let (major, minor) = self.cc;
-        format!("sm_{major}{minor}{}", if major >= 9 { "a" } else { "" })
-    }
-}
-
 pub(crate) struct Driver {
-    pub(crate) api: Cuda,
+    pub(crate) api: Api,
     pub(crate) version: i32,
+    pub(crate) vendor: &'static dyn Vendor,
 }
 
 impl Driver {
-    pub(crate) fn start(api: Cuda) -> Result<Self> {
-        // SAFETY: cuInit takes no pointers, and may be called any number of times.
+    pub(crate) fn start(library: Opened, vendor: &'static dyn Vendor) -> Result<Self> {
+        let api = Api::bind_prefixed(library, vendor.prefix());
+        // SAFETY: this function takes no pointers, and may be called any number of times.
         unsafe { api.init(0) }?;
         let mut version = 0;
         // SAFETY: writes one int.
         unsafe { api.driver_version(&mut version) }?;
-        Ok(Self { api, version })
-    }
-
-    /// What to do about an answer of the driver's start.
-    pub(crate) fn advice(failure: &Failure) -> &'static str {
-        let Failure::Call(error) = failure else { return "" };
-        match error.status() {
-            Some(status::NO_DEVICE) => {
-                "is a GPU in this machine or container (nvidia-smi), and what does CUDA_VISIBLE_DEVICES say?"
-            }
-            Some(status::DRIVER_MISMATCH) => {
-                "the library and the kernel module are of two versions: reboot after a driver update"
-            }
-            Some(status::FABRIC_NOT_READY) => "the NVSwitch fabric is not up: systemctl status nvidia-fabricmanager",
-            _ => "see whether nvidia-smi works, and dmesg if it does not",
-        }
+        Ok(Self { api, version, vendor })
     }
 
     pub(crate) fn count(&self) -> Result<i32> {
@@ -106,7 +82,7 @@ impl Driver {
     }
 
     /// An attribute, or 0 where this driver does not know it.
-    fn attribute(&self, device: c_int, which: u32) -> i32 {
+    pub(crate) fn attribute(&self, device: c_int, which: u32) -> i32 {
         let mut v = 0;
         // SAFETY: writes one int.
         match unsafe { self.api.device_attribute(&mut v, which, device) } {
@@ -127,34 +103,30 @@ impl Driver {
             self.api.device_memory(&mut memory, d)?;
         }
         let text = |b: &[u8]| String::from_utf8_lossy(b.split(|c| *c == 0).next().unwrap_or(&[])).into_owned();
+        let numbers = self.vendor.attributes();
         let a = |which| self.attribute(d, which);
         Ok(Facts {
             name: text(&name),
-            uuid: uuid_text(&uuid),
+            uuid,
             pci: text(&pci),
-            cc: (a(attribute::CC_MAJOR), a(attribute::CC_MINOR)),
-            sms: a(attribute::SM_COUNT),
-            clock_khz: a(attribute::CLOCK_KHZ),
-            memory_clock_khz: a(attribute::MEMORY_CLOCK_KHZ),
-            bus_bits: a(attribute::MEMORY_BUS_BITS),
+            target: self.vendor.target(self, d)?,
+            units: a(numbers.units),
+            clock_khz: a(numbers.clock_khz),
+            memory_clock_khz: a(numbers.memory_clock_khz),
+            bus_bits: a(numbers.bus_bits),
             memory_bytes: memory,
-            l2_bytes: a(attribute::L2_BYTES),
-            shared_optin: a(attribute::MAX_SHARED_OPTIN),
-            copy_engines: a(attribute::COPY_ENGINES),
+            l2_bytes: a(numbers.l2_bytes),
+            shared_most: a(numbers.shared_most),
+            copy_engines: a(numbers.copy_engines),
         })
     }
-}
-
-/// The bytes in the order in which nvidia-smi writes them.
-fn uuid_text(u: &[u8; 16]) -> String {
-    let hex = |r: std::ops::Range<usize>| u[r].iter().map(|b| format!("{b:02x}")).collect::<String>();
-    format!("{}-{}-{}-{}-{}", hex(0..4), hex(4..6), hex(6..8), hex(8..10), hex(10..16))
 }
 
 pub(crate) struct Context {
     pub(crate) driver: Arc<Driver>,
     pub(crate) facts: Facts,
-    device: c_int,
+    pub(crate) device: c_int,
+    /// The device's primary context; null for HIP, which has none that a program must know.
     handle: Handle,
     parking: Mutex<Parking>,
 }
@@ -195,21 +167,24 @@ impl Context {
         // SAFETY: each writes one value.
         unsafe {
             driver.api.device_get(&mut device, ordinal)?;
-            driver.api.primary_retain(&mut handle, device)?;
+            if driver.vendor.has_contexts() {
+                driver.api.primary_retain(&mut handle, device)?;
+            }
         }
         Ok(Arc::new(Self { driver, facts, device, handle, parking: Mutex::default() }))
     }
 
     /// The driver's functions, with this context current on this thread.
-    pub(crate) fn api(&self) -> Result<&Cuda> {
-        // SAFETY: the handle is retained until drop.
-        unsafe { self.driver.api.ctx_set(self.handle) }?;
-        Ok(&self.driver.api)
+    pub(crate) fn api(&self) -> Result<&Api> {
+        let api = &self.driver.api;
+        // SAFETY: the handle is retained until drop; the device is one that the driver named.
+        unsafe { if self.handle.is_null() { api.device_set(self.device) } else { api.ctx_set(self.handle) } }?;
+        Ok(api)
     }
 
     /// The same device, whichever handle it was opened by.
     pub(crate) fn is(&self, other: &Self) -> bool {
-        self.device == other.device
+        self.device == other.device && self.driver.vendor.prefix() == other.driver.vendor.prefix()
     }
 
     fn parking(&self) -> MutexGuard<'_, Parking> {
@@ -263,8 +238,10 @@ impl Context {
 impl Drop for Context {
     fn drop(&mut self) {
         self.sweep();
-        // SAFETY: retained once in `open`; everything made in it holds an Arc to it and is gone.
-        let _ = unsafe { self.driver.api.primary_release(self.device) };
+        if !self.handle.is_null() {
+            // SAFETY: retained once in `open`; everything made in it holds an Arc to it and is gone.
+            let _ = unsafe { self.driver.api.primary_release(self.device) };
+        }
     }
 }
 

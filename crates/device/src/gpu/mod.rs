@@ -1,0 +1,98 @@
+//! GPUs that are driven as CUDA drives them: NVIDIA's through the driver, AMD's through HIP, which has the same functions under
+//! names of its own. What the two share, which is nearly all, stands here once; `cuda/` and `hip/` say what differs: numbers,
+//! facts, the compiler's options, libraries and sensors.
+
+mod code;
+mod device;
+pub(crate) mod driver;
+pub(crate) mod rtc;
+mod stream;
+pub(crate) mod sys;
+
+pub(crate) use device::{GpuDevice, Shared};
+
+use crate::cache::Cache;
+use crate::probe::{Discovery, Found};
+use crate::{Blas, Buffer, DeviceError, Program, Sensors, TensorMap};
+use driver::{Context, Driver, Facts, Failure};
+use ridgepoint_core::DeviceInfo;
+use std::sync::Arc;
+use sys::{Attributes, status};
+
+/// What the two do not share.
+pub(crate) trait Vendor: Sync {
+    /// How the driver's functions begin.
+    fn prefix(&self) -> &'static str;
+
+    /// True where a context is made current (CUDA), and not a device (HIP).
+    fn has_contexts(&self) -> bool;
+
+    /// The numbers of what a driver says of a device.
+    fn attributes(&self) -> &'static Attributes;
+
+    /// What code for a device is compiled for.
+    fn target(&self, driver: &Driver, device: i32) -> driver::Result<String>;
+
+    /// One line on a device for a list of them.
+    fn summary(&self, facts: &Facts) -> String;
+
+    /// A device's facts for the record.
+    fn describe(&self, index: usize, ctx: &Context) -> DeviceInfo;
+
+    /// Machine code of a program.
+    fn code(&self, program: &Program<'_>, source: &str, target: &str, cache: Option<&Cache>) -> crate::Result<Vec<u8>>;
+
+    /// GEMM libraries, or why there is none.
+    fn blas(&self, shared: &Arc<Shared>) -> Result<Vec<Box<dyn Blas + Send>>, String>;
+
+    /// Sensors of a device.
+    fn sensors(&self, facts: &Facts) -> Option<Box<dyn Sensors>>;
+
+    /// A descriptor for the tensor copy engine.
+    fn tensor_map(&self, _ctx: &Context, _buffer: &Buffer, _map: &TensorMap) -> crate::Result<Vec<u8>> {
+        Err(DeviceError::unsupported("this device has no tensor copy engine"))
+    }
+}
+
+/// The devices of a driver. `none` says what to do where it has none.
+pub(crate) fn discover(backend: &str, driver: &Result<Arc<Driver>, String>, none: &str) -> Discovery {
+    let absent = |reason: String| Discovery { devices: vec![], absent: Some(reason) };
+    let driver = match driver {
+        Ok(driver) => driver,
+        Err(reason) => return absent(reason.clone()),
+    };
+    let count = match driver.count() {
+        Ok(0) => return absent(format!("the driver reports no device; {none}")),
+        Ok(count) => count,
+        Err(error) => return absent(format!("{error}; {none}")),
+    };
+    let devices = (0..count).map(|ordinal| {
+        let id = format!("{backend}:{ordinal}");
+        match driver.facts(ordinal) {
+            Ok(facts) => Found { id, name: facts.name.clone(), detail: driver.vendor.summary(&facts) },
+            Err(error) => Found { id, name: "unknown".into(), detail: error.to_string() },
+        }
+    });
+    Discovery { devices: devices.collect(), absent: None }
+}
+
+impl From<Failure> for DeviceError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Invalid(message) => Self::Invalid(message),
+            Failure::Module { log, error } => Self::Unsupported(format!("the driver does not load the code: {error}: {log}")),
+            Failure::Call(error) => error.into(),
+        }
+    }
+}
+
+impl From<crate::dl::CallError> for DeviceError {
+    fn from(error: crate::dl::CallError) -> Self {
+        match error.status() {
+            Some(code) if status::LOST.contains(&code) => Self::Lost(error.to_string()),
+            Some(status::OUT_OF_MEMORY) => Self::OutOfMemory { requested: ridgepoint_core::Bytes(0), free: None },
+            Some(code) => Self::Call { call: error.call, code: i64::from(code), message: error.meaning().to_owned() },
+            None => Self::Unsupported(error.to_string()),
+        }
+    }
+}
