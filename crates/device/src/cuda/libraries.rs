@@ -5,6 +5,7 @@ use super::{cublaslt, nvml};
 use crate::dl::Opened;
 use crate::finder::{self, Places, Search, Wanted, find};
 use crate::gpu::driver::{Driver, Failure};
+use crate::gpu::matmul::Lt;
 use crate::gpu::rtc::Rtc;
 use crate::gpu::sys::status;
 use crate::probe::Finding;
@@ -16,7 +17,7 @@ pub(super) struct Libraries {
     pub(super) driver: Result<Arc<Driver>, String>,
     pub(super) nvml: Option<Arc<nvml::Nvml>>,
     pub(super) nvrtc: Result<Rtc, String>,
-    pub(super) cublaslt: Result<Arc<cublaslt::CublasLt>, String>,
+    pub(super) cublaslt: Result<Arc<Lt>, String>,
     pub(super) findings: Vec<Finding>,
 }
 
@@ -58,7 +59,7 @@ fn load(places: &Places) -> Libraries {
         driver,
         nvml: nvml.ok().map(|o| Arc::new(nvml::Nvml::bind(o))),
         nvrtc: nvrtc.map(|o| Rtc::bind_prefixed(o, "nvrtc")),
-        cublaslt: cublaslt.map(|o| Arc::new(cublaslt::CublasLt::bind(o))),
+        cublaslt: cublaslt.map(|o| Arc::new(Lt::bind_prefixed(o, cublaslt::NUMBERS.prefix))),
         findings,
     }
 }

@@ -1,7 +1,6 @@
 //! NVIDIA GPUs through the driver API. Every library is found and loaded at run time by our own tables (see dl.rs), so that
 //! one that is absent, older or newer is a sentence and never a panic; cudarc's bindings are the oracle of their tests.
 
-mod blas;
 mod cublaslt;
 mod libraries;
 mod nvml;

@@ -1,14 +1,14 @@
 //! What CUDA does its own way: attributes, compute capability, MIG, the tensor copy engine.
 
-use super::blas::{self, CublasLt};
 use super::libraries::libraries;
 use super::tiled::{self, Tiled};
 use super::{cublaslt, nvml, nvrtc};
 use crate::cache::Cache;
 use crate::gpu::driver::{self, Buffer as Memory, Context, Driver, Facts};
+use crate::gpu::matmul::Library as Lt;
 use crate::gpu::sys::Attributes;
-use crate::gpu::{Shared, Vendor};
-use crate::{Blas, Buffer, DeviceError, Program, Reading, Result, Sensors, TensorMap};
+use crate::gpu::{Matmul, Shared, Vendor, WORKSPACE};
+use crate::{Blas, Buffer, DeviceError, Program, Reading, Result, Sensors, Support, TensorMap};
 use ridgepoint_core::{Backend, Bytes, CacheLevel, DeviceInfo, Library};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -95,17 +95,18 @@ impl Vendor for Cuda {
 
     fn blas(&self, shared: &Arc<Shared>) -> std::result::Result<Vec<Box<dyn Blas + Send>>, String> {
         let table = libraries().cublaslt.as_ref().map_err(String::clone)?;
-        let path = Some(table.library.path.display().to_string());
         shared.ctx.api().map_err(|error| error.to_string())?;
-        let library = Arc::new(cublaslt::Library::start(Arc::clone(table)).map_err(|error| error.to_string())?);
-        let workspace = Arc::new(Memory::new(&shared.ctx, blas::WORKSPACE).map_err(|error| format!("its workspace: {error}"))?);
+        let library = Lt::start(Arc::clone(table), &cublaslt::NUMBERS).map_err(|error| error.to_string())?;
+        let library = Arc::new(library);
+        let workspace = Arc::new(Memory::new(&shared.ctx, WORKSPACE).map_err(|error| format!("its workspace: {error}"))?);
         let provider = |fast| -> Box<dyn Blas + Send> {
-            Box::new(CublasLt {
+            Box::new(Matmul {
+                provider: if fast { "cublaslt-fast" } else { "cublaslt" },
                 library: Arc::clone(&library),
                 shared: Arc::clone(shared),
                 workspace: Arc::clone(&workspace),
                 fast,
-                path: path.clone(),
+                support: |_, _| Ok(Support::Native),
             })
         };
         Ok(vec![provider(false), provider(true)])

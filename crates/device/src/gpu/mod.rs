@@ -2,13 +2,16 @@
 //! names of its own. What the two share, which is nearly all, stands here once; `cuda/` and `hip/` say what differs: numbers,
 //! facts, the compiler's options, libraries and sensors.
 
+mod blas;
 mod code;
 mod device;
 pub(crate) mod driver;
+pub(crate) mod matmul;
 pub(crate) mod rtc;
 mod stream;
 pub(crate) mod sys;
 
+pub(crate) use blas::{Matmul, WORKSPACE};
 pub(crate) use device::{GpuDevice, Shared};
 
 use crate::cache::Cache;

@@ -1,36 +1,39 @@
-//! cublasLt as a GEMM provider: every algorithm that it offers for a problem can be chosen.
+//! cublasLt or hipBLASLt as a GEMM provider: every algorithm that it offers for a problem can be chosen.
 
-use super::cublaslt::{Compute, Library, Plan, Problem, Type};
-use crate::gpu::Shared;
-use crate::gpu::driver::Buffer as Memory;
-use crate::{Blas, Buffer, DeviceError, GemmPlan, GemmProblem, Result, Transpose};
+use super::Shared;
+use super::driver::Buffer as Memory;
+use super::matmul::{Compute, Library, Plan, Problem, Type};
+use crate::{Blas, Buffer, DeviceError, GemmPlan, GemmProblem, Result, Support, Transpose};
 use ridgepoint_core::Dtype;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Workspace offered to the library: what its own documentation recommends for Hopper.
-pub(super) const WORKSPACE: usize = 64 << 20;
+/// Workspace offered to the library: what cublasLt's documentation recommends for Hopper.
+pub(crate) const WORKSPACE: usize = 64 << 20;
 /// Algorithms asked for.
 const WANTED: usize = 16;
 
-/// cublasLt on one device.
-pub(super) struct CublasLt {
-    pub(super) library: Arc<Library>,
-    pub(super) shared: Arc<Shared>,
-    pub(super) workspace: Arc<Memory>,
+/// A matrix library on one device.
+pub(crate) struct Matmul {
+    pub(crate) provider: &'static str,
+    pub(crate) library: Arc<Library>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) workspace: Arc<Memory>,
     /// FP8 sums in fewer bits for longer, which is what frameworks use; off by default, as there.
-    pub(super) fast: bool,
-    /// The file it came from.
-    pub(super) path: Option<String>,
+    pub(crate) fast: bool,
+    /// How this chip does a type, or why not.
+    pub(crate) support: fn(target: &str, dtype: Dtype) -> std::result::Result<Support, String>,
 }
 
-impl Blas for CublasLt {
+impl Blas for Matmul {
     fn provider(&self) -> &'static str {
-        if self.fast { "cublaslt-fast" } else { "cublaslt" }
+        self.provider
     }
 
     fn library(&self) -> Option<ridgepoint_core::Library> {
-        Some(ridgepoint_core::Library { name: "cublasLt".into(), version: self.library.version(), path: self.path.clone() })
+        let library = &self.library;
+        let name = library.numbers.name.into();
+        Some(ridgepoint_core::Library { name, version: library.version(), path: Some(library.path()) })
     }
 
     fn plan(&self, p: &GemmProblem) -> Result<Box<dyn GemmPlan>> {
@@ -38,6 +41,8 @@ impl Blas for CublasLt {
         if self.fast && !fp8 {
             return Err(DeviceError::unsupported("fast accumulation is a choice of FP8 alone"));
         }
+        let support = (self.support)(&self.shared.ctx.facts.target, p.input).map_err(DeviceError::unsupported)?;
+        let name = self.library.numbers.name;
         let kind = |dtype: Dtype| {
             Ok(match dtype {
                 Dtype::F32 | Dtype::Tf32 => Type::F32,
@@ -48,7 +53,9 @@ impl Blas for CublasLt {
                 Dtype::I32 => Type::I32,
                 Dtype::E4m3 => Type::E4m3,
                 Dtype::E5m2 => Type::E5m2,
-                other => return Err(DeviceError::unsupported(format!("cublasLt is not asked for {other} yet"))),
+                Dtype::E4m3fnuz => Type::E4m3fnuz,
+                Dtype::E5m2fnuz => Type::E5m2fnuz,
+                other => return Err(DeviceError::unsupported(format!("{name} is not asked for {other} yet"))),
             })
         };
         let (input, output) = (kind(p.input)?, kind(p.output)?);
@@ -61,9 +68,9 @@ impl Blas for CublasLt {
         }
         self.shared.ctx.api()?;
         let plan = self.library.plan(&problem, WORKSPACE, WANTED).map_err(|error| match error.status() {
-            // CUBLAS_STATUS_NOT_SUPPORTED: the library says so itself.
-            Some(15) => DeviceError::unsupported(format!(
-                "cublasLt {} has no {} GEMM of {}×{}×{} with this layout here",
+            // The library says so itself.
+            Some(code) if code == self.library.numbers.not_supported => DeviceError::unsupported(format!(
+                "{name} {} has no {} GEMM of {}×{}×{} with this layout here",
                 self.library.version(),
                 p.input,
                 p.m,
@@ -74,7 +81,7 @@ impl Blas for CublasLt {
         })?;
         if plan.algorithms.is_empty() {
             return Err(DeviceError::unsupported(format!(
-                "cublasLt {} offers no algorithm for {} {}×{}×{}",
+                "{name} {} offers no algorithm for {} {}×{}×{}",
                 self.library.version(),
                 p.input,
                 p.m,
@@ -88,6 +95,7 @@ impl Blas for CublasLt {
             shared: Arc::clone(&self.shared),
             workspace: Arc::clone(&self.workspace),
             problem: *p,
+            support,
         }))
     }
 }
@@ -98,6 +106,7 @@ struct Run {
     shared: Arc<Shared>,
     workspace: Arc<Memory>,
     problem: GemmProblem,
+    support: Support,
 }
 
 impl GemmPlan for Run {
@@ -134,6 +143,10 @@ impl GemmPlan for Run {
         }
         self.index = index;
         Ok(())
+    }
+
+    fn support(&self) -> Support {
+        self.support
     }
 
     fn config(&self) -> BTreeMap<String, String> {
