@@ -1,17 +1,35 @@
 //! Where a vendor library is on this machine.
 //!
 //! Containers keep CUDA in at least five layouts: the loader's path, a toolkit under /usr/local, the distribution's
-//! folder, the driver mount of the container runtime, and the `nvidia/*` folders of Python wheels. The search is
-//! by file name alone (no interpreter is started), and keeps what it tried so that `doctor` can say it.
+//! folder, the driver mount of the container runtime, and the `nvidia/*` folders of Python wheels; ROCm is in /opt/rocm*, in
+//! the distribution's folder or in `_rocm_sdk_*` of the wheels. The search is by file name alone (no interpreter is started),
+//! and keeps what it tried so that `doctor` can say it.
 
 use crate::dl::Opened;
+use crate::probe::Finding;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Folders to look in before all others, or [`NONE`].
-const VARIABLE: &str = "RIDGEPOINT_CUDA_PATH";
-/// The value of [`VARIABLE`] that turns the search off.
+/// The value of a layout's variable that turns the search off.
 const NONE: &str = "none";
+
+/// Where a vendor puts its libraries.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    /// Names folders to look in before all others, or is [`NONE`].
+    pub(crate) variable: &'static str,
+    /// Variables that name a toolkit.
+    pub(crate) homes: &'static [&'static str],
+    /// Folders of a toolkit that hold libraries.
+    pub(crate) parts: &'static [&'static str],
+    /// The toolkit's own folder, and the folder and prefix of its versions.
+    pub(crate) toolkit: &'static str,
+    pub(crate) versions: (&'static str, &'static str),
+    /// Further folders of the system.
+    pub(crate) system: &'static [&'static str],
+    /// Library folders of a Python site-packages.
+    pub(crate) site: fn(&Path) -> Vec<PathBuf>,
+}
 
 /// What to look for: names in order of preference, and a symbol that proves the library is the right one.
 pub(crate) struct Wanted {
@@ -34,55 +52,6 @@ impl Wanted {
     }
 }
 
-pub(crate) const CUDA: Wanted = Wanted {
-    stem: "libcuda.so",
-    sonames: &["libcuda.so.1"],
-    proof: "cuInit",
-    siblings: &[],
-    of_driver: true,
-    get: &[(0, "install the NVIDIA driver (525 or newer), or start the container with the GPU runtime (--gpus all)")],
-};
-pub(crate) const NVML: Wanted = Wanted {
-    stem: "libnvidia-ml.so",
-    sonames: &["libnvidia-ml.so.1"],
-    proof: "nvmlInit_v2",
-    siblings: &[],
-    of_driver: true,
-    get: &[(0, "comes with the NVIDIA driver; in a container set NVIDIA_DRIVER_CAPABILITIES=compute,utility")],
-};
-pub(crate) const NVRTC: Wanted = Wanted {
-    stem: "libnvrtc.so",
-    sonames: &["libnvrtc.so.13", "libnvrtc.so.12"],
-    proof: "nvrtcVersion",
-    siblings: &["libnvrtc-builtins.so"],
-    of_driver: false,
-    get: &[(0, "pip install nvidia-cuda-nvrtc-cu12"), (13, "pip install 'nvidia-cuda-nvrtc==13.*'")],
-};
-pub(crate) const CUBLASLT: Wanted = Wanted {
-    stem: "libcublasLt.so",
-    sonames: &["libcublasLt.so.13", "libcublasLt.so.12"],
-    proof: "cublasLtCreate",
-    siblings: &[],
-    of_driver: false,
-    get: &[(0, "pip install nvidia-cublas-cu12"), (13, "pip install 'nvidia-cublas==13.*'")],
-};
-pub(crate) const CUDNN: Wanted = Wanted {
-    stem: "libcudnn.so",
-    sonames: &["libcudnn.so.9"],
-    proof: "cudnnGetVersion",
-    siblings: &[],
-    of_driver: false,
-    get: &[(0, "pip install nvidia-cudnn-cu12"), (13, "pip install nvidia-cudnn-cu13")],
-};
-pub(crate) const NCCL: Wanted = Wanted {
-    stem: "libnccl.so",
-    sonames: &["libnccl.so.2"],
-    proof: "ncclGetVersion",
-    siblings: &[],
-    of_driver: false,
-    get: &[(0, "pip install nvidia-nccl-cu12"), (13, "pip install nvidia-nccl-cu13")],
-};
-
 /// The outcome of a search.
 pub(crate) struct Search {
     pub(crate) found: Option<Opened>,
@@ -90,15 +59,15 @@ pub(crate) struct Search {
     pub(crate) failed: Vec<(PathBuf, String)>,
     /// The folders that were looked through.
     pub(crate) looked_in: Vec<PathBuf>,
-    /// The user wants none.
-    pub(crate) turned_off: bool,
+    /// The user wants none, by this variable.
+    pub(crate) turned_off: Option<&'static str>,
 }
 
 impl Search {
     /// Why it is not there.
     pub(crate) fn reason(&self) -> String {
-        if self.turned_off {
-            return format!("{VARIABLE} is '{NONE}'");
+        if let Some(variable) = self.turned_off {
+            return format!("{variable} is '{NONE}'");
         }
         match self.failed.iter().find(|(p, _)| p.is_absolute()) {
             Some((p, why)) => format!("{} was found but {why}", p.display()),
@@ -110,9 +79,20 @@ impl Search {
     pub(crate) fn sentence(&self, wanted: &Wanted, driver: Option<i32>) -> String {
         match &self.found {
             Some(o) => format!("{}: {}", wanted.stem, o.path.display()),
-            None if self.turned_off => format!("{}: {}", wanted.stem, self.reason()),
+            None if self.turned_off.is_some() => format!("{}: {}", wanted.stem, self.reason()),
             None => format!("{}: {}. To get it: {}", wanted.stem, self.reason(), wanted.remedy(driver)),
         }
+    }
+
+    /// One line of `doctor`.
+    pub(crate) fn finding(&self, wanted: &Wanted, driver: Option<i32>, version: Option<String>) -> Finding {
+        let (detail, remedy) = match &self.found {
+            Some(opened) => {
+                (version.map_or_else(String::new, |v| format!("{v} from ")) + &opened.path.display().to_string(), None)
+            }
+            None => (self.reason(), self.turned_off.is_none().then(|| wanted.remedy(driver).to_owned())),
+        };
+        Finding { what: wanted.stem.into(), ok: self.found.is_some(), detail, remedy }
     }
 }
 
@@ -120,7 +100,7 @@ impl Search {
 /// and the search goes on; the last resort is none at all, never the wrong one.
 pub(crate) fn find(wanted: &Wanted, places: &Places, fits: &dyn Fn(&Opened) -> Result<(), String>) -> Search {
     let mut search = Search { found: None, failed: Vec::new(), looked_in: Vec::new(), turned_off: places.turned_off };
-    if places.turned_off {
+    if places.turned_off.is_some() {
         return search;
     }
     let attempt = |path: &Path, search: &mut Search| -> bool {
@@ -151,6 +131,14 @@ pub(crate) fn find(wanted: &Wanted, places: &Places, fits: &dyn Fn(&Opened) -> R
     // A library that was asked for is used or reported, never replaced by another.
     if !search.failed.is_empty() {
         return search;
+    }
+    for dir in &places.beside {
+        search.looked_in.push(dir.clone());
+        for file in files_of(dir, wanted) {
+            if attempt(&file, &mut search) {
+                return search;
+            }
+        }
     }
     for name in wanted.sonames {
         if attempt(Path::new(name), &mut search) {
@@ -211,70 +199,51 @@ fn named(dir: &Path, stem: &str) -> Vec<PathBuf> {
 pub(crate) struct Places {
     /// From the environment: what the user asked for comes before all else.
     pub(crate) asked_for: Vec<PathBuf>,
-    /// The user asked for no vendor library at all.
-    pub(crate) turned_off: bool,
+    /// The user asked for no vendor library at all, by this variable.
+    pub(crate) turned_off: Option<&'static str>,
+    /// Where another library was found that these should be of one installation with.
+    pub(crate) beside: Vec<PathBuf>,
     pub(crate) system: Vec<PathBuf>,
     pub(crate) wheels: Vec<PathBuf>,
 }
 
 impl Places {
-    pub(crate) fn of_this_machine() -> Self {
-        Self::from_env(&|k| std::env::var_os(k).map(PathBuf::from), Path::new("/"))
+    pub(crate) fn of_this_machine(layout: &Layout) -> Self {
+        Self::from_env(layout, &|k| std::env::var_os(k).map(PathBuf::from), Path::new("/"))
     }
 
     /// With the environment and the root folder given, so that a test can build a machine in a folder.
-    pub(crate) fn from_env(env: &dyn Fn(&str) -> Option<PathBuf>, root: &Path) -> Self {
+    pub(crate) fn from_env(layout: &Layout, env: &dyn Fn(&str) -> Option<PathBuf>, root: &Path) -> Self {
         let mut asked_for = Vec::new();
-        let asked = env(VARIABLE);
-        let turned_off = asked.as_deref() == Some(Path::new(NONE));
-        if let Some(list) = asked.filter(|_| !turned_off) {
+        let asked = env(layout.variable);
+        let turned_off = (asked.as_deref() == Some(Path::new(NONE))).then_some(layout.variable);
+        if let Some(list) = asked.filter(|_| turned_off.is_none()) {
             for p in std::env::split_paths(&list) {
                 asked_for.extend([p.clone(), p.join("lib64"), p.join("lib")]);
             }
         }
-        let mut system = Vec::new();
-        for key in ["CUDA_HOME", "CUDA_PATH"] {
-            if let Some(p) = env(key) {
-                system.extend([p.join("lib64"), p.join("lib"), p.join("targets/x86_64-linux/lib")]);
-            }
-        }
-        for list in ["LD_LIBRARY_PATH"] {
-            if let Some(list) = env(list) {
-                system.extend(std::env::split_paths(&list));
-            }
-        }
         let at = |p: &str| root.join(p);
-        system.push(at("usr/local/cuda/lib64"));
-        for toolkit in matching(&at("usr/local"), "cuda-") {
-            system.push(toolkit.join("lib64"));
-            system.push(toolkit.join("targets/x86_64-linux/lib"));
+        let parts = |toolkit: &Path| layout.parts.iter().map(|part| toolkit.join(part)).collect::<Vec<_>>();
+        let mut system: Vec<PathBuf> = layout.homes.iter().filter_map(|key| env(key)).flat_map(|p| parts(&p)).collect();
+        if let Some(list) = env("LD_LIBRARY_PATH") {
+            system.extend(std::env::split_paths(&list));
         }
-        system.extend(
-            [
-                "usr/lib/x86_64-linux-gnu",
-                "usr/lib/aarch64-linux-gnu",
-                "usr/lib64",
-                "usr/local/nvidia/lib64",
-                "usr/local/nvidia/lib",
-                "usr/lib/wsl/lib",
-                "run/opengl-driver/lib",
-                "usr/local/lib",
-                "opt/nvidia/lib64",
-                "home/kubernetes/bin/nvidia/lib64",
-            ]
-            .map(at),
-        );
-        let wheels = wheel_folders(env, root);
+        system.extend(parts(&at(layout.toolkit)));
+        let (folder, prefix) = layout.versions;
+        system.extend(matching(&at(folder), prefix).iter().flat_map(|toolkit| parts(toolkit)));
+        system.extend(["usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu", "usr/lib64", "usr/local/lib"].map(at));
+        system.extend(layout.system.iter().map(|p| at(p)));
+        let wheels = wheel_folders(layout.site, env, root);
         let mut seen = BTreeSet::new();
         let mut keep = |v: Vec<PathBuf>| -> Vec<PathBuf> {
             v.into_iter().filter(|p| p.is_dir() && seen.insert(p.canonicalize().unwrap_or_else(|_| p.clone()))).collect()
         };
-        Self { asked_for: keep(asked_for), turned_off, system: keep(system), wheels: keep(wheels) }
+        Self { asked_for: keep(asked_for), turned_off, beside: vec![], system: keep(system), wheels: keep(wheels) }
     }
 }
 
-/// `site-packages/nvidia/<part>/lib` of every Python that is on PATH, in a virtual environment or in the usual homes.
-fn wheel_folders(env: &dyn Fn(&str) -> Option<PathBuf>, root: &Path) -> Vec<PathBuf> {
+/// The libraries in site-packages of every Python that is on PATH, in a virtual environment or in the usual homes.
+fn wheel_folders(of_site: fn(&Path) -> Vec<PathBuf>, env: &dyn Fn(&str) -> Option<PathBuf>, root: &Path) -> Vec<PathBuf> {
     let mut prefixes: Vec<PathBuf> = ["VIRTUAL_ENV", "CONDA_PREFIX"].iter().filter_map(|k| env(k)).collect();
     if let Some(path) = env("PATH") {
         for bin in std::env::split_paths(&path) {
@@ -315,9 +284,7 @@ fn wheel_folders(env: &dyn Fn(&str) -> Option<PathBuf>, root: &Path) -> Vec<Path
     }
     let mut folders = Vec::new();
     for site in sites {
-        for part in matching(&site.join("nvidia"), "") {
-            folders.push(part.join("lib"));
-        }
+        folders.extend(of_site(&site));
         folders.push(site.join("torch/lib"));
     }
     // Conda puts the libraries of its packages into the environment itself.
@@ -326,7 +293,7 @@ fn wheel_folders(env: &dyn Fn(&str) -> Option<PathBuf>, root: &Path) -> Vec<Path
 }
 
 /// Entries of a folder whose name begins so, the highest name first.
-fn matching(dir: &Path, prefix: &str) -> Vec<PathBuf> {
+pub(crate) fn matching(dir: &Path, prefix: &str) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
     let mut v: Vec<PathBuf> =
         entries.flatten().filter(|e| e.file_name().to_str().is_some_and(|n| n.starts_with(prefix))).map(|e| e.path()).collect();
@@ -337,16 +304,7 @@ fn matching(dir: &Path, prefix: &str) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_remedy_is_for_the_driver_at_hand() {
-        for (driver, command) in
-            [(Some(12), "nvidia-cublas-cu12"), (Some(13), "'nvidia-cublas==13.*'"), (None, "'nvidia-cublas==13.*'")]
-        {
-            assert_eq!(CUBLASLT.remedy(driver), format!("pip install {command}"));
-        }
-        assert_eq!(CUDA.remedy(Some(12)), CUDA.remedy(None));
-    }
+    use crate::cuda::{CUDA, LAYOUT};
 
     #[test]
     fn folders_are_found_in_order_and_once() {
@@ -362,17 +320,17 @@ mod tests {
         folders.iter().for_each(|f| std::fs::create_dir_all(at(f)).unwrap());
         std::os::unix::fs::symlink("cuda-13.0", at("usr/local/cuda")).unwrap();
         let env = |key: &str| match key {
-            VARIABLE => Some(at("mine")),
+            "RIDGEPOINT_CUDA_PATH" => Some(at("mine")),
             "LD_LIBRARY_PATH" => Some(at("usr/local/cuda-13.0/lib64")),
             _ => None,
         };
-        let places = Places::from_env(&env, &root);
+        let places = Places::from_env(&LAYOUT, &env, &root);
         assert_eq!(places.asked_for, [at("mine"), at("mine/lib64")]);
         // The toolkit appears once, though it has three names here.
         assert_eq!(places.system, [at("usr/local/cuda-13.0/lib64"), at("usr/local/cuda-12.4/lib64")]);
         let site = "venv/lib/python3.12/site-packages/nvidia";
         assert_eq!(places.wheels, [at(&format!("{site}/cublas/lib")), at(&format!("{site}/cu13/lib"))]);
-        let off = Places::from_env(&|key| (key == VARIABLE).then(|| PathBuf::from(NONE)), &root);
+        let off = Places::from_env(&LAYOUT, &|key| (key == LAYOUT.variable).then(|| PathBuf::from(NONE)), &root);
         let search = find(&CUDA, &off, &|_| Ok(()));
         assert_eq!(search.sentence(&CUDA, None), "libcuda.so: RIDGEPOINT_CUDA_PATH is 'none'");
         std::fs::remove_dir_all(root).unwrap();

@@ -3,7 +3,7 @@
 use super::vendor::Cuda;
 use super::{cublaslt, nvml};
 use crate::dl::Opened;
-use crate::finder::{self, Places, Search, Wanted, find};
+use crate::finder::{Layout, Places, Wanted, find, matching};
 use crate::gpu::driver::{Driver, Failure};
 use crate::gpu::matmul::Lt;
 use crate::gpu::rtc::Rtc;
@@ -11,6 +11,73 @@ use crate::gpu::sys::status;
 use crate::probe::Finding;
 use std::ffi::c_void;
 use std::sync::{Arc, OnceLock};
+
+/// Where NVIDIA's libraries are kept.
+pub(crate) const LAYOUT: Layout = Layout {
+    variable: "RIDGEPOINT_CUDA_PATH",
+    homes: &["CUDA_HOME", "CUDA_PATH"],
+    parts: &["lib64", "lib", "targets/x86_64-linux/lib"],
+    toolkit: "usr/local/cuda",
+    versions: ("usr/local", "cuda-"),
+    system: &[
+        "usr/local/nvidia/lib64",
+        "usr/local/nvidia/lib",
+        "usr/lib/wsl/lib",
+        "run/opengl-driver/lib",
+        "opt/nvidia/lib64",
+        "home/kubernetes/bin/nvidia/lib64",
+    ],
+    site: |site| matching(&site.join("nvidia"), "").into_iter().map(|part| part.join("lib")).collect(),
+};
+
+pub(crate) const CUDA: Wanted = Wanted {
+    stem: "libcuda.so",
+    sonames: &["libcuda.so.1"],
+    proof: "cuInit",
+    siblings: &[],
+    of_driver: true,
+    get: &[(0, "install the NVIDIA driver (525 or newer), or start the container with the GPU runtime (--gpus all)")],
+};
+pub(crate) const NVML: Wanted = Wanted {
+    stem: "libnvidia-ml.so",
+    sonames: &["libnvidia-ml.so.1"],
+    proof: "nvmlInit_v2",
+    siblings: &[],
+    of_driver: true,
+    get: &[(0, "comes with the NVIDIA driver; in a container set NVIDIA_DRIVER_CAPABILITIES=compute,utility")],
+};
+pub(crate) const NVRTC: Wanted = Wanted {
+    stem: "libnvrtc.so",
+    sonames: &["libnvrtc.so.13", "libnvrtc.so.12"],
+    proof: "nvrtcVersion",
+    siblings: &["libnvrtc-builtins.so"],
+    of_driver: false,
+    get: &[(0, "pip install nvidia-cuda-nvrtc-cu12"), (13, "pip install 'nvidia-cuda-nvrtc==13.*'")],
+};
+pub(crate) const CUBLASLT: Wanted = Wanted {
+    stem: "libcublasLt.so",
+    sonames: &["libcublasLt.so.13", "libcublasLt.so.12"],
+    proof: "cublasLtCreate",
+    siblings: &[],
+    of_driver: false,
+    get: &[(0, "pip install nvidia-cublas-cu12"), (13, "pip install 'nvidia-cublas==13.*'")],
+};
+pub(crate) const CUDNN: Wanted = Wanted {
+    stem: "libcudnn.so",
+    sonames: &["libcudnn.so.9"],
+    proof: "cudnnGetVersion",
+    siblings: &[],
+    of_driver: false,
+    get: &[(0, "pip install nvidia-cudnn-cu12"), (13, "pip install nvidia-cudnn-cu13")],
+};
+pub(crate) const NCCL: Wanted = Wanted {
+    stem: "libnccl.so",
+    sonames: &["libnccl.so.2"],
+    proof: "ncclGetVersion",
+    siblings: &[],
+    of_driver: false,
+    get: &[(0, "pip install nvidia-nccl-cu12"), (13, "pip install nvidia-nccl-cu13")],
+};
 
 /// Each library, or the sentence that says why it is not there.
 pub(super) struct Libraries {
@@ -23,7 +90,7 @@ pub(super) struct Libraries {
 
 pub(super) fn libraries() -> &'static Libraries {
     static FOUND: OnceLock<Libraries> = OnceLock::new();
-    FOUND.get_or_init(|| load(&Places::of_this_machine()))
+    FOUND.get_or_init(|| load(&Places::of_this_machine(&LAYOUT)))
 }
 
 fn load(places: &Places) -> Libraries {
@@ -42,19 +109,19 @@ fn load(places: &Places) -> Libraries {
     };
     let mut look = |wanted: &Wanted, fit: &dyn Fn(&Opened) -> Result<(), String>, version: &dyn Fn(&Opened) -> Option<String>| {
         let search = find(wanted, places, fit);
-        findings.push(finding(wanted, &search, major, search.found.as_ref().and_then(version)));
+        findings.push(search.finding(wanted, major, search.found.as_ref().and_then(version)));
         let sentence = search.sentence(wanted, major);
         search.found.ok_or(sentence)
     };
-    let nvml = look(&finder::NVML, &any, &|_| None);
-    let nvrtc = look(&finder::NVRTC, &fits(|o| Some(nvrtc_version(o)?.0)), &|o| {
+    let nvml = look(&NVML, &any, &|_| None);
+    let nvrtc = look(&NVRTC, &fits(|o| Some(nvrtc_version(o)?.0)), &|o| {
         nvrtc_version(o).map(|(major, minor)| format!("{major}.{minor}"))
     });
-    let cublaslt = look(&finder::CUBLASLT, &fits(|o| i32::try_from(size_version(o, "cublasLtGetVersion")? / 10000).ok()), &|o| {
+    let cublaslt = look(&CUBLASLT, &fits(|o| i32::try_from(size_version(o, "cublasLtGetVersion")? / 10000).ok()), &|o| {
         size_version(o, "cublasLtGetVersion").map(dotted)
     });
-    let _ = look(&finder::CUDNN, &any, &|o| size_version(o, "cudnnGetVersion").map(dotted));
-    let _ = look(&finder::NCCL, &any, &|o| int_version(o, "ncclGetVersion").map(dotted));
+    let _ = look(&CUDNN, &any, &|o| size_version(o, "cudnnGetVersion").map(dotted));
+    let _ = look(&NCCL, &any, &|o| int_version(o, "ncclGetVersion").map(dotted));
     Libraries {
         driver,
         nvml: nvml.ok().map(|o| Arc::new(nvml::Nvml::bind(o))),
@@ -65,11 +132,11 @@ fn load(places: &Places) -> Libraries {
 }
 
 fn start_driver(places: &Places) -> (Result<Arc<Driver>, String>, Finding) {
-    let wanted = &finder::CUDA;
+    let wanted = &CUDA;
     let mut search = find(wanted, places, &refuse_stub);
     let failed = |reason: String, remedy: Option<String>| Finding { what: wanted.stem.into(), ok: false, detail: reason, remedy };
     let Some(opened) = search.found.take() else {
-        let finding = finding(wanted, &search, None, None);
+        let finding = search.finding(wanted, None, None);
         return (Err(search.sentence(wanted, None)), finding);
     };
     let path = opened.path.display().to_string();
@@ -112,14 +179,6 @@ fn refuse_stub(opened: &Opened) -> Result<(), String> {
     }
 }
 
-fn finding(wanted: &Wanted, search: &Search, driver: Option<i32>, version: Option<String>) -> Finding {
-    let (detail, remedy) = match &search.found {
-        Some(opened) => (version.map_or_else(String::new, |v| format!("{v} from ")) + &opened.path.display().to_string(), None),
-        None => (search.reason(), (!search.turned_off).then(|| wanted.remedy(driver).to_owned())),
-    };
-    Finding { what: wanted.stem.into(), ok: search.found.is_some(), detail, remedy }
-}
-
 /// `130100` is 13.1.0; cublasLt, cuDNN 9 and NCCL all count so.
 fn dotted(version: usize) -> String {
     format!("{}.{}.{}", version / 10000, version / 100 % 100, version % 100)
@@ -146,4 +205,19 @@ fn int_version(o: &Opened, symbol: &str) -> Option<usize> {
     // SAFETY: writes one int.
     let status = unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut i32) -> i32>(p)(&mut v) };
     (status == 0).then_some(usize::try_from(v).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_remedy_is_for_the_driver_at_hand() {
+        for (driver, command) in
+            [(Some(12), "nvidia-cublas-cu12"), (Some(13), "'nvidia-cublas==13.*'"), (None, "'nvidia-cublas==13.*'")]
+        {
+            assert_eq!(CUBLASLT.remedy(driver), format!("pip install {command}"));
+        }
+        assert_eq!(CUDA.remedy(Some(12)), CUDA.remedy(None));
+    }
 }

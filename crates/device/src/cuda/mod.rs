@@ -14,6 +14,8 @@ use crate::DeviceError;
 use crate::gpu::{self, GpuDevice};
 use crate::probe::Probe;
 use libraries::libraries;
+#[cfg(test)]
+pub(crate) use libraries::{CUDA, LAYOUT};
 use ridgepoint_core::Backend;
 #[cfg(test)]
 pub(crate) use vendor::{ATTRIBUTES, CC_MAJOR, CC_MINOR};
