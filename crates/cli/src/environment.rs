@@ -52,6 +52,7 @@ pub(crate) fn observe(devices: Vec<DeviceInfo>, profile: Profile, seed: u64) -> 
         started: now(),
         devices,
         facts,
+        inventory: None,
     }
     .hashed()
 }

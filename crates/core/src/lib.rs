@@ -12,6 +12,7 @@ pub mod roofline;
 pub mod specs;
 pub mod stats;
 pub mod units;
+pub mod verdict;
 
 pub use case::{Cache, Case, CaseId, Component, Distribution, Level, Metric, Work};
 pub use device::{Backend, CacheLevel, DeviceInfo, Library, MeasuredRoof};

@@ -3,6 +3,7 @@
 //! roofline or rule needs no new run.
 
 use crate::case::{Cache, CaseId, Component, Distribution, Level, Metric, Work};
+use crate::verdict::Inventory;
 use crate::{DeviceInfo, Dtype, Seconds};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,9 @@ pub struct Environment {
     /// Anything else that bears on a number: NUMA nodes, container, environment variables that libraries read.
     #[serde(default)]
     pub facts: BTreeMap<String, String>,
+    /// The node's parts, where they were looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inventory: Option<Box<Inventory>>,
 }
 
 /// One case on one device with one provider.

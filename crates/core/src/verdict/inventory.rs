@@ -1,0 +1,168 @@
+//! What a node consists of, as it was found. What it should consist of is [`super::Expected`], in a rule file.
+
+use crate::{Backend, Bytes, Environment, Library};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The parts of a node. What could not be found out is None or absent, and never a guess.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Inventory {
+    /// GPUs in the order of the driver, those that could not be opened included.
+    pub gpus: Vec<Gpu>,
+    /// Network adapters.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nics: Vec<Nic>,
+    /// Versions of the node's own firmware by name: `bios`, `bmc`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub firmware: BTreeMap<String, String>,
+    /// Libraries that were loaded.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub libraries: Vec<Library>,
+    /// What could not be looked at, a sentence each: `NICs: /sys/class/infiniband does not exist`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<String>,
+}
+
+/// A GPU as it was found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Gpu {
+    /// `cuda:0`, as in records.
+    pub device: String,
+    /// The driver's name for it.
+    pub name: String,
+    /// Stable identity, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    /// Serial number, where the driver tells it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// PCI address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pci: Option<String>,
+    /// Device memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Bytes>,
+    /// ECC on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ecc: Option<bool>,
+    /// Links to other GPUs that are up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub links_up: Option<u32>,
+    /// The PCIe link as it runs now; a GPU at rest may have slowed it down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pcie: Option<PcieLink>,
+    /// The best that both ends of it can do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pcie_max: Option<PcieLink>,
+    /// Driver version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+    /// Firmware versions by name: `vbios`, `inforom`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub firmware: BTreeMap<String, String>,
+    /// Anything else: `row_remap_failed`, `power_limit_w`, `numa_node`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub facts: BTreeMap<String, String>,
+}
+
+/// A network adapter's port as it was found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Nic {
+    /// `mlx5_0`.
+    pub name: String,
+    /// Rate of the port, Gbit/s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_gbps: Option<f64>,
+    /// `ACTIVE`, `DOWN`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// `InfiniBand`, `Ethernet`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link_layer: Option<String>,
+    /// Firmware version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<String>,
+    /// PCI address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pci: Option<String>,
+}
+
+/// A PCIe link: `5.0x16`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct PcieLink {
+    /// Generation.
+    pub generation: u8,
+    /// Lanes.
+    pub width: u8,
+}
+
+impl PcieLink {
+    /// Parses `5.0x16` or `5x16`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (generation, width) = text.split_once('x')?;
+        let generation = generation.strip_suffix(".0").unwrap_or(generation).parse().ok()?;
+        let link = Self { generation, width: width.parse().ok()? };
+        ((1..=8).contains(&link.generation) && (1..=32).contains(&link.width)).then_some(link)
+    }
+}
+
+impl fmt::Display for PcieLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.0x{}", self.generation, self.width)
+    }
+}
+
+impl Inventory {
+    /// What a run's environment tells of its node: the devices that were measured, with the facts their drivers gave. For
+    /// records that were taken without an inventory of the node.
+    #[must_use]
+    pub fn of_environment(environment: &Environment) -> Self {
+        if let Some(inventory) = &environment.inventory {
+            return (**inventory).clone();
+        }
+        let gpus = environment.devices.iter().filter(|d| d.backend != Backend::Cpu && !d.software).map(|d| {
+            let fact = |name: &str| d.facts.get(name).map(String::as_str);
+            let link = |generation, width| PcieLink::parse(&format!("{}x{}", fact(generation)?, fact(width)?));
+            Gpu {
+                device: d.id.clone(),
+                name: d.name.clone(),
+                uuid: d.uuid.clone(),
+                pci: d.pci.clone(),
+                memory: Some(d.memory),
+                ecc: fact("ecc_mode").and_then(|m| match m {
+                    "0" => Some(false),
+                    "1" => Some(true),
+                    _ => None,
+                }),
+                links_up: fact("nvlinks_up").or_else(|| fact("links_up")).and_then(|n| n.parse().ok()),
+                pcie: link("pcie_gen", "pcie_width"),
+                pcie_max: link("pcie_gen_max", "pcie_width_max"),
+                driver: Some(d.driver.clone()),
+                ..Gpu::default()
+            }
+        });
+        let mut libraries: Vec<Library> = environment.devices.iter().flat_map(|d| d.libraries.clone()).collect();
+        libraries.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
+        libraries.dedup_by(|a, b| a.name == b.name && a.version == b.version);
+        Self { gpus: gpus.collect(), libraries, ..Self::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pcie_links_parse_and_print() {
+        let link = PcieLink::parse("5.0x16").unwrap();
+        assert_eq!((link.generation, link.width, link.to_string().as_str()), (5, 16, "5.0x16"));
+        assert_eq!(PcieLink::parse("5x16"), Some(link));
+        assert!(PcieLink::parse("x16").is_none() && PcieLink::parse("5x900").is_none() && PcieLink::parse("99x16").is_none());
+    }
+}
