@@ -52,7 +52,7 @@ pub(crate) fn matches(filter: &str, id: &str) -> bool {
 /// The ids of the devices that `wanted` names.
 pub(crate) fn devices(wanted: &str) -> Outcome<Vec<String>> {
     let found: Vec<Discovery> = PROBES.iter().map(|p| (p.discover)()).collect();
-    let mut ids = found.iter().flat_map(|d| &d.devices).map(|f| f.id.clone());
+    let ids = found.iter().flat_map(|d| &d.devices).map(|f| f.id.clone());
     match wanted {
         "all" => {
             let ids: Vec<String> = ids.collect();
@@ -62,8 +62,7 @@ pub(crate) fn devices(wanted: &str) -> Outcome<Vec<String>> {
                 Ok(ids)
             }
         }
-        "best" => ids
-            .next()
+        "best" => best(&found)
             .map(|id| vec![id])
             .ok_or_else(|| Failure::environment("there is no device to measure; `ridgepoint doctor` says why")),
         id => {
@@ -86,9 +85,32 @@ pub(crate) fn devices(wanted: &str) -> Outcome<Vec<String>> {
     }
 }
 
+/// The first device of the first backend that has one; a GPU emulated on the CPU only where there is nothing else, since the CPU
+/// itself does all of that faster.
+fn best(found: &[Discovery]) -> Option<String> {
+    let devices = || found.iter().flat_map(|d| &d.devices);
+    devices().find(|f| !f.software).or_else(|| devices().next()).map(|f| f.id.clone())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ridgepoint_device::Found;
+
+    #[test]
+    fn the_best_device_is_the_first_that_is_no_emulation() {
+        let device = |id: &str, software| Found { id: id.into(), name: String::new(), detail: String::new(), software };
+        let of = |lists: &[&[Found]]| -> Vec<Discovery> {
+            lists.iter().map(|l| Discovery { devices: l.to_vec(), absent: None }).collect()
+        };
+        let (lavapipe, cpu) = (device("vulkan:0", true), device("cpu:0", false));
+        let gpu = device("vulkan:1", false);
+        let (emulated, both, host) = (&[lavapipe.clone()][..], &[lavapipe.clone(), gpu][..], &[cpu][..]);
+        assert_eq!(best(&of(&[&[], emulated, host])).as_deref(), Some("cpu:0"));
+        assert_eq!(best(&of(&[both, host])).as_deref(), Some("vulkan:1"));
+        assert_eq!(best(&of(&[emulated])).as_deref(), Some("vulkan:0"));
+        assert_eq!(best(&[]), None);
+    }
 
     #[test]
     fn a_filter_is_a_part_or_a_pattern() {

@@ -14,6 +14,12 @@ pub const fn hash(seed: u64, i: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// The seed whose stream is that of `seed` from element `by` on: what makes a part of an array by itself.
+#[must_use]
+pub const fn shifted(seed: u64, by: u64) -> u64 {
+    seed.wrapping_add(by.wrapping_mul(0x9E37_79B9_7F4A_7C15))
+}
+
 /// Element `i` of a stream of mean 0 and variance 1.
 #[must_use]
 pub fn normal(seed: u64, i: u64) -> f32 {
@@ -49,6 +55,13 @@ mod tests {
             let mean = x.iter().sum::<f64>() / n as f64;
             let var = x.iter().map(|v| v * v).sum::<f64>() / n as f64 - mean * mean;
             assert!(mean.abs() < 0.01 && (var - variance).abs() < 0.01, "mean {mean}, variance {var}");
+        }
+    }
+
+    #[test]
+    fn a_shifted_stream_is_the_rest_of_it() {
+        for (seed, by) in [(7, 1), (u64::MAX, 1 << 40), (3, 0)] {
+            assert!((0..100).all(|i| hash(shifted(seed, by), i) == hash(seed, by + i)));
         }
     }
 

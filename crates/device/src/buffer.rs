@@ -14,13 +14,13 @@ pub struct Buffer {
 
 impl Buffer {
     /// For backends: `owner` frees the memory when it is dropped and identifies the backend that made it. `address` is the
-    /// device address, or 0 where the API has none (Vulkan).
+    /// device address, or a base of the backend's own where the API has none (Vulkan).
     pub fn new(len: usize, address: u64, owner: Arc<dyn Any + Send + Sync>) -> Self {
         Self { len, address, owner }
     }
 
     /// The bytes `offset..offset + len` as a buffer of its own that keeps the whole alive; None past the end or where the
-    /// API has no addresses.
+    /// memory has no address.
     #[must_use]
     pub fn part(&self, offset: usize, len: usize) -> Option<Self> {
         let inside = offset.checked_add(len).is_some_and(|end| end <= self.len);
@@ -43,6 +43,12 @@ impl Buffer {
     #[must_use]
     pub fn address(&self) -> u64 {
         self.address
+    }
+
+    /// What owns the memory, for whoever must keep it alive.
+    #[must_use]
+    pub fn keep(&self) -> Arc<dyn Any + Send + Sync> {
+        Arc::clone(&self.owner)
     }
 
     /// What owns it, if it was made by the backend whose owner type is `T`.

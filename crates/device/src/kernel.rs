@@ -13,9 +13,9 @@ pub struct Program<'a> {
     pub name: &'a str,
     /// CUDA or HIP C++ (`kernels/common/rp.h` is prepended by the backend).
     pub cpp: Option<&'a str>,
-    /// SPIR-V modules by entry name, for Vulkan.
-    pub spirv: &'a [(&'a str, &'a [u8])],
-    /// Preprocessor definitions, in the order given.
+    /// WGSL, for Vulkan.
+    pub wgsl: Option<&'a str>,
+    /// Preprocessor definitions, in the order given; in WGSL a number replaces the constant and a word the alias of its name.
     pub defines: &'a [(&'a str, String)],
 }
 
@@ -52,6 +52,12 @@ impl Kernel {
     #[must_use]
     pub fn inner<T: Any>(&self) -> Option<&T> {
         self.inner.downcast_ref()
+    }
+
+    /// The same, shared, for whoever must keep it alive.
+    #[must_use]
+    pub fn shared<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        Arc::clone(&self.inner).downcast().ok()
     }
 }
 

@@ -21,6 +21,7 @@ mod kernel;
 mod probe;
 mod sources;
 mod traits;
+mod vulkan;
 
 pub use buffer::Buffer;
 pub use capability::{
@@ -30,4 +31,4 @@ pub use capability::{
 pub use error::{DeviceError, Result};
 pub use kernel::{Arg, Geometry, Kernel, Program, Resources, TensorMap};
 pub use probe::{Discovery, Finding, Found, PROBES, Probe, Selected, all_devices, open};
-pub use traits::{Device, Event, Graph, Hold, Reading, Sensors, Timing};
+pub use traits::{Device, Event, Graph, Hold, MatrixShape, Reading, Sensors, Timing};

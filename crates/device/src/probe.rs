@@ -33,6 +33,8 @@ pub struct Found {
     pub name: String,
     /// One line more: memory, driver.
     pub detail: String,
+    /// A GPU that is emulated on the CPU: never the best device.
+    pub software: bool,
 }
 
 /// One line of `doctor`.
@@ -49,7 +51,7 @@ pub struct Finding {
 }
 
 /// All backends, the one preferred by `--device best` first.
-pub const PROBES: &[Probe] = &[crate::cuda::PROBE, crate::cpu::PROBE, crate::fake::PROBE];
+pub const PROBES: &[Probe] = &[crate::cuda::PROBE, crate::vulkan::PROBE, crate::cpu::PROBE, crate::fake::PROBE];
 
 /// Which devices a user asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]

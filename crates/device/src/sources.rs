@@ -1,4 +1,4 @@
-//! The C++ kernels, embedded: one binary carries all sources and compiles what a device needs.
+//! The kernels, in C++ and WGSL, embedded: one binary carries all sources and compiles what a device needs.
 
 /// The portable layer that every kernel includes, and the name by which it does.
 pub(crate) const HEADER: (&str, &str) = ("../common/rp.h", include_str!("../../../kernels/common/rp.h"));
@@ -25,4 +25,26 @@ pub(crate) fn cpp(name: &str) -> Option<&'static str> {
 #[cfg(test)]
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     CPP.iter().map(|(program, _)| *program)
+}
+
+/// What every WGSL program can use.
+pub(crate) const WGSL_COMMON: &str = include_str!("../../../kernels/common/rp.wgsl");
+
+/// Program names and WGSL sources.
+const WGSL: &[(&str, &str)] = &[
+    ("common/arguments", include_str!("../../../kernels/common/arguments.wgsl")),
+    ("common/init", include_str!("../../../kernels/common/init.wgsl")),
+    ("memory/chase", include_str!("../../../kernels/memory/chase.wgsl")),
+    ("memory/stream", include_str!("../../../kernels/memory/stream.wgsl")),
+];
+
+/// The WGSL source of a program.
+pub(crate) fn wgsl(name: &str) -> Option<&'static str> {
+    WGSL.iter().find(|(program, _)| *program == name).map(|(_, source)| *source)
+}
+
+/// Names of all WGSL programs, for the test that compiles them.
+#[cfg(test)]
+pub(crate) fn wgsl_names() -> impl Iterator<Item = &'static str> {
+    WGSL.iter().map(|(program, _)| *program)
 }

@@ -2,7 +2,7 @@
 
 use crate::{Arg, AttentionKernels, Blas, Buffer, Collectives, DeviceError, Geometry, Kernel, Program, Result, TensorMap};
 use ridgepoint_core::record::Clock;
-use ridgepoint_core::{DeviceInfo, Seconds};
+use ridgepoint_core::{DeviceInfo, Dtype, Seconds};
 use std::any::Any;
 use std::collections::BTreeMap;
 
@@ -137,6 +137,16 @@ pub trait Device: Send {
         Err(DeviceError::unsupported("this device has no tensor copy engine"))
     }
 
+    /// Most bytes of one buffer that a kernel may be given; None where there is no such limit.
+    fn binding_limit(&self) -> Option<u64> {
+        None
+    }
+
+    /// Matrix products that a subgroup can do at once (Vulkan's cooperative matrices).
+    fn matrices(&self) -> Vec<MatrixShape> {
+        Vec::new()
+    }
+
     /// GEMM libraries, the preferred one first.
     fn blas(&self) -> Vec<&dyn Blas> {
         Vec::new()
@@ -151,6 +161,21 @@ pub trait Device: Send {
     fn collectives(&self) -> Option<&dyn Collectives> {
         None
     }
+}
+
+/// A product of small matrices that one instruction of a subgroup does: C (m×n) += A (m×k) · B (k×n).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MatrixShape {
+    /// Rows of A and C.
+    pub m: u32,
+    /// Columns of B and C.
+    pub n: u32,
+    /// Columns of A and rows of B.
+    pub k: u32,
+    /// Type of A and B.
+    pub input: Dtype,
+    /// Type of C.
+    pub output: Dtype,
 }
 
 /// A timestamp in the stream.

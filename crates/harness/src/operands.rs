@@ -1,7 +1,7 @@
 //! Operands of a case: made on the device by the counter that the references know.
 
-use ridgepoint_core::Dtype;
-use ridgepoint_device::{Arg, Buffer, Device, Geometry, Program, Result};
+use ridgepoint_core::{Dtype, data};
+use ridgepoint_device::{Arg, Buffer, Device, DeviceError, Geometry, Program, Result};
 
 /// A buffer of `elements` elements of stream `seed`, filled on the device (see [`ridgepoint_core::data::normal`]).
 ///
@@ -12,6 +12,21 @@ pub fn random(device: &dyn Device, dtype: Dtype, seed: u64, elements: u64) -> Re
     // tf32 lies in memory as f32; the matrix units round it.
     let stored = if dtype == Dtype::Tf32 { Dtype::F32 } else { dtype };
     let kernel = device.compile(&Program { name: "common/init", ..Program::default() }, &format!("rp_init_{stored}"))?;
-    device.launch(&kernel, Geometry::linear(1024, 256), &[Arg::Buffer(&buffer, 0), Arg::U64(seed), Arg::U64(elements)])?;
+    let fill = |buffer: &Buffer, seed: u64, n: u64| {
+        device.launch(&kernel, Geometry::linear(1024, 256), &[Arg::Buffer(buffer, 0), Arg::U64(seed), Arg::U64(n)])
+    };
+    let most = device.binding_limit().unwrap_or(u64::MAX);
+    if buffer.len() as u64 <= most {
+        fill(&buffer, seed, elements)?;
+        return Ok(buffer);
+    }
+    // In parts, each its share of the stream.
+    let each = most * 8 / stored.bits();
+    for first in (0..elements).step_by(each as usize) {
+        let n = each.min(elements - first);
+        let part = buffer.part(stored.bytes(first).0 as usize, stored.bytes(n).0 as usize);
+        let part = part.ok_or_else(|| DeviceError::unsupported("this device's buffers have no parts"))?;
+        fill(&part, data::shifted(seed, first), n)?;
+    }
     Ok(buffer)
 }

@@ -182,7 +182,7 @@ impl Measured {
     pub fn record(self, case: &Case, provider: &str, device: &DeviceInfo, environment: &str, started: String) -> Record {
         let mut labels = self.labels;
         if device.software {
-            labels.insert(0, "software device".into());
+            labels.insert(0, if device.backend == Backend::Vulkan { "software Vulkan" } else { "software device" }.into());
         }
         Record {
             environment: environment.into(),

@@ -2,16 +2,17 @@
 //! neither a prefetcher nor a second load in flight can hide the latency.
 
 use crate::cases::CHASE_STEPS;
-use ridgepoint_core::{Backend, Bytes, Dtype, Verification, data};
+use ridgepoint_core::{Backend, Bytes, DeviceInfo, Dtype, Verification, data};
 use ridgepoint_device::{Arg, Buffer, Device, DeviceError, Geometry, Kernel, Program, Result};
 use ridgepoint_harness::verify::Comparison;
 use ridgepoint_harness::{Prepared, Ready};
 use std::collections::BTreeMap;
 
 /// Distance of two elements: a cache line, so that a footprint fills as much of a cache as it says.
-const fn stride(backend: Backend) -> usize {
-    match backend {
+fn stride(info: &DeviceInfo) -> usize {
+    match info.backend {
         Backend::Cpu | Backend::Fake => 64,
+        Backend::Vulkan if info.software => 64,
         Backend::Cuda | Backend::Hip | Backend::Vulkan => 128,
     }
 }
@@ -20,7 +21,7 @@ const fn stride(backend: Backend) -> usize {
 const CHUNK_LINES: usize = 1 << 18;
 
 pub(crate) fn prepare<'d>(footprint: Bytes, device: &'d dyn Device, seed: u64) -> Result<Prepared<'d>> {
-    let stride = stride(device.info().backend);
+    let stride = stride(device.info());
     let lines = u32::try_from(footprint.0 / stride as u64)
         .map_err(|_| DeviceError::unsupported(format!("a chase over {footprint} has more lines than its index can count")))?;
     // The device's memory first: where that fails, the host need not be asked for its share.
@@ -63,7 +64,7 @@ struct Ring {
 impl Ring {
     fn new(device: &dyn Device, lines: u32) -> Result<Self> {
         let backend = device.info().backend;
-        let stride = stride(backend);
+        let stride = stride(device.info());
         let addresses = matches!(backend, Backend::Cpu | Backend::Fake);
         Ok(Self { buffer: device.alloc(lines as usize * stride)?, stride, addresses })
     }

@@ -11,6 +11,9 @@ use std::collections::BTreeMap;
 /// A pass over a cached array is repeated inside the kernel until it moves this much, so that a launch is noise.
 const REPEAT_BYTES: u64 = 64 << 20;
 
+/// The same on a GPU through Vulkan.
+const GPU_REPEAT_BYTES: u64 = 1 << 30;
+
 /// What a sum may be off, relative to √n: far above the rounding of blocked sums, far below one missing tile.
 const SUM_TOLERANCE: f64 = 2e-5;
 
@@ -41,10 +44,14 @@ pub(crate) fn prepare<'d>(stream: Stream, provider: &str, device: &'d dyn Device
             Way::Host { kernel, repeats }
         }
         Some(_) => {
-            let (launch, kernel, tried) = tune(device, stream, &inputs, &out)?;
+            let passes = passes(device, stream);
+            let (launch, kernel, tried) = tune(device, stream, passes, &inputs, &out)?;
             config.insert("launch".into(), format!("{launch:?}").trim_start_matches("Launch ").into());
             config.insert("launches tried".into(), tried.to_string());
-            Way::Gpu { kernel, launch }
+            if passes > 1 {
+                config.insert("passes a launch".into(), passes.to_string());
+            }
+            Way::Gpu { kernel, launch, passes }
         }
     };
     let cold = stream.array.0 * stream.op.arrays() > 2 * device.info().last_level_cache().0;
@@ -62,7 +69,7 @@ enum Way {
     /// A kernel on the host's threads, which repeats by itself.
     Host { kernel: Kernel, repeats: u64 },
     /// A kernel on a GPU.
-    Gpu { kernel: Kernel, launch: Launch },
+    Gpu { kernel: Kernel, launch: Launch, passes: u64 },
 }
 
 struct Run<'d> {
@@ -76,26 +83,40 @@ struct Run<'d> {
 }
 
 /// The operands that every form of a stream's kernel takes, in order; one u32 follows.
-fn operands<'a>(stream: Stream, inputs: &'a [Buffer], out: &'a Buffer) -> Vec<Arg<'a>> {
+fn operands<'a>(stream: Stream, inputs: &'a [Buffer], out: &'a Buffer, elements: u64) -> Vec<Arg<'a>> {
     let mut args: Vec<Arg<'_>> = inputs.iter().map(|b| Arg::Buffer(b, 0)).collect();
     args.push(Arg::Buffer(out, 0));
     if matches!(stream.op, Op::Write | Op::Scale | Op::Triad) {
         args.push(Arg::F32(SCALAR));
     }
-    args.push(Arg::U64(stream.elements()));
+    args.push(Arg::U64(elements));
     args
 }
 
-/// Blocks of a launch: a tile each, or so many a unit.
-fn blocks(device: &dyn Device, stream: Stream, launch: Launch) -> u32 {
+/// Passes that the kernel makes over a cached array by itself: WGSL's can.
+fn passes(device: &dyn Device, stream: Stream) -> u64 {
+    let info = device.info();
+    if stream.cache == Cache::Cold || info.backend != Backend::Vulkan {
+        return 1;
+    }
+    let bytes = if info.software { REPEAT_BYTES } else { GPU_REPEAT_BYTES };
+    (bytes / (stream.array.0 * stream.op.arrays())).clamp(1, 1 << 12)
+}
+
+/// Most blocks along an axis that every device has.
+const MOST_BLOCKS: u64 = 65_535;
+
+/// Blocks of a launch over `elements`: a tile each, or so many a unit.
+fn blocks(device: &dyn Device, elements: u64, launch: Launch, most: u64) -> u32 {
     let tile = u64::from(launch.block * launch.unroll * 4);
-    let tiles = stream.elements().div_ceil(tile).clamp(1, 1 << 30) as u32;
+    let tiles = elements.div_ceil(tile).clamp(1, if device.info().backend == Backend::Vulkan { MOST_BLOCKS } else { 1 << 30 });
     match launch.per_unit {
-        0 => tiles,
-        n => tiles.min(n * device.info().units.max(1)).min(MAX_SUMS as u32),
+        0 => tiles as u32,
+        n => tiles.min(u64::from(n * device.info().units.max(1))).min(most) as u32,
     }
 }
 
+/// One pass, in as many launches as the device's limit on a kernel's buffer makes necessary.
 fn enqueue_gpu(
     device: &dyn Device,
     stream: Stream,
@@ -104,29 +125,65 @@ fn enqueue_gpu(
     inputs: &[Buffer],
     out: &Buffer,
 ) -> Result<()> {
-    let mut args = operands(stream, inputs, out);
-    args.push(Arg::U32(launch.order));
-    device.launch(kernel, Geometry::linear(blocks(device, stream, launch), launch.block), &args)
+    let go = |inputs: &[Buffer], out: &Buffer, elements: u64, most: u64| {
+        let mut args = operands(stream, inputs, out, elements);
+        args.push(Arg::U32(launch.order));
+        device.launch(kernel, Geometry::linear(blocks(device, elements, launch, most), launch.block), &args)
+    };
+    let most = device.binding_limit().unwrap_or(u64::MAX).min(stream.array.0);
+    let parts = stream.array.0.div_ceil(most);
+    if parts == 1 {
+        return go(inputs, out, stream.elements(), MAX_SUMS as u64);
+    }
+    // Each launch of a sum leaves its blocks' sums in a place of its own.
+    let sums = MAX_SUMS as u64 / parts / 64 * 64;
+    let cut = |buffer: &Buffer, at: u64, len: u64| {
+        buffer.part(at as usize, len as usize).ok_or_else(|| DeviceError::unsupported("this device's buffers have no parts"))
+    };
+    for part in 0..parts {
+        let (at, len) = (part * most, most.min(stream.array.0 - part * most));
+        let inputs = inputs.iter().map(|b| cut(b, at, len)).collect::<Result<Vec<_>>>()?;
+        let out = if stream.op.writes() { cut(out, at, len)? } else { cut(out, part * sums * 4, sums * 4)? };
+        go(&inputs, &out, len / 4, sums)?;
+    }
+    Ok(())
+}
+
+/// The launches there are for a stream on a device.
+fn candidates(device: &dyn Device, stream: Stream) -> &'static [Launch] {
+    let wgsl = device.info().backend == Backend::Vulkan;
+    match (stream.cache, stream.op.writes(), wgsl) {
+        (Cache::Hot, _, false) => &[variants::CACHED],
+        (Cache::Cold, true, false) => variants::LAUNCHES,
+        (Cache::Cold, false, false) => variants::FOLDS,
+        (Cache::Hot, _, true) => &[variants::WGSL_CACHED],
+        (Cache::Cold, true, true) => variants::WGSL_LAUNCHES,
+        (Cache::Cold, false, true) => variants::WGSL_FOLDS,
+    }
 }
 
 /// Compiles and tries the launches there are for this stream and keeps the fastest.
-fn tune(device: &dyn Device, stream: Stream, inputs: &[Buffer], out: &Buffer) -> Result<(Launch, Kernel, usize)> {
-    let candidates: &[Launch] = match (stream.cache, stream.op.writes()) {
-        (Cache::Hot, _) => &[variants::CACHED],
-        (Cache::Cold, true) => variants::LAUNCHES,
-        (Cache::Cold, false) => variants::FOLDS,
-    };
+fn tune(device: &dyn Device, stream: Stream, passes: u64, inputs: &[Buffer], out: &Buffer) -> Result<(Launch, Kernel, usize)> {
+    let candidates = candidates(device, stream);
     let mut best: Option<(Seconds, Launch, Kernel)> = None;
     for launch in candidates {
-        let defines = [
+        let mut defines = vec![
             ("RP_BLOCK", launch.block.to_string()),
             ("RP_UNROLL", launch.unroll.to_string()),
             ("RP_HINT_LOAD", launch.hints[0].to_string()),
             ("RP_HINT_STORE", launch.hints[1].to_string()),
         ];
+        if passes > 1 {
+            defines.push(("RP_PASSES", passes.to_string()));
+        }
         let program = Program { name: "memory/stream", defines: &defines, ..Program::default() };
         let kernel = device.compile(&program, &format!("rp_{}", stream.op.name()))?;
-        let seconds = trial(device, &mut |_| enqueue_gpu(device, stream, &kernel, *launch, inputs, out))?;
+        // The only one there is need not be timed.
+        let seconds = if candidates.len() == 1 {
+            Seconds(0.0)
+        } else {
+            trial(device, &mut |_| enqueue_gpu(device, stream, &kernel, *launch, inputs, out))?
+        };
         if best.as_ref().is_none_or(|(least, ..)| seconds < *least) {
             best = Some((seconds, *launch, kernel));
         }
@@ -143,7 +200,8 @@ impl Ready for Run<'_> {
     fn passes(&self) -> u64 {
         match self.way {
             Way::Host { repeats, .. } => repeats,
-            _ => 1,
+            Way::Gpu { passes, .. } => passes,
+            Way::CopyEngine => 1,
         }
     }
 
@@ -151,11 +209,11 @@ impl Ready for Run<'_> {
         match &self.way {
             Way::CopyEngine => self.device.copy(&self.inputs[0], 0, &self.out, 0, self.out.len()),
             Way::Host { kernel, repeats } => {
-                let mut args = operands(self.stream, &self.inputs, &self.out);
+                let mut args = operands(self.stream, &self.inputs, &self.out, self.stream.elements());
                 args.push(Arg::U32(*repeats as u32));
                 self.device.launch(kernel, Geometry::linear(1, 1), &args)
             }
-            Way::Gpu { kernel, launch } => enqueue_gpu(self.device, self.stream, kernel, *launch, &self.inputs, &self.out),
+            Way::Gpu { kernel, launch, .. } => enqueue_gpu(self.device, self.stream, kernel, *launch, &self.inputs, &self.out),
         }
     }
 

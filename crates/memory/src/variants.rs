@@ -106,5 +106,12 @@ pub(crate) const FOLDS: &[Launch] = &[
     launch(512, 4, 16, 1, [1, 0]),
 ];
 
+/// The same for WGSL, which has no cache hints.
+pub(crate) const WGSL_LAUNCHES: &[Launch] =
+    &[launch(256, 4, 0, 0, [0, 0]), launch(256, 1, 0, 0, [0, 0]), launch(512, 2, 0, 0, [0, 0]), launch(256, 4, 16, 0, [0, 0])];
+pub(crate) const WGSL_FOLDS: &[Launch] =
+    &[launch(256, 4, 16, 0, [0, 0]), launch(512, 4, 8, 0, [0, 0]), launch(256, 8, 8, 1, [0, 0])];
+pub(crate) const WGSL_CACHED: Launch = launch(256, 4, 8, 0, [0, 0]);
+
 /// Inside a cache: loads may use L1, and a persistent grid that fills the device.
 pub(crate) const CACHED: Launch = launch(512, 4, 4, 0, [0, 0]);

@@ -43,7 +43,7 @@ pub const PROBE: Probe = Probe { backend: Backend::Cpu, discover, open: |_| Ok(B
 fn discover() -> Discovery {
     let info = info::observe(&affinity::cores());
     let detail = format!("{} cores, {}, {:.0} GB", info.units, info.arch, info.memory.0 as f64 / 1e9);
-    Discovery { devices: vec![Found { id: info.id, name: info.name, detail }], absent: None }
+    Discovery { devices: vec![Found { id: info.id, name: info.name, detail, software: false }], absent: None }
 }
 
 fn doctor() -> Vec<Finding> {
@@ -51,6 +51,27 @@ fn doctor() -> Vec<Finding> {
     findings.extend(gemm::doctor());
     findings
 }
+
+/// What the host's cores and caches are, for a device that runs on them.
+pub(crate) fn facts() -> DeviceInfo {
+    info::observe(&affinity::cores())
+}
+
+/// The limits of the host's cores, for a device that runs on them.
+///
+/// # Errors
+/// Out of memory for the arrays.
+pub(crate) fn measured_roofs() -> Result<Vec<ridgepoint_core::MeasuredRoof>> {
+    let cores = affinity::cores();
+    roofs::measure(&Pool::new(&cores), &info::observe(&cores))
+}
+
+/// The host's sensors, for a device that runs on it.
+pub(crate) fn sensors() -> Box<dyn Sensors> {
+    Box::new(sensors::CpuSensors::new(affinity::cores()))
+}
+
+pub(crate) use info::available_memory;
 
 /// Page-aligned host memory, first touched by the threads that will use it.
 pub(crate) struct Memory {

@@ -38,7 +38,7 @@ fn discover() -> Discovery {
         Some(Ok(settings)) => {
             let info = info(&settings);
             let detail = format!("for tests, {}, a clock of its own", settings.memory);
-            Discovery { devices: vec![Found { id: info.id, name: info.name, detail }], absent: None }
+            Discovery { devices: vec![Found { id: info.id, name: info.name, detail, software: false }], absent: None }
         }
     }
 }

@@ -72,8 +72,8 @@ pub(crate) fn discover(backend: &str, driver: &Result<Arc<Driver>, String>, none
     let devices = (0..count).map(|ordinal| {
         let id = format!("{backend}:{ordinal}");
         match driver.facts(ordinal) {
-            Ok(facts) => Found { id, name: facts.name.clone(), detail: driver.vendor.summary(&facts) },
-            Err(error) => Found { id, name: "unknown".into(), detail: error.to_string() },
+            Ok(facts) => Found { id, name: facts.name.clone(), detail: driver.vendor.summary(&facts), software: false },
+            Err(error) => Found { id, name: "unknown".into(), detail: error.to_string(), software: false },
         }
     });
     Discovery { devices: devices.collect(), absent: None }
