@@ -268,6 +268,7 @@ macro_rules! conformance {
 }
 
 conformance!(cuda, (crate::cuda::PROBE.discover)().devices.first().map(|_| (crate::cuda::PROBE.open)(0).unwrap()));
+conformance!(hip, (crate::hip::PROBE.discover)().devices.first().map(|_| (crate::hip::PROBE.open)(0).unwrap()));
 conformance!(cpu, Some(Box::new(crate::cpu::CpuDevice::open().unwrap())), refuses_wrong_arguments);
 conformance!(vulkan, (crate::vulkan::PROBE.discover)().devices.first().map(|_| (crate::vulkan::PROBE.open)(0).unwrap()));
 conformance!(fake, Some(Box::new(crate::fake::FakeDevice::new(crate::fake::Settings::default()))), refuses_wrong_arguments);

@@ -17,6 +17,7 @@ mod error;
 pub mod fake;
 mod finder;
 mod gpu;
+mod hip;
 mod kernel;
 mod probe;
 mod sources;

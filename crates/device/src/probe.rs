@@ -51,7 +51,8 @@ pub struct Finding {
 }
 
 /// All backends, the one preferred by `--device best` first.
-pub const PROBES: &[Probe] = &[crate::cuda::PROBE, crate::vulkan::PROBE, crate::cpu::PROBE, crate::fake::PROBE];
+pub const PROBES: &[Probe] =
+    &[crate::cuda::PROBE, crate::hip::PROBE, crate::vulkan::PROBE, crate::cpu::PROBE, crate::fake::PROBE];
 
 /// Which devices a user asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,8 @@ use super::vendor::Cuda;
 use super::{cublaslt, nvml};
 use crate::dl::Opened;
 use crate::finder::{Layout, Places, Wanted, find, matching};
-use crate::gpu::driver::{Driver, Failure};
+use crate::gpu;
+use crate::gpu::driver::Driver;
 use crate::gpu::matmul::Lt;
 use crate::gpu::rtc::Rtc;
 use crate::gpu::sys::status;
@@ -95,7 +96,7 @@ pub(super) fn libraries() -> &'static Libraries {
 
 fn load(places: &Places) -> Libraries {
     let any = |_: &Opened| Ok(());
-    let (driver, driver_finding) = start_driver(places);
+    let (driver, driver_finding) = gpu::start(&Cuda, &CUDA, find(&CUDA, places, &refuse_stub));
     let major = driver.as_ref().ok().map(|d| d.version / 1000);
     let mut findings = vec![driver_finding];
     // A library of a newer major than the driver's would start and then fail at its first launch.
@@ -128,43 +129,6 @@ fn load(places: &Places) -> Libraries {
         nvrtc: nvrtc.map(|o| Rtc::bind_prefixed(o, "nvrtc")),
         cublaslt: cublaslt.map(|o| Arc::new(Lt::bind_prefixed(o, cublaslt::NUMBERS.prefix))),
         findings,
-    }
-}
-
-fn start_driver(places: &Places) -> (Result<Arc<Driver>, String>, Finding) {
-    let wanted = &CUDA;
-    let mut search = find(wanted, places, &refuse_stub);
-    let failed = |reason: String, remedy: Option<String>| Finding { what: wanted.stem.into(), ok: false, detail: reason, remedy };
-    let Some(opened) = search.found.take() else {
-        let finding = search.finding(wanted, None, None);
-        return (Err(search.sentence(wanted, None)), finding);
-    };
-    let path = opened.path.display().to_string();
-    match Driver::start(opened, &Cuda) {
-        Err(error) => {
-            let (reason, advice) = (error.to_string(), advice(&error));
-            (Err(format!("{reason}; {advice}")), failed(format!("{path}: {reason}"), Some(advice.into())))
-        }
-        Ok(driver) => {
-            let absent = driver.api.absent();
-            let lacks = match absent.is_empty() {
-                true => String::new(),
-                false => format!("; it lacks {}", absent.join(", ")),
-            };
-            let detail = format!("CUDA {}.{} from {path}{lacks}", driver.version / 1000, driver.version % 1000 / 10);
-            (Ok(Arc::new(driver)), Finding { what: wanted.stem.into(), ok: true, detail, remedy: None })
-        }
-    }
-}
-
-/// What to do about an answer of the driver's start.
-fn advice(failure: &Failure) -> &'static str {
-    let Failure::Call(error) = failure else { return "" };
-    match error.status() {
-        Some(status::NO_DEVICE) => "is a GPU in this machine or container (nvidia-smi), and what does CUDA_VISIBLE_DEVICES say?",
-        Some(status::DRIVER_MISMATCH) => "the library and the kernel module are of two versions: reboot after a driver update",
-        Some(status::FABRIC_NOT_READY) => "the NVSwitch fabric is not up: systemctl status nvidia-fabricmanager",
-        _ => "see whether nvidia-smi works, and dmesg if it does not",
     }
 }
 

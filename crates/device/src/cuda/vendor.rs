@@ -4,9 +4,9 @@ use super::libraries::libraries;
 use super::tiled::{self, Tiled};
 use super::{cublaslt, nvml, nvrtc};
 use crate::cache::Cache;
-use crate::gpu::driver::{self, Buffer as Memory, Context, Driver, Facts};
+use crate::gpu::driver::{self, Buffer as Memory, Context, Driver, Facts, Failure};
 use crate::gpu::matmul::Library as Lt;
-use crate::gpu::sys::Attributes;
+use crate::gpu::sys::{Attributes, status};
 use crate::gpu::{Matmul, Shared, Vendor, WORKSPACE};
 use crate::{Blas, Buffer, DeviceError, Program, Reading, Result, Sensors, Support, TensorMap};
 use ridgepoint_core::{Backend, Bytes, CacheLevel, DeviceInfo, Library};
@@ -38,6 +38,25 @@ impl Vendor for Cuda {
     fn target(&self, driver: &Driver, device: i32) -> driver::Result<String> {
         let [major, minor] = [CC_MAJOR, CC_MINOR].map(|which| driver.attribute(device, which));
         Ok(format!("sm_{major}{minor}{}", if major >= 9 { "a" } else { "" }))
+    }
+
+    fn version(&self, driver: i32) -> String {
+        format!("CUDA {}.{}", driver / 1000, driver % 1000 / 10)
+    }
+
+    fn advice(&self, failure: &Failure) -> String {
+        let status = if let Failure::Call(error) = failure { error.status() } else { None };
+        match status {
+            Some(status::NO_DEVICE) => {
+                "is a GPU in this machine or container (nvidia-smi), and what does CUDA_VISIBLE_DEVICES say?"
+            }
+            Some(status::DRIVER_MISMATCH) => {
+                "the library and the kernel module are of two versions: reboot after a driver update"
+            }
+            Some(status::FABRIC_NOT_READY) => "the NVSwitch fabric is not up: systemctl status nvidia-fabricmanager",
+            _ => "see whether nvidia-smi works, and dmesg if it does not",
+        }
+        .to_owned()
     }
 
     fn summary(&self, f: &Facts) -> String {
@@ -80,7 +99,7 @@ impl Vendor for Cuda {
             max_clock_mhz: Some(f64::from(f.clock_khz) / 1e3),
             memory: Bytes(f.memory_bytes as u64),
             caches: vec![CacheLevel { name: "L2".into(), bytes: Bytes(f.l2_bytes.max(0) as u64), instances: 1 }],
-            driver: format!("{driver} (CUDA {}.{})", ctx.driver.version / 1000, ctx.driver.version % 1000 / 10),
+            driver: format!("{driver} ({})", self.version(ctx.driver.version)),
             software: false,
             libraries: used,
             measured: vec![],

@@ -15,7 +15,8 @@ pub(crate) use blas::{Matmul, WORKSPACE};
 pub(crate) use device::{GpuDevice, Shared};
 
 use crate::cache::Cache;
-use crate::probe::{Discovery, Found};
+use crate::finder::{Search, Wanted};
+use crate::probe::{Discovery, Finding, Found};
 use crate::{Blas, Buffer, DeviceError, Program, Sensors, TensorMap};
 use driver::{Context, Driver, Facts, Failure};
 use ridgepoint_core::DeviceInfo;
@@ -36,6 +37,12 @@ pub(crate) trait Vendor: Sync {
     /// What code for a device is compiled for.
     fn target(&self, driver: &Driver, device: i32) -> driver::Result<String>;
 
+    /// `CUDA 13.0`, `HIP 7.2`.
+    fn version(&self, driver: i32) -> String;
+
+    /// What to do about an answer of the driver's start.
+    fn advice(&self, failure: &Failure) -> String;
+
     /// One line on a device for a list of them.
     fn summary(&self, facts: &Facts) -> String;
 
@@ -54,6 +61,27 @@ pub(crate) trait Vendor: Sync {
     /// A descriptor for the tensor copy engine.
     fn tensor_map(&self, _ctx: &Context, _buffer: &Buffer, _map: &TensorMap) -> crate::Result<Vec<u8>> {
         Err(DeviceError::unsupported("this device has no tensor copy engine"))
+    }
+}
+
+/// Starts the driver that was searched for; one that is not there or does not start is a sentence.
+pub(crate) fn start(vendor: &'static dyn Vendor, wanted: &Wanted, mut search: Search) -> (Result<Arc<Driver>, String>, Finding) {
+    let Some(opened) = search.found.take() else {
+        return (Err(search.sentence(wanted, None)), search.finding(wanted, None, None));
+    };
+    let (path, what) = (opened.path.display().to_string(), wanted.stem.to_owned());
+    match Driver::start(opened, vendor) {
+        Err(error) => {
+            let (reason, advice) = (error.to_string(), vendor.advice(&error));
+            let sentence = format!("{reason}; {advice}");
+            (Err(sentence), Finding { what, ok: false, detail: format!("{path}: {reason}"), remedy: Some(advice) })
+        }
+        Ok(driver) => {
+            let absent = driver.api.absent();
+            let lacks = if absent.is_empty() { String::new() } else { format!("; it lacks {}", absent.join(", ")) };
+            let detail = format!("{} from {path}{lacks}", vendor.version(driver.version));
+            (Ok(Arc::new(driver)), Finding { what, ok: true, detail, remedy: None })
+        }
     }
 }
 

@@ -1,0 +1,68 @@
+//! hipBLASLt's numbers, and how AMD's chips do each type.
+
+use crate::Support;
+use crate::gpu::matmul::{ComputeNumbers, Numbers};
+use ridgepoint_core::Dtype;
+
+/// Since ROCm 6.1; before, compute types had numbers of their own. Attributes 102 and 103 were scales of vectors until 1.0 and
+/// are arguments of an epilogue since: none of them is used here, the scalar scales (5 and 6) always were what they are.
+pub(crate) const NUMBERS: Numbers = Numbers {
+    prefix: "hipblasLt",
+    name: "hipBLASLt",
+    operation: [111, 112],
+    trans_a: 0,
+    trans_b: 1,
+    a_scale: 5,
+    b_scale: 6,
+    a_scale_mode: 31,
+    b_scale_mode: 32,
+    fast_accum: None,
+    preference_workspace: 1,
+    compute: ComputeNumbers { f32: 2, f64: 7, i32: 9, tf32: 6 },
+    not_supported: 7,
+    result_bytes: 56,
+    workspace_at: 24,
+    state_at: 32,
+    describes: &[],
+};
+
+/// How a chip does a type: FP8 is FNUZ on gfx94x and OCP on gfx950, gfx12 and gfx1250; tf32 is in hardware on gfx94x alone.
+pub(crate) fn support(target: &str, dtype: Dtype) -> Result<Support, String> {
+    let arch = target.split(':').next().unwrap_or_default();
+    let fnuz = arch.starts_with("gfx94");
+    let ocp = arch.starts_with("gfx95") || arch.starts_with("gfx12");
+    match dtype {
+        Dtype::E4m3fnuz | Dtype::E5m2fnuz if !fnuz => Err(format!("{arch} has no FP8 in the FNUZ encoding")),
+        Dtype::E4m3 | Dtype::E5m2 if fnuz => Err(format!("{arch} has FP8 in the FNUZ encoding alone, not {dtype}")),
+        Dtype::E4m3 | Dtype::E5m2 if !ocp => Err(format!("{arch} has no FP8")),
+        // Where the library does it at all, as three products of bf16.
+        Dtype::Tf32 if !fnuz => Ok(Support::Emulated),
+        _ => Ok(Support::Native),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_chip_has_its_own_fp8() {
+        let native = |target: &str, dtype| support(target, dtype) == Ok(Support::Native);
+        for (target, ocp, fnuz) in [
+            ("gfx90a:sramecc+:xnack-", false, false),
+            ("gfx942:sramecc+:xnack-", false, true),
+            ("gfx950:sramecc+:xnack-", true, false),
+            ("gfx1100", false, false),
+            ("gfx1201", true, false),
+            ("gfx1250", true, false),
+        ] {
+            for (dtype, has) in
+                [(Dtype::E4m3, ocp), (Dtype::E5m2, ocp), (Dtype::E4m3fnuz, fnuz), (Dtype::E5m2fnuz, fnuz), (Dtype::Bf16, true)]
+            {
+                assert_eq!(native(target, dtype), has, "{target} {dtype}");
+            }
+        }
+        assert_eq!(support("gfx950", Dtype::Tf32), Ok(Support::Emulated));
+        assert!(native("gfx942:sramecc+:xnack-", Dtype::Tf32));
+    }
+}

@@ -1,0 +1,151 @@
+//! What was found of AMD's libraries on this machine, searched for once a process, and what `doctor` says of it.
+
+use super::hipblaslt;
+use super::sysfs::Sysfs;
+use super::vendor::Hip;
+use crate::dl::Opened;
+use crate::finder::{Layout, Places, Wanted, find, matching};
+use crate::gpu;
+use crate::gpu::driver::Driver;
+use crate::gpu::matmul::Lt;
+use crate::gpu::rtc::Rtc;
+use crate::probe::Finding;
+use std::ffi::c_void;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+/// Where AMD's libraries are kept. pip's wheels put them into `_rocm_sdk_core` and `_rocm_sdk_libraries_<family>`.
+pub(crate) const LAYOUT: Layout = Layout {
+    variable: "RIDGEPOINT_ROCM_PATH",
+    homes: &["ROCM_PATH", "ROCM_HOME", "HIP_PATH"],
+    parts: &["lib", "lib64"],
+    toolkit: "opt/rocm",
+    versions: ("opt", "rocm-"),
+    system: &["run/opengl-driver/lib"],
+    site: |site| matching(site, "_rocm_sdk_").into_iter().map(|part| part.join("lib")).collect(),
+};
+
+pub(crate) const HIP: Wanted = Wanted {
+    stem: "libamdhip64.so",
+    sonames: &["libamdhip64.so.7", "libamdhip64.so.6", "libamdhip64.so.5"],
+    proof: "hipInit",
+    siblings: &[],
+    of_driver: false,
+    get: &[(0, "apt-get install hip-runtime-amd (from repo.radeon.com, ROCm 6 and 7) or amdrocm-runtime (ROCm 8 and later)")],
+};
+const HIPRTC: Wanted = Wanted {
+    stem: "libhiprtc.so",
+    sonames: &["libhiprtc.so.7", "libhiprtc.so.6"],
+    proof: "hiprtcCreateProgram",
+    siblings: &["libhiprtc-builtins.so"],
+    of_driver: false,
+    get: &[(0, "apt-get install hip-runtime-amd or amdrocm-runtime, or see RIDGEPOINT_CODE_OBJECTS in the README")],
+};
+/// Before ROCm 6 the runtime holds the compiler, too.
+const HIPRTC_INSIDE: Wanted = Wanted { stem: HIP.stem, sonames: HIP.sonames, ..HIPRTC };
+const HIPBLASLT: Wanted = Wanted {
+    stem: "libhipblaslt.so",
+    sonames: &["libhipblaslt.so.1", "libhipblaslt.so.0"],
+    proof: "hipblasLtCreate",
+    siblings: &[],
+    of_driver: false,
+    get: &[(0, "apt-get install hipblaslt (ROCm 6 and 7) or amdrocm-blas (ROCm 8 and later)")],
+};
+pub(crate) const RCCL: Wanted = Wanted {
+    stem: "librccl.so",
+    sonames: &["librccl.so.1"],
+    proof: "ncclGetVersion",
+    siblings: &[],
+    of_driver: false,
+    get: &[(0, "apt-get install rccl (ROCm 6 and 7) or amdrocm-ccl (ROCm 8 and later)")],
+};
+
+/// Each library, or the sentence that says why it is not there.
+pub(super) struct Libraries {
+    pub(super) driver: Result<Arc<Driver>, String>,
+    pub(super) hiprtc: Result<Rtc, String>,
+    pub(super) hipblaslt: Result<Arc<Lt>, String>,
+    pub(super) findings: Vec<Finding>,
+}
+
+pub(super) fn libraries() -> &'static Libraries {
+    static FOUND: OnceLock<Libraries> = OnceLock::new();
+    FOUND.get_or_init(|| load(&Places::of_this_machine(&LAYOUT), &Sysfs::of_this_machine()))
+}
+
+fn load(places: &Places, sysfs: &Sysfs) -> Libraries {
+    let search = find(&HIP, places, &|_| Ok(()));
+    let runtime = search.found.as_ref().map(|o| (o.path.clone(), o.address(&[HIP.proof]).map(|p| p as usize)));
+    let (driver, driver_finding) = gpu::start(&Hip, &HIP, search);
+    let mut findings = vec![sysfs.kernel_driver(), driver_finding];
+    // What belongs to the same installation comes first: ROCm's libraries are made for each other.
+    let (path, init) = runtime.unzip();
+    let beside = path.as_deref().and_then(Path::parent).map(Path::to_owned).into_iter().collect();
+    let places = Places { beside, ..places.clone() };
+    let major = path.as_deref().and_then(major);
+    // The compiler has no version that could be compared (it long said 9.0), but its file's name has.
+    let of_the_runtime = |opened: &Opened| match (self::major(&opened.path), major) {
+        (Some(library), Some(runtime)) if library != runtime => {
+            Err(format!("it is of HIP {library} and the runtime is HIP {runtime}"))
+        }
+        _ => Ok(()),
+    };
+    // A library that was linked with another runtime brings that one along, and the two do not know each other's memory.
+    let with_the_runtime = |opened: &Opened| match (opened.address(&[HIP.proof]), init.flatten()) {
+        (Some(its), Some(ours)) if its as usize != ours => Err("it brings a second HIP runtime of its own".to_owned()),
+        _ => Ok(()),
+    };
+    let mut hiprtc = find(&HIPRTC, &places, &of_the_runtime);
+    if hiprtc.found.is_none() && hiprtc.turned_off.is_none() {
+        let inside = find(&HIPRTC_INSIDE, &places, &of_the_runtime);
+        if inside.found.is_some() {
+            hiprtc = inside;
+        }
+    }
+    findings.push(hiprtc.finding(&HIPRTC, None, None));
+    let hiprtc = {
+        let sentence = hiprtc.sentence(&HIPRTC, None);
+        hiprtc.found.ok_or(sentence)
+    };
+    let mut look = |wanted: &Wanted, version: &dyn Fn(&Opened) -> Option<String>| {
+        let search = find(wanted, &places, &with_the_runtime);
+        findings.push(search.finding(wanted, None, search.found.as_ref().and_then(version)));
+        let sentence = search.sentence(wanted, None);
+        search.found.ok_or(sentence)
+    };
+    let hipblaslt = look(&HIPBLASLT, &|_| None);
+    let _ = look(&RCCL, &rccl_version);
+    Libraries {
+        driver,
+        hiprtc: hiprtc.map(|o| Rtc::bind_prefixed(o, "hiprtc")),
+        hipblaslt: hipblaslt.map(|o| Arc::new(Lt::bind_prefixed(o, hipblaslt::NUMBERS.prefix))),
+        findings,
+    }
+}
+
+/// `libhiprtc.so.7.2.70200` is of major version 7; None for a name without one (PyTorch's wheels).
+fn major(path: &Path) -> Option<u32> {
+    let real: PathBuf = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    real.file_name()?.to_str()?.split_once(".so.")?.1.split('.').next()?.parse().ok()
+}
+
+/// `22105` is 2.21.5.
+fn rccl_version(o: &Opened) -> Option<String> {
+    let p = o.address(&[RCCL.proof])?;
+    let mut v = 0;
+    // SAFETY: that function has this type in every version; it writes one int.
+    let status = unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut i32) -> i32>(p)(&mut v) };
+    (status == 0).then(|| format!("{}.{}.{}", v / 10000, v / 100 % 100, v % 100))
+}
+
+/// What may hide devices, for a runtime that has none.
+pub(super) fn why_none(env: &dyn Fn(&str) -> Option<String>) -> String {
+    let hiding = ["HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL"];
+    let set: Vec<String> = hiding.iter().filter_map(|key| Some(format!("{key} is '{}'", env(key)?))).collect();
+    let access = Sysfs::of_this_machine().access();
+    match (set.is_empty(), access) {
+        (_, Err(why)) => why,
+        (true, Ok(())) => "see whether rocminfo lists a GPU, and dmesg for what amdgpu says of it".into(),
+        (false, Ok(())) => set.join(" and "),
+    }
+}
