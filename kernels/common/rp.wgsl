@@ -65,3 +65,17 @@ fn rp_to_f16(x: f32) -> u32 {
 }
 fn rp_from_bf16(x: u32) -> f32 { return bitcast<f32>(x << 16u); }
 fn rp_from_f16(x: u32) -> f32 { return unpack2x16float(x).x; }
+
+// The dtype of a kernel that has several: 0 f32, 1 f16, 2 bf16, and the integer that holds an element in memory.
+const RP_DTYPE: u32 = 0u;
+alias RP_STORED = u32;
+fn rp_decode(x: u32) -> f32 {
+  if RP_DTYPE == 0u { return bitcast<f32>(x); }
+  if RP_DTYPE == 1u { return rp_from_f16(x); }
+  return rp_from_bf16(x);
+}
+fn rp_encode(x: f32) -> u32 {
+  if RP_DTYPE == 0u { return bitcast<u32>(x); }
+  if RP_DTYPE == 1u { return rp_to_f16(x); }
+  return rp_to_bf16(x);
+}

@@ -34,6 +34,8 @@ pub(crate) const WGSL_COMMON: &str = include_str!("../../../kernels/common/rp.wg
 const WGSL: &[(&str, &str)] = &[
     ("common/arguments", include_str!("../../../kernels/common/arguments.wgsl")),
     ("common/init", include_str!("../../../kernels/common/init.wgsl")),
+    ("gemm/cooperative", include_str!("../../../kernels/gemm/cooperative.wgsl")),
+    ("gemm/tiled", include_str!("../../../kernels/gemm/tiled.wgsl")),
     ("memory/chase", include_str!("../../../kernels/memory/chase.wgsl")),
     ("memory/stream", include_str!("../../../kernels/memory/stream.wgsl")),
 ];

@@ -176,6 +176,8 @@ pub struct MatrixShape {
     pub input: Dtype,
     /// Type of C.
     pub output: Dtype,
+    /// Threads of the subgroup.
+    pub lanes: u32,
 }
 
 /// A timestamp in the stream.

@@ -7,6 +7,7 @@
 mod cases;
 mod check;
 mod ready;
+mod tiled;
 mod variants;
 mod wgmma;
 

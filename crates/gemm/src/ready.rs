@@ -3,7 +3,7 @@
 
 use crate::cases::Shape;
 use crate::check::{Reference, check};
-use crate::{variants, wgmma};
+use crate::{tiled, variants, wgmma};
 use ridgepoint_core::{Dtype, Seconds, Verification, data};
 use ridgepoint_device::{Buffer, Device, DeviceError, GemmPlan, Result, Support};
 use ridgepoint_harness::{Prepared, Ready, random, trial};
@@ -19,6 +19,7 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
     let blas = variants::find(device, provider);
     let mut plan: Box<dyn GemmPlan + 'd> = match blas {
         Some(blas) => blas.plan(&variants::problem(shape, input))?,
+        None if tiled::providers(shape, device).contains(&provider) => Box::new(tiled::plan(device, shape, provider)?),
         None if provider == wgmma::PROVIDER => Box::new(wgmma::plan(device, shape)?),
         None => {
             let device = &device.info().id;

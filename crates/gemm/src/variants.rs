@@ -1,7 +1,7 @@
 //! Who can do a GEMM on a device: the libraries it found, and our own kernels.
 
 use crate::cases::Shape;
-use crate::wgmma;
+use crate::{tiled, wgmma};
 use ridgepoint_core::{Backend, Dtype};
 use ridgepoint_device::{Blas, Device, GemmProblem, Transpose};
 
@@ -32,9 +32,10 @@ pub(crate) fn encoding(dtype: Dtype, device: &dyn Device) -> Dtype {
 pub(crate) fn providers(shape: Shape, device: &dyn Device) -> Vec<String> {
     let libraries = device.blas().into_iter().map(|b| b.provider().to_owned());
     let own = wgmma::fits(device).then(|| wgmma::PROVIDER.to_owned());
+    let vulkan = tiled::providers(shape, device).into_iter().map(str::to_owned);
     // Fast accumulation is a choice of FP8 alone: for all else it is no provider, not one to be skipped.
     let fp8 = matches!(shape.dtype, Dtype::E4m3 | Dtype::E5m2);
-    let names: Vec<String> = libraries.chain(own).filter(|name| fp8 || !name.ends_with("-fast")).collect();
+    let names: Vec<String> = libraries.chain(own).chain(vulkan).filter(|name| fp8 || !name.ends_with("-fast")).collect();
     if names.is_empty() { vec!["blas".into()] } else { names }
 }
 

@@ -55,7 +55,36 @@ pub(super) struct Can {
     pub(super) fixed_subgroups: bool,
     /// Matrices that a subgroup holds together.
     pub(super) matrices: bool,
+    /// bfloat16 among them.
+    pub(super) bfloat16: bool,
 }
+
+/// VkPhysicalDeviceShaderBfloat16FeaturesKHR, newer than the bindings.
+#[repr(C)]
+pub(super) struct Bfloat16Features {
+    s_type: vk::StructureType,
+    p_next: *mut std::ffi::c_void,
+    types: vk::Bool32,
+    dot_product: vk::Bool32,
+    matrices: vk::Bool32,
+}
+
+/// The extension's name.
+pub(super) const BFLOAT16_NAME: &CStr = c"VK_KHR_shader_bfloat16";
+
+impl Bfloat16Features {
+    /// Wanted, or to be asked for.
+    pub(super) const fn new(wanted: bool) -> Self {
+        let wanted = if wanted { vk::TRUE } else { vk::FALSE };
+        let s_type = vk::StructureType::from_raw(1_000_141_000);
+        Self { s_type, p_next: std::ptr::null_mut(), types: wanted, dot_product: vk::FALSE, matrices: wanted }
+    }
+}
+
+// SAFETY: the registry lists the structure as extending both, and it begins with type and next as all of them do.
+unsafe impl vk::ExtendsPhysicalDeviceFeatures2 for Bfloat16Features {}
+// SAFETY: as above.
+unsafe impl vk::ExtendsDeviceCreateInfo for Bfloat16Features {}
 
 fn text(raw: &[std::ffi::c_char]) -> String {
     let bytes: Vec<u8> = raw.iter().map(|c| *c as u8).take_while(|b| *b != 0).collect();
@@ -75,8 +104,14 @@ const fn vendor(id: u32) -> &'static str {
     }
 }
 
-/// The shapes that a whole subgroup does, of dtypes that we know.
-fn matrices(entry: &ash::Entry, instance: &ash::Instance, handle: vk::PhysicalDevice) -> Vec<MatrixShape> {
+/// The shapes that a whole subgroup of `lanes` does, of dtypes that we know.
+fn matrices(
+    entry: &ash::Entry,
+    instance: &ash::Instance,
+    handle: vk::PhysicalDevice,
+    lanes: u32,
+    bfloat16: bool,
+) -> Vec<MatrixShape> {
     let functions = ash::khr::cooperative_matrix::Instance::new(entry, instance);
     // SAFETY: the extension was found on this adapter.
     let listed = unsafe { functions.get_physical_device_cooperative_matrix_properties(handle) }.unwrap_or_default();
@@ -87,7 +122,7 @@ fn matrices(entry: &ash::Entry, instance: &ash::Instance, handle: vk::PhysicalDe
         3 => Some(Dtype::I8),
         5 => Some(Dtype::I32),
         // Newer than the bindings: VK_KHR_shader_bfloat16, VK_EXT_shader_float8.
-        1_000_141_000 => Some(Dtype::Bf16),
+        1_000_141_000 if bfloat16 => Some(Dtype::Bf16),
         1_000_491_002 => Some(Dtype::E4m3),
         1_000_491_003 => Some(Dtype::E5m2),
         _ => None,
@@ -95,7 +130,7 @@ fn matrices(entry: &ash::Entry, instance: &ash::Instance, handle: vk::PhysicalDe
     let shape = |p: &vk::CooperativeMatrixPropertiesKHR<'_>| {
         let whole = p.scope == vk::ScopeKHR::SUBGROUP && p.a_type == p.b_type && p.c_type == p.result_type;
         let (input, output) = (dtype(p.a_type)?, dtype(p.c_type)?);
-        whole.then_some(MatrixShape { m: p.m_size, n: p.n_size, k: p.k_size, input, output })
+        whole.then_some(MatrixShape { m: p.m_size, n: p.n_size, k: p.k_size, input, output, lanes })
     };
     listed.iter().filter_map(shape).collect()
 }
@@ -149,6 +184,10 @@ impl Adapter {
         if has(vk::KHR_COOPERATIVE_MATRIX_NAME) {
             features = features.push_next(&mut cooperative);
         }
+        let mut bfloat16 = Bfloat16Features::new(false);
+        if has(BFLOAT16_NAME) {
+            features = features.push_next(&mut bfloat16);
+        }
         // SAFETY: as above.
         unsafe { instance.get_physical_device_features2(handle, &mut features) };
         let int16 = features.features.shader_int16 == vk::TRUE;
@@ -160,6 +199,7 @@ impl Adapter {
             matrices: cooperative.cooperative_matrix == vk::TRUE
                 && f12.vulkan_memory_model == vk::TRUE
                 && f12.vulkan_memory_model_device_scope == vk::TRUE,
+            bfloat16: bfloat16.types == vk::TRUE && bfloat16.matrices == vk::TRUE,
         };
         // SAFETY: as above.
         let memory = unsafe { instance.get_physical_device_memory_properties(handle) };
@@ -189,7 +229,7 @@ impl Adapter {
             memory,
             compute,
             transfer,
-            matrices: if can.matrices { matrices(entry, instance, handle) } else { vec![] },
+            matrices: if can.matrices { matrices(entry, instance, handle, v11.subgroup_size, can.bfloat16) } else { vec![] },
             extensions,
             can,
             subgroups: match subgroup.max_subgroup_size {

@@ -6,7 +6,7 @@ use super::memory::{BASE, Handle, Memory, Place};
 use super::shader::{self, Pipeline};
 use super::stream::{Keep, Stamp, Stream, Work};
 use super::watchdog::{self, Watchdog};
-use super::{adapter, failure};
+use super::{adapter, failure, matrix};
 use crate::{Arg, Buffer, Device, DeviceError, Event, Geometry, Kernel, MatrixShape, Program, Result, Sensors, sources};
 use ash::vk;
 use ridgepoint_core::record::{Clock, fnv1a};
@@ -107,8 +107,8 @@ impl VulkanDevice {
     fn pipeline(&self, program: &Program<'_>, entry: &str) -> Result<Arc<Pipeline>> {
         let source = program.wgsl.or_else(|| sources::wgsl(program.name));
         let source = source.ok_or_else(|| DeviceError::unsupported(format!("{} has no WGSL source", program.name)))?;
-        self.allows(program, source)?;
         let text = shader::assemble(sources::WGSL_COMMON, source, program.defines);
+        self.allows(program, &text)?;
         let key = fnv1a(format!("{entry}\n{text}").as_bytes());
         if let Some(pipeline) = self.pipelines.borrow().get(&key) {
             return Ok(Arc::clone(pipeline));
@@ -118,9 +118,14 @@ impl VulkanDevice {
             arch: self.info.name.clone(),
             log,
         })?;
-        let compiled =
+        let mut compiled =
             compiled.ok_or_else(|| DeviceError::unsupported(format!("{} has no kernel {entry} for Vulkan", program.name)))?;
-        let lanes = program.defines.iter().find(|(name, _)| *name == SUBGROUP).and_then(|(_, lanes)| lanes.parse().ok());
+        let number = |name: &str| program.defines.iter().find(|(n, _)| *n == name).and_then(|(_, v)| v.parse::<u32>().ok());
+        if let (true, Some(m), Some(n), Some(k)) = (text.contains(MATRICES), number("RP_M"), number("RP_N"), number("RP_K")) {
+            let bfloat16 = number("RP_DTYPE") == Some(BFLOAT16);
+            compiled.spirv = matrix::retype(&compiled.spirv, [m, n, k], bfloat16)?;
+        }
+        let lanes = number("RP_SUBGROUP");
         let pipeline = Arc::new(Pipeline::new(&self.handle, program, compiled, lanes)?);
         self.pipelines.borrow_mut().insert(key, Arc::clone(&pipeline));
         Ok(pipeline)
@@ -132,7 +137,7 @@ impl VulkanDevice {
         let needs = [
             ("enable wgpu_int16;", can.storage16 && can.int16, "16-bit storage"),
             ("enable f16;", can.storage16 && can.f16, "f16 arithmetic"),
-            ("enable wgpu_cooperative_matrix;", can.matrices && can.fixed_subgroups, "cooperative matrices"),
+            (MATRICES, can.matrices && can.fixed_subgroups, "cooperative matrices"),
         ];
         match needs.iter().find(|(directive, has, _)| !has && source.contains(directive)) {
             Some((_, _, what)) => {
@@ -207,8 +212,11 @@ impl VulkanDevice {
     }
 }
 
-/// The define that fixes a kernel's subgroup size.
-const SUBGROUP: &str = "RP_SUBGROUP";
+/// The directive of a kernel with cooperative matrices; RP_M, RP_N and RP_K are then their shape, and RP_SUBGROUP fixes the
+/// subgroup's size.
+const MATRICES: &str = "enable wgpu_cooperative_matrix;";
+/// RP_DTYPE of bfloat16, which WGSL lacks.
+const BFLOAT16: u32 = 2;
 
 /// The adapter of an index.
 fn adapter(index: usize) -> Result<&'static Adapter> {

@@ -1,6 +1,6 @@
 //! The logical device, and memory on it: a buffer and an allocation of its own each.
 
-use super::adapter::Adapter;
+use super::adapter::{Adapter, BFLOAT16_NAME, Bfloat16Features};
 use super::{failure, instance::vulkan};
 use crate::{Buffer, DeviceError, Result};
 use ash::vk;
@@ -31,7 +31,7 @@ impl Handle {
             .iter()
             .map(|family| vk::DeviceQueueCreateInfo::default().queue_family_index(*family).queue_priorities(&[1.0]))
             .collect();
-        let wanted: &[&CStr] = &[vk::KHR_PORTABILITY_SUBSET_NAME, vk::KHR_COOPERATIVE_MATRIX_NAME];
+        let wanted: &[&CStr] = &[vk::KHR_PORTABILITY_SUBSET_NAME, vk::KHR_COOPERATIVE_MATRIX_NAME, BFLOAT16_NAME];
         let names: Vec<_> = wanted.iter().filter(|n| adapter.has(n)).map(|n| n.as_ptr()).collect();
         let can = adapter.can;
         let base = vk::PhysicalDeviceFeatures::default().shader_int16(can.int16);
@@ -55,6 +55,10 @@ impl Handle {
         }
         if can.matrices {
             info = info.push_next(&mut matrices);
+        }
+        let mut bfloat16 = Bfloat16Features::new(true);
+        if can.bfloat16 {
+            info = info.push_next(&mut bfloat16);
         }
         // SAFETY: every feature and extension named was found on this adapter, and the structures live through the call.
         let vk = unsafe { instance.create_device(adapter.handle, &info, None) }.map_err(failure("vkCreateDevice"))?;

@@ -5,6 +5,7 @@
 mod adapter;
 mod device;
 mod instance;
+mod matrix;
 mod memory;
 mod shader;
 mod stream;

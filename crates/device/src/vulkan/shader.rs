@@ -39,6 +39,9 @@ pub(super) struct Shape {
 pub(super) fn assemble(common: &str, source: &str, defines: &[(&str, String)]) -> String {
     let directive = |line: &&str| line.starts_with("enable ");
     let mut text = String::new();
+    if defines.iter().any(|(_, value)| value == "u16") {
+        text += "enable wgpu_int16;\n";
+    }
     let body = common.lines().chain(source.lines().filter(|l| !directive(l)));
     for line in source.lines().filter(directive).chain(body) {
         let replaced = defines.iter().find_map(|(name, value)| {
