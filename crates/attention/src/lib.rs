@@ -10,6 +10,7 @@ mod mla;
 mod nvidia;
 mod ready;
 mod splits;
+mod vulkan;
 
 use cases::Shape;
 use ridgepoint_core::{Case, Component};

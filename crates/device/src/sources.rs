@@ -32,6 +32,8 @@ pub(crate) const WGSL_COMMON: &str = include_str!("../../../kernels/common/rp.wg
 
 /// Program names and WGSL sources.
 const WGSL: &[(&str, &str)] = &[
+    ("attention/flash", include_str!("../../../kernels/attention/flash.wgsl")),
+    ("attention/materialised", include_str!("../../../kernels/attention/materialised.wgsl")),
     ("common/arguments", include_str!("../../../kernels/common/arguments.wgsl")),
     ("common/init", include_str!("../../../kernels/common/init.wgsl")),
     ("gemm/cooperative", include_str!("../../../kernels/gemm/cooperative.wgsl")),

@@ -3,7 +3,7 @@
 
 use crate::cases::Shape;
 use ridgepoint_core::{Backend, Dtype};
-use ridgepoint_device::{Arg, Buffer, Device, DeviceError, GemmPlan, Geometry, Kernel, MatrixShape, Program, Result};
+use ridgepoint_device::{Arg, Buffer, Device, DeviceError, GemmPlan, Geometry, Kernel, MatrixShape, Program, Result, Support};
 use std::collections::BTreeMap;
 
 /// The providers' names.
@@ -148,6 +148,12 @@ impl GemmPlan for Plan<'_> {
         }
         self.chosen = index;
         Ok(())
+    }
+
+    /// Tiles widen narrow types to f32: there is no peak of theirs to compare with.
+    fn support(&self) -> Support {
+        let widened = self.shape.dtype != Dtype::F32 && self.forms[self.chosen].block[1] > 1;
+        if widened { Support::Emulated } else { Support::Native }
     }
 
     fn config(&self) -> BTreeMap<String, String> {
