@@ -147,14 +147,14 @@ pub fn observed_mhz(record: &Record) -> Option<f64> {
 }
 
 fn roofs(record: &Record, info: &DeviceInfo, specs: &Specs, mhz: Option<f64>) -> (Vec<Roof>, Option<String>) {
+    if record.labels.iter().any(|l| l == "emulated") && record.metric == Metric::Arithmetic {
+        return (Vec::new(), Some(format!("{} is emulated on this device: it has no peak", record.dtype)));
+    }
     if info.software {
         // Its roof is that of the CPU it runs on, measured when it was opened.
         let roofs: Vec<Roof> = from_measured(record, info).into_iter().collect();
         let unknown = roofs.is_empty().then(|| "a software device has no roof of this kind".to_owned());
         return (roofs, unknown);
-    }
-    if record.labels.iter().any(|l| l == "emulated") && record.metric == Metric::Arithmetic {
-        return (Vec::new(), Some(format!("{} is emulated on this device: it has no peak", record.dtype)));
     }
     let mut roofs = Vec::new();
     let mut missing = None;
