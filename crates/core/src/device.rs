@@ -128,6 +128,29 @@ pub struct DeviceInfo {
 }
 
 impl DeviceInfo {
+    /// A device of which nothing is known.
+    #[must_use]
+    pub fn nameless() -> Self {
+        Self {
+            id: String::new(),
+            backend: Backend::Fake,
+            vendor: String::new(),
+            name: String::new(),
+            arch: String::new(),
+            uuid: None,
+            pci: None,
+            units: 0,
+            max_clock_mhz: None,
+            memory: Bytes(0),
+            caches: Vec::new(),
+            driver: String::new(),
+            software: false,
+            libraries: Vec::new(),
+            measured: Vec::new(),
+            facts: BTreeMap::new(),
+        }
+    }
+
     /// The largest cache, total over its instances: what a cold case must exceed. 32 MiB where nothing is known.
     #[must_use]
     pub fn last_level_cache(&self) -> Bytes {

@@ -152,6 +152,23 @@ impl Inventory {
         libraries.dedup_by(|a, b| a.name == b.name && a.version == b.version);
         Self { gpus: gpus.collect(), libraries, ..Self::default() }
     }
+
+    /// This inventory brought up to date with a later one, which may have looked at fewer devices.
+    pub(super) fn joined(mut self, later: Self) -> Self {
+        for gpu in later.gpus {
+            match self.gpus.iter_mut().find(|g| g.device == gpu.device) {
+                Some(known) => *known = gpu,
+                None => self.gpus.push(gpu),
+            }
+        }
+        self.libraries.retain(|l| later.libraries.iter().all(|new| new.name != l.name));
+        self.libraries.extend(later.libraries);
+        if !later.nics.is_empty() {
+            self.nics = later.nics;
+        }
+        self.firmware.extend(later.firmware);
+        self
+    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ pub struct Judgement {
     pub findings: Vec<Finding>,
     /// True if `findings` holds those that passed too; a large fleet's are only counted.
     pub passes_kept: bool,
+    /// Findings about the fleet as a whole, which name no node: two cohorts where one was expected. They count in `verdict`.
+    pub fleet: Vec<Finding>,
     /// What to look at first: ranked by how sure it is that something is broken, then by how much.
     pub suspects: Vec<Suspect>,
     /// Each metric that was measured, with its cohorts, in the order in which [`NodeVerdict::deviations`] index it.

@@ -7,19 +7,38 @@
 //! ```
 //! Nothing here is stored: like a roof, a verdict is computed again at every read.
 
+mod baseline;
+mod checks;
+mod cohort;
+mod fleetwide;
 mod inventory;
+mod judge;
 mod judgement;
+mod metrics;
+mod observe;
+mod outliers;
+mod parse;
 mod pattern;
 mod reason;
 mod rule;
+mod section;
+mod stock;
+mod suspects;
+mod words;
 
+pub use baseline::{BASELINE_SCHEMA, Baseline, BaselineEntry, MAX_BASELINE};
 pub use inventory::{Gpu, Inventory, Nic, PcieLink};
+pub use judge::{RuleBook, judge};
 pub use judgement::{
     Cohort, Counts, Deviation, Evidence, Finding, Judgement, MetricSummary, NodeDevice, NodeVerdict, Outcomes, Problem, Suspect,
 };
+pub use observe::{Fleet, Source};
+pub use parse::{MAX_FILE, MAX_RULES};
 pub use pattern::{Pattern, Requirement};
 pub use reason::Reason;
 pub use rule::{Against, Check, Combine, Direction, Expected, Per, Providers, RoofOf, Rule, RuleSet, Severity, Validity};
+
+pub use section::Mistake;
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

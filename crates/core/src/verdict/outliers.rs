@@ -1,0 +1,212 @@
+//! Cohort rules: who is unlike those it should be like. A device against its model in the whole fleet or in its node, or a node
+//! against the nodes; case by case, or by the median over many cases, which a chance outlier of one does not move.
+
+use super::checks::{Place, Table, is_for};
+use super::cohort::{Mode, SMALLEST, modes, nearest};
+use super::judge::{Findings, RuleBook};
+use super::metrics::Metrics;
+use super::observe::Fleet;
+use super::words::figure;
+use super::{Against, Check, Combine, Deviation, Finding, Reason, Rule, RuleSet, Verdict};
+use crate::stats::median_of_sorted;
+use std::collections::BTreeMap;
+
+/// How far one device or node lies from its like.
+struct Distance {
+    node: u32,
+    device: Option<u16>,
+    /// What it is compared within: a metric, or a model where cases are combined.
+    group: u32,
+    /// Percent; worse is negative.
+    pct: f64,
+    /// The measurement, where it is one.
+    of: Option<Deviation>,
+    /// Measurements behind it.
+    cases: u32,
+}
+
+/// Judges every cohort rule of the book.
+pub(super) fn check(fleet: &Fleet, book: &RuleBook, metrics: &Metrics, table: &Table, made: &mut [Findings]) {
+    for (number, set) in book.sets.iter().enumerate() {
+        for (at, rule) in set.rules.iter().enumerate() {
+            if let Check::MaxMadFromCohort { mads, min_gap_pct, against, combine } = rule.check {
+                let view = View { fleet, book, metrics, set, rule, against, combine };
+                view.judge(table.of_rule(number, at), mads, min_gap_pct, made);
+            }
+        }
+    }
+}
+
+struct View<'v> {
+    fleet: &'v Fleet,
+    book: &'v RuleBook,
+    metrics: &'v Metrics,
+    set: &'v RuleSet,
+    rule: &'v Rule,
+    against: Against,
+    combine: Combine,
+}
+
+impl View<'_> {
+    fn judge(&self, chosen: &[bool], mads: f64, min_gap_pct: f64, made: &mut [Findings]) {
+        let mut distances = Vec::new();
+        for (index, node) in self.fleet.nodes.iter().enumerate() {
+            if !self.book.applies(self.set, node) {
+                continue;
+            }
+            let own = self.of_node(index, chosen);
+            if own.is_empty() {
+                self.nothing(index, &mut made[index]);
+            }
+            distances.extend(own);
+        }
+        distances.sort_by_key(|d| (d.group, d.node, d.device));
+        for group in distances.chunk_by(|a, b| a.group == b.group) {
+            let found = modes(&mut group.iter().map(|d| d.pct).collect());
+            for distance in group {
+                self.one(distance, &found, group.len(), mads, min_gap_pct, made);
+            }
+        }
+    }
+
+    /// The distances on one node, as the rule compares.
+    fn of_node(&self, index: usize, chosen: &[bool]) -> Vec<Distance> {
+        let node = &self.fleet.nodes[index];
+        let fits = |d: &&Deviation| {
+            chosen[self.metrics.case(d.metric) as usize] && is_for(self.set, self.rule, &node.devices[usize::from(d.device)])
+        };
+        let mut groups: BTreeMap<(u32, u16), Vec<Deviation>> = BTreeMap::new();
+        for d in self.metrics.deviations(index).iter().filter(fits) {
+            let group = match self.combine {
+                Combine::Each => d.metric,
+                Combine::Median => self.metrics.model_of(index, d.device),
+            };
+            groups.entry((group, d.device)).or_default().push(*d);
+        }
+        let mut own: Vec<Distance> = groups
+            .into_iter()
+            .map(|((group, device), list)| Distance {
+                node: index as u32,
+                device: Some(device),
+                group,
+                pct: median(list.iter().map(|d| f64::from(d.pct))),
+                of: (self.combine == Combine::Each).then(|| list[0]),
+                cases: list.len() as u32,
+            })
+            .collect();
+        match self.against {
+            Against::Fleet => {}
+            Against::Node => {
+                own = own
+                    .iter()
+                    .filter_map(|d| {
+                        let others = own.iter().filter(|o| o.group == d.group && o.device != d.device).map(|o| o.pct);
+                        // With one other there is no telling which of the two is odd.
+                        (others.clone().count() >= 2).then(|| Distance { pct: d.pct - median(others), ..*d })
+                    })
+                    .collect();
+            }
+            Against::Nodes => {
+                let nodes = own.chunk_by(|a, b| a.group == b.group).map(|list| Distance {
+                    device: None,
+                    pct: median(list.iter().map(|d| d.pct)),
+                    ..list[0]
+                });
+                own = nodes.collect();
+            }
+        }
+        own
+    }
+
+    fn place(&self, index: usize) -> Place<'_> {
+        Place { fleet: self.fleet, book: self.book, node: &self.fleet.nodes[index], metrics: self.metrics, index }
+    }
+
+    fn finding(&self, index: usize, verdict: Verdict, reason: Reason) -> Finding {
+        let mut finding = self.place(index).finding(&self.set.name, &self.rule.id, verdict, reason);
+        finding.required = self.rule.required;
+        finding.evidence.threshold.clone_from(&self.rule.source);
+        finding
+    }
+
+    fn unjudged(&self) -> Verdict {
+        if self.rule.required { self.rule.severity.verdict() } else { Verdict::Skip }
+    }
+
+    fn nothing(&self, index: usize, findings: &mut Findings) {
+        findings.add(self.unjudged(), || Finding {
+            text: "nothing valid to compare".into(),
+            ..self.finding(index, self.unjudged(), Reason::Missing)
+        });
+    }
+
+    fn one(&self, d: &Distance, found: &[Mode], n: usize, mads: f64, min_gap_pct: f64, made: &mut [Findings]) {
+        let index = d.node as usize;
+        let Some((_, mode)) = nearest(found, d.pct) else { return };
+        let device = d.device.map(|i| self.place(index).device(i));
+        if mode.n < SMALLEST {
+            made[index].add(self.unjudged(), || Finding {
+                text: format!("only {n} to compare, at least {SMALLEST} wanted"),
+                device,
+                ..self.finding(index, self.unjudged(), Reason::CohortTooSmall)
+            });
+            return;
+        }
+        let gap = d.pct - mode.median;
+        let sigmas = if mode.sigma > 0.0 {
+            gap / mode.sigma
+        } else if gap == 0.0 {
+            0.0
+        } else {
+            gap.signum() * f64::INFINITY
+        };
+        let outside = gap < -min_gap_pct && sigmas < -mads;
+        let verdict = if outside { self.rule.severity.verdict() } else { Verdict::Pass };
+        made[index].add(verdict, || {
+            let reason = if outside { Reason::CohortOutlier } else { Reason::WithinLimit };
+            let mut finding = self.finding(index, verdict, reason);
+            let model = d.device.map_or("", |i| self.fleet.nodes[index].devices[usize::from(i)].shown.model.as_str());
+            let (members, who) = match self.against {
+                Against::Fleet => (format!("median of {} {model}", mode.n), "the fleet's"),
+                Against::Node => ("median of the node's other devices".to_owned(), "its node's"),
+                Against::Nodes => (format!("median of {} nodes", mode.n), "the nodes'"),
+            };
+            let side = if gap < 0.0 { "worse than" } else { "better than" };
+            let far = if sigmas.is_finite() { format!(", {:.1} σ", sigmas.abs()) } else { String::new() };
+            finding.text = match self.combine {
+                Combine::Each => format!("{:.1}% {side} {who} median{far}", gap.abs()),
+                Combine::Median => format!("{:.1}% {side} {who} median over {} cases{far}", gap.abs(), d.cases),
+            };
+            finding.device = device;
+            (finding.measured, finding.limit, finding.unit) = (Some(gap), Some(-min_gap_pct.max(mads * mode.sigma)), "%".into());
+            if let Some(of) = d.of {
+                let names = &self.fleet.names;
+                finding.case = Some(names.text(self.metrics.case(of.metric)).into());
+                finding.provider = Some(names.text(self.metrics.provider(of.metric)).into());
+                let (usual, unit) = self.metrics.usual(of.metric, f64::from(of.value));
+                finding.text = format!("{} {unit}, {}", figure(f64::from(of.value)), finding.text);
+                finding.evidence.reference = Some(usual);
+                (finding.measured, finding.limit) = (
+                    Some(f64::from(of.value)),
+                    Some(usual * (1.0 - self.metrics.worse(of.metric) * min_gap_pct.max(mads * mode.sigma) / 100.0)),
+                );
+                finding.unit = unit.into();
+            }
+            finding.evidence.reference_is = members;
+            finding.evidence.deviation_pct = Some(gap);
+            finding.evidence.sigmas = Some(sigmas).filter(|s| s.is_finite());
+            finding.evidence.population = Some(mode.n as u32);
+            finding
+        });
+    }
+}
+
+/// The median of at least one figure; NaN of none.
+fn median(figures: impl Iterator<Item = f64>) -> f64 {
+    let mut sorted: Vec<f64> = figures.collect();
+    if sorted.is_empty() {
+        return f64::NAN;
+    }
+    sorted.sort_by(f64::total_cmp);
+    median_of_sorted(&sorted)
+}
