@@ -129,7 +129,7 @@ impl Api {
             long = self.hip_error_string(code).unwrap_or(long);
             match (text(name), text(long)) {
                 (n, l) if n.is_empty() => l,
-                (n, l) if l.is_empty() => n,
+                (n, l) if l.is_empty() || l == n => n,
                 (n, l) => format!("{n}, {l}"),
             }
         }

@@ -28,3 +28,36 @@ pub(crate) fn compile(program: &Program<'_>, source: &str, target: &str, cache: 
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Programs of other chips' instructions than gfx90a's.
+    fn elsewhere(name: &str) -> bool {
+        ["_sm80", "_sm90", "_sm100", "_rdna"].iter().any(|chip| name.ends_with(chip)) || name == "attention/decode_splitkv"
+    }
+
+    /// The hipRTC that this machine has; in CI it is Debian's, of ROCm 5.2, which needs no GPU.
+    #[test]
+    fn a_real_compiler_takes_every_kernel_for_its_chip() {
+        if let Err(reason) = &libraries().hiprtc {
+            println!("SKIP: real hipRTC: {reason}");
+            return;
+        }
+        let programs: Vec<_> = sources::names().filter(|name| !elsewhere(name)).collect();
+        assert!(programs.len() >= 4, "{programs:?}");
+        for name in programs {
+            let program = Program { name, ..Program::default() };
+            let code = compile(&program, sources::cpp(name).unwrap(), "gfx90a", None);
+            let code = code.unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert!(code.starts_with(b"\x7fELF"), "{name}: {:?}", &code[..8.min(code.len())]);
+            // EM_AMDGPU.
+            assert_eq!(code[18..20], [0xe0, 0], "{name}");
+        }
+        let broken = compile(&Program { name: "mine", ..Program::default() }, "int f( {", "gfx90a", None).unwrap_err();
+        assert!(matches!(&broken, DeviceError::Compile { log, .. } if log.contains("error:")), "{broken}");
+        let nowhere = compile(&Program { name: "mine", ..Program::default() }, "", "gfx0", None);
+        assert!(nowhere.is_err(), "{nowhere:?}");
+    }
+}

@@ -31,7 +31,7 @@ pub(crate) const HIP: Wanted = Wanted {
     proof: "hipInit",
     siblings: &[],
     of_driver: false,
-    get: &[(0, "apt-get install hip-runtime-amd (from repo.radeon.com, ROCm 6 and 7) or amdrocm-runtime (ROCm 8 and later)")],
+    get: &[(0, "apt-get install hip-runtime-amd (from repo.radeon.com, ROCm 6 and 7) or amdrocm-runtime (ROCm 10)")],
 };
 const HIPRTC: Wanted = Wanted {
     stem: "libhiprtc.so",
@@ -49,7 +49,7 @@ const HIPBLASLT: Wanted = Wanted {
     proof: "hipblasLtCreate",
     siblings: &[],
     of_driver: false,
-    get: &[(0, "apt-get install hipblaslt (ROCm 6 and 7) or amdrocm-blas (ROCm 8 and later)")],
+    get: &[(0, "apt-get install hipblaslt (ROCm 6 and 7) or amdrocm-blas (ROCm 10)")],
 };
 pub(crate) const RCCL: Wanted = Wanted {
     stem: "librccl.so",
@@ -57,7 +57,7 @@ pub(crate) const RCCL: Wanted = Wanted {
     proof: "ncclGetVersion",
     siblings: &[],
     of_driver: false,
-    get: &[(0, "apt-get install rccl (ROCm 6 and 7) or amdrocm-ccl (ROCm 8 and later)")],
+    get: &[(0, "apt-get install rccl (ROCm 6 and 7) or amdrocm-core-sdk (ROCm 10)")],
 };
 
 /// Each library, or the sentence that says why it is not there.

@@ -34,7 +34,7 @@ impl Sysfs {
     pub(crate) fn access(&self) -> Result<(), String> {
         let kfd = self.path("dev/kfd");
         if !self.path("sys/module/amdgpu").is_dir() {
-            return Err("is an AMD GPU in this machine, and its kernel driver loaded (modprobe amdgpu)?".into());
+            return Err("the amdgpu kernel driver is not loaded: is an AMD GPU in this machine (lspci), and what does modprobe amdgpu say?".into());
         }
         if !kfd.exists() {
             return Err("there is no /dev/kfd here: start the container with --device /dev/kfd --device /dev/dri".into());
