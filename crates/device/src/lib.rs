@@ -19,6 +19,8 @@ mod finder;
 mod gpu;
 mod hip;
 mod kernel;
+#[cfg(test)]
+mod machine;
 mod probe;
 mod sources;
 mod traits;

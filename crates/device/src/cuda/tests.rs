@@ -2,63 +2,17 @@
 //! started again to find them. What is at stake is what a broken or old machine does: one sentence, never a panic.
 
 use super::PROBE;
+use crate::machine::{Machine, say_what_is_found};
 use crate::{Arg, DeviceError, Geometry, Program};
-use std::path::PathBuf;
-use std::process::Command;
 
-/// A folder of libraries, removed at the end.
-struct Machine(PathBuf);
-
-impl Machine {
-    fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("rp-stubs-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        Self(dir)
-    }
-
-    /// With a library made of C text. None where there is no compiler.
-    fn with(self, library: &str, source: &str, options: &[&str]) -> Option<Self> {
-        let file = self.0.join(format!("{library}.c"));
-        std::fs::write(&file, source).unwrap();
-        let built = Command::new("cc")
-            .args(["-shared", "-fPIC", "-w", "-O1"])
-            .args(options)
-            .arg(&file)
-            .arg("-o")
-            .arg(self.0.join(library))
-            .output();
-        let Ok(built) = built else {
-            println!("SKIP: host compiler: cc is not installed (apt-get install gcc)");
-            return None;
-        };
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        Some(self)
-    }
-
-    /// What tests of this binary print there.
-    fn run(&self, tests: &str) -> String {
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args([tests, "--include-ignored", "--test-threads=1", "--nocapture"])
-            .env("RIDGEPOINT_CUDA_PATH", &self.0)
-            .env("RIDGEPOINT_CACHE", self.0.join("cache"))
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-        text
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+fn machine(name: &str) -> Machine {
+    Machine::new(name, "RIDGEPOINT_CUDA_PATH")
 }
 
 /// With a driver, a compiler and a GEMM library that work.
 fn whole(name: &str, driver: &[&str], compiler: &[&str]) -> Option<Machine> {
     let compiler: Vec<&str> = compiler.iter().chain(&["-DMAJOR=13"]).copied().collect();
-    Machine::new(name)
+    machine(name)
         .with("libcuda.so.1", include_str!("stubs/driver.c"), driver)?
         .with("libnvrtc.so.13", include_str!("stubs/compiler.c"), &compiler)?
         .with("libcublasLt.so.13", "int cublasLtCreate(void **h) { *h = h; return 0; } int cublasLtDestroy(void *h) { return 0; } unsigned long cublasLtGetVersion(void) { return 130205; }", &[])
@@ -67,17 +21,7 @@ fn whole(name: &str, driver: &[&str], compiler: &[&str]) -> Option<Machine> {
 #[test]
 #[ignore = "run by other tests, on the machine that they make"]
 fn child_says_what_it_finds() {
-    let found = (PROBE.discover)();
-    println!("\nabsent: {}", found.absent.unwrap_or_default());
-    for device in found.devices {
-        println!("device {}: {}, {}", device.id, device.name, device.detail);
-    }
-    for f in (PROBE.doctor)() {
-        println!("{} {}: {} [{}]", if f.ok { "ok" } else { "not ok" }, f.what, f.detail, f.remedy.unwrap_or_default());
-    }
-    if let Err(error) = (PROBE.open)(0) {
-        println!("open: {error}");
-    }
+    say_what_is_found(&PROBE);
 }
 
 #[test]
@@ -103,8 +47,8 @@ fn a_driver_that_does_not_work_is_one_sentence() {
         ("old", OLD, "has no cuDeviceGetPCIBusId: a newer version of this library is needed"),
     ];
     for (name, source, expected) in cases {
-        let Some(machine) = Machine::new(name).with("libcuda.so.1", source, &[]) else { return };
-        let text = machine.run("child_says_what_it_finds");
+        let Some(machine) = machine(name).with("libcuda.so.1", source, &[]) else { return };
+        let text = machine.run("cuda::tests::child_says_what_it_finds");
         let saying: Vec<&str> = text.lines().filter(|l| l.contains(expected)).collect();
         assert!(!saying.is_empty() && saying.iter().all(|l| l.len() < 400), "{name}: {expected}\n{text}");
         assert!(name == "old" || text.contains("not ok libcuda.so") || name == "none", "{name}\n{text}");
@@ -114,18 +58,18 @@ fn a_driver_that_does_not_work_is_one_sentence() {
 
 #[test]
 fn a_file_that_is_no_library_is_one_sentence() {
-    let machine = Machine::new("junk");
-    std::fs::write(machine.0.join("libcuda.so.1"), "not a library\n").unwrap();
-    let text = machine.run("child_says_what_it_finds");
+    let machine = machine("junk");
+    std::fs::write(machine.dir.join("libcuda.so.1"), "not a library\n").unwrap();
+    let text = machine.run("cuda::tests::child_says_what_it_finds");
     assert!(text.contains("libcuda.so.1 was found but ") && text.contains("To get it: install the NVIDIA driver"), "{text}");
 }
 
 #[test]
 fn a_library_of_another_major_version_is_refused_with_the_one_to_get() {
     let driver = include_str!("stubs/driver.c").replace("*v = 13000", "*v = 12080");
-    let Some(machine) = Machine::new("newer").with("libcuda.so.1", &driver, &[]) else { return };
+    let Some(machine) = machine("newer").with("libcuda.so.1", &driver, &[]) else { return };
     let Some(machine) = machine.with("libnvrtc.so.13", include_str!("stubs/compiler.c"), &["-DMAJOR=13"]) else { return };
-    let text = machine.run("child_says_what_it_finds");
+    let text = machine.run("cuda::tests::child_says_what_it_finds");
     assert!(text.contains("it is for CUDA 13 and the driver is for CUDA 12 [pip install nvidia-cuda-nvrtc-cu12]"), "{text}");
     assert!(text.contains("device cuda:0: Stub GPU, 4 SMs, sm_90a"), "{text}");
     assert!(!text.contains("open: "), "a device needs no compiler to open\n{text}");
@@ -139,7 +83,7 @@ fn a_library_without_its_functions_costs_what_it_serves_and_no_more() {
     else {
         return;
     };
-    let text = machine.run("child_lacks_its_libraries");
+    let text = machine.run("cuda::tests::child_lacks_its_libraries");
     assert!(text.contains("1 passed"), "{text}");
 }
 
@@ -166,7 +110,7 @@ fn every_device_test_holds_on_a_driver_of_host_memory() {
 fn what_only_cuda_has_holds_on_a_driver_of_host_memory() {
     for (name, driver, compiler) in [("new", &[][..], &[][..]), ("before", &["-DWITHOUT_PARAMETERS"][..], &["-DOLD"][..])] {
         let Some(machine) = whole(name, driver, compiler) else { return };
-        let text = machine.run("child_does_what_only_cuda_has");
+        let text = machine.run("cuda::tests::child_does_what_only_cuda_has");
         assert!(text.contains("1 passed"), "{text}");
         assert_eq!(text.contains("arguments are counted"), name == "new", "{text}");
     }

@@ -1,1 +1,285 @@
+//! The backend without a GPU, on machines of stub libraries: what a broken or old ROCm does (one sentence, never a panic), and
+//! the whole way from listing a device to the descriptors of a matrix product.
 
+use super::PROBE;
+use crate::machine::{Machine, say_what_is_found};
+use crate::{Arg, DeviceError, GemmProblem, Geometry, Program, Transpose};
+use ridgepoint_core::Dtype;
+
+const NAMES: &str = include_str!("stubs/names.h");
+
+fn machine(name: &str) -> Machine {
+    Machine::new(name, "RIDGEPOINT_ROCM_PATH")
+}
+
+/// CUDA's stub driver under HIP's names, and what HIP has otherwise.
+fn runtime() -> String {
+    let otherwise = ["cuDriverGetVersion", "cuDeviceGetUuid_v2", "cuDeviceGetAttribute", "cuMemcpyAsync"];
+    let hidden: String = otherwise.iter().map(|name| format!("#define {name} cuda_{name}\n")).collect();
+    format!("{NAMES}{hidden}{}{}", include_str!("../cuda/stubs/driver.c"), include_str!("stubs/runtime.c"))
+}
+
+fn compiler() -> String {
+    let inner = include_str!("../cuda/stubs/compiler.c");
+    format!("{NAMES}#define MAJOR 9\n#define nvrtcCompileProgram compile\n{inner}{}", include_str!("stubs/compiler.c"))
+}
+
+const RCCL: &str = "int ncclGetVersion(int *v) { *v = 22105; return 0; }";
+
+/// With everything that AMD has.
+fn whole(name: &str, options: &[&str]) -> Option<Machine> {
+    machine(name)
+        .with("libamdhip64.so.7", &runtime(), options)?
+        .with("libhiprtc.so.7", &compiler(), &[])?
+        .with("libhipblaslt.so.1", include_str!("stubs/blas.c"), &[])?
+        .with("librccl.so.1", RCCL, &[])
+}
+
+#[test]
+#[ignore = "run by other tests, on the machine that they make"]
+fn child_says_what_it_finds() {
+    say_what_is_found(&PROBE);
+}
+
+#[test]
+fn a_runtime_that_does_not_work_is_one_sentence() {
+    let cases = [
+        ("nodevice", "int hipInit(unsigned f) { return 100; }", "hipInit returned 100; the amdgpu kernel driver is not loaded"),
+        (
+            "words",
+            "int hipInit(unsigned f) { return 101; } const char *hipGetErrorName(int c) { return \"hipErrorInvalidDevice\"; }",
+            "hipInit returned 101: hipErrorInvalidDevice; the amdgpu kernel driver is not loaded",
+        ),
+        (
+            "none",
+            "int hipInit(unsigned f) { return 0; } int hipRuntimeGetVersion(int *v) { *v = 60100000; return 0; }
+             int hipGetDeviceCount(int *n) { *n = 0; return 100; }",
+            "hipGetDeviceCount returned 100; the amdgpu kernel driver is not loaded",
+        ),
+        ("wrong", "int x;", "was found but it has no hipInit"),
+        (
+            "empty",
+            "int hipInit(unsigned f) { return 0; }",
+            "has no hipRuntimeGetVersion: a newer version of this library is needed",
+        ),
+    ];
+    for (name, source, expected) in cases {
+        let Some(machine) = machine(name).with("libamdhip64.so.7", source, &[]) else { return };
+        let text = machine.run("hip::tests::child_says_what_it_finds");
+        let saying: Vec<&str> = text.lines().filter(|l| l.contains(expected)).collect();
+        assert!(!saying.is_empty() && saying.iter().all(|l| l.len() < 500), "{name}: {expected}\n{text}");
+        assert!(text.contains("open: "), "{name} could be opened\n{text}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_library_is_one_sentence_and_none_is_a_choice() {
+    let machine = machine("junk");
+    std::fs::write(machine.dir.join("libamdhip64.so.7"), "not a library\n").unwrap();
+    let text = machine.run("hip::tests::child_says_what_it_finds");
+    assert!(text.contains("libamdhip64.so.7 was found but ") && text.contains("apt-get install hip-runtime-amd"), "{text}");
+    let text = machine.run_with("hip::tests::child_says_what_it_finds", &[("RIDGEPOINT_ROCM_PATH", "none")]);
+    assert!(text.contains("absent: libamdhip64.so: RIDGEPOINT_ROCM_PATH is 'none'"), "{text}");
+}
+
+#[test]
+fn a_runtime_before_rocm_6_is_listed_and_not_opened() {
+    let Some(machine) = whole("old", &["-DWITHOUT_PROPERTIES"]) else { return };
+    let text = machine.run("hip::tests::child_says_what_it_finds");
+    let sentence = "has no hipGetDevicePropertiesR0600: a newer version of this library is needed";
+    assert!(text.contains("device hip:0: unknown") && text.contains(sentence), "{text}");
+    assert!(text.lines().any(|l| l.starts_with("open: ") && l.contains(sentence)), "{text}");
+    assert!(text.contains("; it lacks ") && text.contains("ok libamdhip64.so: HIP 7.2 from "), "{text}");
+}
+
+#[test]
+fn all_of_rocm_is_found_with_its_versions() {
+    let Some(machine) = whole("whole", &[]) else { return };
+    let text = machine.run("hip::tests::child_says_what_it_finds");
+    for line in [
+        "device hip:0: Stub GPU, 38 CUs, gfx942, 1 GB, PCI ffff:ff:00.0",
+        "device hip:1: Stub GPU MIG 1g.5gb, 38 CUs, gfx950,",
+        "ok libamdhip64.so: HIP 7.2 from ",
+        "ok libhiprtc.so: /",
+        "ok libhipblaslt.so: /",
+        "ok librccl.so: 2.21.5 from /",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+    assert!(!text.contains("open: "), "{text}");
+}
+
+#[test]
+fn a_library_of_another_rocm_is_refused() {
+    let Some(other) = machine("other").with("libamdhip64.so.6", "int hipInit(unsigned f) { return 0; }", &[]) else { return };
+    let dir = other.dir.display();
+    let (search, path) = (format!("-L{dir}"), format!("-Wl,-rpath,{dir}"));
+    let linked = ["-Wl,--no-as-needed", &search, "-l:libamdhip64.so.6", &path];
+    let machine = machine("mixed").with("libamdhip64.so.7", &runtime(), &[]).unwrap();
+    let machine = machine.with("libhipblaslt.so.1", include_str!("stubs/blas.c"), &linked).unwrap();
+    let machine = machine.with("libhiprtc.so.6", &compiler(), &[]).unwrap();
+    let text = machine.run("hip::tests::child_says_what_it_finds");
+    assert!(text.contains("libhipblaslt.so.1 was found but it brings a second HIP runtime of its own"), "{text}");
+    assert!(text.contains("libhiprtc.so.6 was found but it is of HIP 6 and the runtime is HIP 7"), "{text}");
+    assert!(text.contains("device hip:0: Stub GPU"), "{text}");
+}
+
+#[test]
+fn every_device_test_holds_on_a_runtime_of_host_memory() {
+    let Some(machine) = whole("conformance", &[]) else { return };
+    let text = machine.run("conformance::hip::");
+    assert!(text.contains(" passed") && !text.contains(" 0 passed") && !text.contains("SKIP"), "{text}");
+}
+
+#[test]
+fn what_only_hip_has_holds_on_a_runtime_of_host_memory() {
+    let Some(machine) = whole("only", &[]) else { return };
+    let log = machine.dir.join("log");
+    let text = machine.run_with("hip::tests::child_does_what_only_hip_has", &[("RP_STUB_LOG", log.to_str().unwrap())]);
+    assert!(text.contains("1 passed"), "{text}");
+}
+
+#[test]
+#[ignore = "run by another test, on the machine that it makes"]
+fn child_does_what_only_hip_has() {
+    let (device, other) = ((PROBE.open)(0).unwrap(), (PROBE.open)(1).unwrap());
+    let info = device.info();
+    assert_eq!((info.arch.as_str(), info.facts["target"].as_str()), ("gfx942", "gfx942:sramecc+:xnack-"));
+    assert_eq!((info.uuid.as_deref(), info.units), (Some("GPU-0011223344556677"), 38));
+    assert!(info.driver.ends_with("(HIP 7.2)"), "{}", info.driver);
+    assert!(info.libraries.iter().any(|l| l.name == "hipBLASLt" && l.version == "1.2.5"), "{:?}", info.libraries);
+
+    // Page-locked memory, from host to host, too: the one copy that HIP is told the direction of.
+    let (a, b) = (device.alloc_host(64).unwrap(), device.alloc_host(64).unwrap());
+    device.upload(&a, 0, b"page-locked").unwrap();
+    device.copy(&a, 5, &b, 0, 6).unwrap();
+    let mut back = [0; 6];
+    device.download(&b, 0, &mut back).unwrap();
+    assert_eq!(&back, b"locked");
+
+    // What HIP has not is an answer and no panic.
+    let program = Program { name: "common/arguments", ..Program::default() };
+    let kernel = device.compile(&program, "rp_arguments").unwrap();
+    let memory = device.alloc(64).unwrap();
+    let args = [Arg::Buffer(&memory, 0), Arg::U32(1), Arg::I32(2), Arg::U64(3), Arg::F32(4.0)];
+    let clustered = device.launch(&kernel, Geometry::linear(2, 1).with_cluster(2), &args);
+    assert!(clustered.is_err(), "{clustered:?}");
+    let large = device.launch(&kernel, Geometry::linear(1, 1).with_shared(65537), &args);
+    assert!(matches!(&large, Err(DeviceError::Invalid(s)) if s.contains("this device has 65536 a block")), "{large:?}");
+    device.launch(&kernel, Geometry::linear(1, 1).with_shared(65536), &args).unwrap();
+    let elsewhere = other.launch(&kernel, Geometry::linear(1, 1), &args);
+    assert!(matches!(elsewhere, Err(DeviceError::Invalid(_))), "{elsewhere:?}");
+
+    let log = std::env::var("RP_STUB_LOG").unwrap();
+    let told = |what: &str| std::fs::read_to_string(&log).unwrap().lines().any(|line| line == what);
+    assert!(told("--offload-arch=gfx942:sramecc+:xnack- -std=c++17 -O3"));
+    let defines = [("RP_BLOCK", "256".to_owned())];
+    other.compile(&Program { defines: &defines, ..program }, "rp_arguments").unwrap();
+    assert!(told("--offload-arch=gfx950:sramecc+:xnack- -std=c++17 -O3 -DRP_BLOCK=256"));
+    let broken = device.compile(&Program { name: "mine", cpp: Some("seeded mistake"), ..Program::default() }, "rp_scale");
+    assert!(matches!(&broken, Err(DeviceError::Compile { log, .. }) if log.contains("line 1: mistake")), "{broken:?}");
+}
+
+#[test]
+fn every_type_is_described_to_hipblaslt_as_it_numbers_it() {
+    let Some(machine) = whole("blas", &[]) else { return };
+    let log = machine.dir.join("log");
+    let text = machine.run_with("hip::tests::child_describes_products", &[("RP_STUB_LOG", log.to_str().unwrap())]);
+    assert!(text.contains("1 passed"), "{text}");
+}
+
+#[test]
+#[ignore = "run by another test, on the machine that it makes"]
+fn child_describes_products() {
+    let log = std::env::var("RP_STUB_LOG").unwrap();
+    let told = || {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        let _ = std::fs::remove_file(&log);
+        text
+    };
+    let (mi300, mi350) = ((PROBE.open)(0).unwrap(), (PROBE.open)(1).unwrap());
+    // C (3×5) = A (3×7) · B (5×7, transposed): column-major, the library's first operand is our B.
+    let problem = |input, output| GemmProblem { m: 3, n: 5, k: 7, input, output, a: Transpose::No, b: Transpose::Yes };
+    let cases = [
+        (&mi300, Dtype::F32, Dtype::F32, (2, 0, 0, 0)),
+        (&mi300, Dtype::Tf32, Dtype::F32, (6, 0, 0, 0)),
+        (&mi300, Dtype::F16, Dtype::F16, (2, 0, 2, 2)),
+        (&mi300, Dtype::Bf16, Dtype::Bf16, (2, 0, 14, 14)),
+        (&mi300, Dtype::I8, Dtype::I32, (9, 10, 3, 10)),
+        (&mi300, Dtype::E4m3fnuz, Dtype::Bf16, (2, 0, 1000, 14)),
+        (&mi300, Dtype::E5m2fnuz, Dtype::Bf16, (2, 0, 1001, 14)),
+        (&mi350, Dtype::E4m3, Dtype::Bf16, (2, 0, 28, 14)),
+        (&mi350, Dtype::E5m2, Dtype::Bf16, (2, 0, 29, 14)),
+    ];
+    for (device, input, output, (compute, scale, ab, c)) in cases {
+        let plan = device.blas()[0].plan(&problem(input, output)).unwrap();
+        let expected = format!(
+            "compute {compute} scale {scale} 0=112 1=111 [{ab} 7x5 ld 7] [{ab} 7x3 ld 7] [{c} 5x3 ld 5] workspace 1=67108864\n"
+        );
+        assert_eq!(told(), expected, "{input}");
+        // Of four algorithms one wants too much workspace and one does not work.
+        assert_eq!(plan.candidates(), 2, "{input}");
+    }
+    let untransposed = GemmProblem { a: Transpose::Yes, b: Transpose::No, ..problem(Dtype::Bf16, Dtype::Bf16) };
+    mi300.blas()[0].plan(&untransposed).unwrap();
+    assert!(told().contains(" 0=111 1=112 [14 5x7 ld 5] [14 3x7 ld 3] [14 5x3 ld 5]"));
+
+    let refused = |device: &dyn crate::Device, input| match device.blas()[0].plan(&problem(input, Dtype::Bf16)) {
+        Err(DeviceError::Unsupported(reason)) => reason,
+        other => panic!("{input}: {:?}", other.map(|_| ())),
+    };
+    assert!(refused(mi300.as_ref(), Dtype::E4m3).contains("gfx942 has FP8 in the FNUZ encoding alone"));
+    assert!(refused(mi350.as_ref(), Dtype::E4m3fnuz).contains("gfx950 has no FP8 in the FNUZ encoding"));
+    assert!(refused(mi300.as_ref(), Dtype::F64).contains("hipBLASLt 1.2.5 has no f64 GEMM"));
+    assert_eq!(mi350.blas()[0].plan(&problem(Dtype::Tf32, Dtype::F32)).unwrap().support(), crate::Support::Emulated);
+    told();
+
+    // Run: the right operands in the right places, with one and zero as the accumulator wants them.
+    let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>();
+    let (a, b): (Vec<f32>, Vec<f32>) = ((0..21).map(|i| i as f32).collect(), (0..35).map(|i| 1.0 - i as f32).collect());
+    let [da, db, dc] = [21, 35, 15].map(|n| mi300.alloc(4 * n).unwrap());
+    mi300.upload(&da, 0, &bytes(&a)).unwrap();
+    mi300.upload(&db, 0, &bytes(&b)).unwrap();
+    let mut plan = mi300.blas()[0].plan(&problem(Dtype::F32, Dtype::F32)).unwrap();
+    told();
+    plan.select(1).unwrap();
+    plan.enqueue(&da, &db, &dc).unwrap();
+    assert_eq!(told(), "solution 80 alpha 3f800000 beta 00000000 workspace 67108864\n");
+    assert!(plan.config()["algorithm"].contains("solution 80, workspace 0"), "{:?}", plan.config());
+    let mut out = [0; 60];
+    mi300.download(&dc, 0, &mut out).unwrap();
+    let expected: Vec<f32> = (0..15).map(|at| (0..7).map(|l| a[at / 5 * 7 + l] * b[at % 5 * 7 + l]).sum()).collect();
+    assert_eq!(out.to_vec(), bytes(&expected));
+    assert!(matches!(plan.enqueue(&da, &dc, &dc), Err(DeviceError::Invalid(_))), "B is too small");
+    let i8 = mi300.blas()[0].plan(&problem(Dtype::I8, Dtype::I32)).unwrap();
+    told();
+    i8.enqueue(&da, &db, &dc).unwrap();
+    assert!(told().starts_with("solution 77 alpha 00000001 beta 00000000"));
+}
+
+#[test]
+fn without_a_compiler_code_objects_are_asked_for_and_then_taken() {
+    let Some(machine) = machine("objects").with("libamdhip64.so.7", &runtime(), &[]) else { return };
+    let objects = machine.dir.join("objects");
+    let variables = [("RIDGEPOINT_CODE_OBJECTS", objects.to_str().unwrap()), ("LD_LIBRARY_PATH", "")];
+    let text = machine.run_with("hip::tests::child_wants_a_code_object", &variables);
+    assert!(
+        text.contains("no code object of common/arguments.hip for gfx942:sramecc+:xnack-: run scripts/code-objects"),
+        "{text}"
+    );
+    for entry in std::fs::read_dir(&objects).unwrap().flatten() {
+        if entry.path().extension().is_some_and(|e| e == "hip") {
+            std::fs::write(entry.path().with_extension("co"), "\x7fELF built ahead").unwrap();
+        }
+    }
+    let text = machine.run_with("hip::tests::child_wants_a_code_object", &variables);
+    assert!(text.contains("compiled: Ok"), "{text}");
+}
+
+#[test]
+#[ignore = "run by another test, on the machine that it makes"]
+fn child_wants_a_code_object() {
+    let device = (PROBE.open)(0).unwrap();
+    let compiled = device.compile(&Program { name: "common/arguments", ..Program::default() }, "rp_arguments");
+    println!("compiled: {}", compiled.map_or_else(|e| e.to_string(), |_| "Ok".into()));
+}

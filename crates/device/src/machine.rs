@@ -1,0 +1,79 @@
+//! Small libraries, built by a test, that stand where a vendor's would; the test binary is started again to find them. What is at
+//! stake is what a broken, old or whole machine does, on one that has no GPU.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+/// A folder of libraries, removed at the end.
+pub(crate) struct Machine {
+    pub(crate) dir: PathBuf,
+    /// Names the folder to the finder.
+    variable: &'static str,
+}
+
+impl Machine {
+    pub(crate) fn new(name: &str, variable: &'static str) -> Self {
+        let dir = std::env::temp_dir().join(format!("rp-stubs-{}-{variable}-{name}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        Self { dir, variable }
+    }
+
+    /// With a library made of C text. None where there is no compiler.
+    pub(crate) fn with(self, library: &str, source: &str, options: &[&str]) -> Option<Self> {
+        let file = self.dir.join(format!("{library}.c"));
+        std::fs::write(&file, source).unwrap();
+        let built = Command::new("cc")
+            .args(["-shared", "-fPIC", "-w", "-O1"])
+            .arg(&file)
+            .args(options)
+            .arg("-o")
+            .arg(self.dir.join(library))
+            .output();
+        let Ok(built) = built else {
+            println!("SKIP: host compiler: cc is not installed (apt-get install gcc)");
+            return None;
+        };
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        Some(self)
+    }
+
+    /// What tests of this binary print there.
+    pub(crate) fn run(&self, tests: &str) -> String {
+        self.run_with(tests, &[])
+    }
+
+    /// With further variables.
+    pub(crate) fn run_with(&self, tests: &str, variables: &[(&str, &str)]) -> String {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args([tests, "--include-ignored", "--test-threads=1", "--nocapture"])
+            .env(self.variable, &self.dir)
+            .env("RIDGEPOINT_CACHE", self.dir.join("cache"))
+            .envs(variables.iter().copied())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        text
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// What a backend finds, printed for the test that started this one.
+pub(crate) fn say_what_is_found(probe: &crate::Probe) {
+    let found = (probe.discover)();
+    println!("\nabsent: {}", found.absent.unwrap_or_default());
+    for device in found.devices {
+        println!("device {}: {}, {}", device.id, device.name, device.detail);
+    }
+    for f in (probe.doctor)() {
+        println!("{} {}: {} [{}]", if f.ok { "ok" } else { "not ok" }, f.what, f.detail, f.remedy.unwrap_or_default());
+    }
+    if let Err(error) = (probe.open)(0) {
+        println!("open: {error}");
+    }
+}
