@@ -185,13 +185,19 @@ fn roofs(record: &Record, info: &DeviceInfo, specs: &Specs, mhz: Option<f64>) ->
 fn from_spec(record: &Record, info: &DeviceInfo, spec: &Spec, kind: RoofKind, mhz: Option<f64>) -> Result<Option<Roof>, String> {
     let per_package = f64::from(spec.devices_per_package.max(1));
     let units = if info.units > 0 { info.units } else { spec.units_per_device() };
-    // A MIG slice or a partition has fewer units than the model, and its share of the memory is not published.
+    // A MIG slice has fewer units than the model, and its share of the memory is not published. AMD's partitions say how the
+    // memory is divided: NPS4 gives each quarter of the dies its own quarter of it, NPS1 gives all of it to each.
     let whole = units >= spec.units_per_device();
+    let domains = memory_domains(info);
     let memory = match record.level {
-        Level::Dram if !whole => {
+        Level::Dram if !whole && domains.is_none() => {
             return Err(format!("a slice of {} ({units} units): its share of the memory is not published", spec.id));
         }
-        Level::Dram => Some((spec.memory.gbps / per_package, format!("{} {}", spec.id, spec.memory.r#type))),
+        Level::Dram => {
+            let domains = domains.unwrap_or(1);
+            let share = if domains > 1 { format!(", a domain of {domains}") } else { String::new() };
+            Some((spec.memory.gbps / per_package / f64::from(domains), format!("{} {}{share}", spec.id, spec.memory.r#type)))
+        }
         Level::Host => spec.host_link_gbps().map(|g| (g, format!("PCIe {}", spec.pcie.as_deref().unwrap_or_default()))),
         Level::Peer => spec.link.as_ref().map(|l| (l.gbps / per_package, format!("{} {}", spec.id, l.r#type))),
         Level::Shared | Level::Cache => None,
@@ -224,6 +230,12 @@ fn from_spec(record: &Record, info: &DeviceInfo, spec: &Spec, kind: RoofKind, mh
             Ok(Some(lower(compute, memory, record, kind, source)))
         }
     }
+}
+
+/// Domains that the memory of an AMD package is divided into (`NPS4`: four); None for a device that does not say.
+fn memory_domains(info: &DeviceInfo) -> Option<u32> {
+    let mode = info.facts.get("memory partition").filter(|_| info.backend == crate::Backend::Hip)?;
+    mode.strip_prefix("NPS")?.parse().ok().filter(|domains| (1..=8).contains(domains))
 }
 
 /// The lower of the compute roof and bandwidth × intensity, in TFLOP/s.
@@ -369,6 +381,50 @@ mod tests {
         assert!((p.roofs[0].value - 989.4 * 16.0 / 132.0).abs() < 0.5);
         let r = record(Work::bytes(Bytes(1_000_000)), Metric::Bandwidth, Level::Dram, Dtype::F32, 1e-3, None);
         assert!(place(&r, &slice, Specs::built_in()).unwrap().unknown.unwrap().contains("slice"));
+    }
+
+    /// MI300X has 304 compute units, 1307.4 TFLOP/s of bf16 and 5300 GB/s; MI250X, two devices of 110, 383 and 3277.
+    #[test]
+    fn peaks_follow_the_partition() {
+        let amd = |name: &str, units: u32, mode: Option<&str>| DeviceInfo {
+            backend: crate::Backend::Hip,
+            name: name.into(),
+            units,
+            facts: mode.iter().map(|mode| ("memory partition".to_owned(), (*mode).to_owned())).collect(),
+            ..crate::device::tests::unknown()
+        };
+        let arithmetic =
+            record(Work::arithmetic(Flops(1 << 40), Bytes(0)), Metric::Arithmetic, Level::Cache, Dtype::Bf16, 1.0, None);
+        let stream = record(Work::bytes(Bytes(1_000_000)), Metric::Bandwidth, Level::Dram, Dtype::F32, 1e-3, None);
+        let roof =
+            |r: &Record, info: &DeviceInfo| place(r, info, Specs::built_in()).unwrap().roofs.first().map(|roof| roof.value);
+        let mi300x = "AMD Instinct MI300X";
+        for (name, units, mode, tflops, gbps) in [
+            (mi300x, 304, Some("NPS1"), 1307.4, Some(5300.0)),
+            // CPX: eight devices of 38 units, over one memory or each pair of them over a quarter.
+            (mi300x, 38, Some("NPS1"), 1307.4 / 8.0, Some(5300.0)),
+            (mi300x, 38, Some("NPS4"), 1307.4 / 8.0, Some(1325.0)),
+            (mi300x, 152, Some("NPS2"), 1307.4 / 2.0, Some(2650.0)),
+            (mi300x, 304, None, 1307.4, Some(5300.0)),
+            // A part without a mode that it says, and modes that are none.
+            (mi300x, 38, None, 1307.4 / 8.0, None),
+            (mi300x, 38, Some("NPS0"), 1307.4 / 8.0, None),
+            (mi300x, 38, Some("nonsense"), 1307.4 / 8.0, None),
+            ("AMD Instinct MI250X", 110, None, 191.5, Some(1638.5)),
+            ("AMD Instinct MI250X / MI250", 104, Some("NPS1"), 191.5 * 104.0 / 110.0, Some(1638.5)),
+        ] {
+            let info = amd(name, units, mode);
+            let value = roof(&arithmetic, &info).unwrap();
+            assert!((value / tflops - 1.0).abs() < 1e-3, "{name} {units} {mode:?}: {value} TFLOP/s");
+            assert_eq!(roof(&stream, &info), gbps, "{name} {units} {mode:?}");
+        }
+        let source = place(&stream, &amd(mi300x, 38, Some("NPS4")), Specs::built_in()).unwrap().roofs[0].source.clone();
+        assert_eq!(source, "MI300X HBM3, a domain of 4");
+        // At the observed clock, too: 38 units × 2048 × 1.9 GHz.
+        let clocked =
+            record(Work::arithmetic(Flops(1 << 40), Bytes(0)), Metric::Arithmetic, Level::Cache, Dtype::Bf16, 1.0, Some(1900.0));
+        let placed = place(&clocked, &amd(mi300x, 38, Some("NPS4")), Specs::built_in()).unwrap();
+        assert!((placed.roofs[1].value - 38.0 * 2048.0 * 1900.0 / 1e6).abs() < 0.1, "{:?}", placed.roofs);
     }
 
     #[test]
