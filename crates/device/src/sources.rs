@@ -13,6 +13,7 @@ const CPP: &[(&str, &str)] = &[
     ("common/init", include_str!("../../../kernels/common/init.cu")),
     ("gemm/wgmma_sm90", include_str!("../../../kernels/gemm/wgmma_sm90.cu")),
     ("memory/chase", include_str!("../../../kernels/memory/chase.cu")),
+    ("memory/shared", include_str!("../../../kernels/memory/shared.cu")),
     ("memory/stream", include_str!("../../../kernels/memory/stream.cu")),
 ];
 
@@ -39,6 +40,7 @@ const WGSL: &[(&str, &str)] = &[
     ("gemm/cooperative", include_str!("../../../kernels/gemm/cooperative.wgsl")),
     ("gemm/tiled", include_str!("../../../kernels/gemm/tiled.wgsl")),
     ("memory/chase", include_str!("../../../kernels/memory/chase.wgsl")),
+    ("memory/shared", include_str!("../../../kernels/memory/shared.wgsl")),
     ("memory/stream", include_str!("../../../kernels/memory/stream.wgsl")),
 ];
 

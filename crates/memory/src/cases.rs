@@ -68,12 +68,40 @@ impl Stream {
     }
 }
 
+/// The array in a workgroup's shared memory; one pass reads it once.
+pub(crate) const SHARED: Bytes = Bytes(32 << 10);
+
+/// Which way bytes go between a device and its host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    HostToDevice,
+    DeviceToHost,
+}
+
+impl Direction {
+    const ALL: [Self; 2] = [Self::HostToDevice, Self::DeviceToHost];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::HostToDevice => "h2d",
+            Self::DeviceToHost => "d2h",
+        }
+    }
+}
+
+/// Bank conflicts that a read of workgroup memory may have, in ways; 1 is none.
+pub(crate) const WAYS: [u32; 4] = [1, 2, 4, 8];
+
 /// What a memory case measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
     Stream(Stream),
     /// A pointer chase over so many bytes.
     Latency(Bytes),
+    /// A copy of so many bytes between page-locked host memory and the device.
+    Host(Direction, Bytes),
+    /// Reads of a workgroup's shared memory with conflicts of so many ways.
+    Shared(u32),
 }
 
 impl Shape {
@@ -83,6 +111,9 @@ impl Shape {
             Self::Stream(s) if s.cache == Cache::Hot => format!("memory/{}/{}/f32/hot", s.op.name(), s.array),
             Self::Stream(s) => format!("memory/{}/{}/f32", s.op.name(), s.array),
             Self::Latency(footprint) => format!("memory/latency/{footprint}"),
+            Self::Host(direction, bytes) => format!("memory/{}/{bytes}", direction.name()),
+            Self::Shared(1) => format!("memory/shared/{SHARED}"),
+            Self::Shared(ways) => format!("memory/shared/{SHARED}/ways{ways}"),
         }
     }
 
@@ -93,8 +124,13 @@ impl Shape {
             ["memory", name, size, rest @ ..] => (*name, size.parse::<Bytes>().ok()?, rest),
             _ => return None,
         };
-        let shape = if name == "latency" {
-            rest.is_empty().then_some(Self::Latency(size))?
+        let direction = Direction::ALL.into_iter().find(|d| d.name() == name);
+        let shape = if let ("latency", []) = (name, rest) {
+            Self::Latency(size)
+        } else if let (Some(direction), []) = (direction, rest) {
+            Self::Host(direction, size)
+        } else if name == "shared" {
+            WAYS.into_iter().map(Self::Shared).find(|shape| shape.id() == id)?
         } else {
             let cache = match rest {
                 ["f32"] => Cache::Cold,
@@ -132,6 +168,26 @@ impl Shape {
                 cache: Cache::Hot,
                 data: Distribution::None,
             },
+            Self::Host(_, bytes) => Case {
+                id,
+                component: Component::Memory,
+                dtype: Dtype::F32,
+                metric: Metric::Bandwidth,
+                level: Level::Host,
+                work: Work::bytes(bytes),
+                cache: Cache::Cold,
+                data: Distribution::Normal,
+            },
+            Self::Shared(_) => Case {
+                id,
+                component: Component::Memory,
+                dtype: Dtype::F32,
+                metric: Metric::Bandwidth,
+                level: Level::Shared,
+                work: Work::bytes(SHARED),
+                cache: Cache::Hot,
+                data: Distribution::Normal,
+            },
         })
     }
 }
@@ -154,6 +210,13 @@ pub(crate) fn list(scope: &Scope) -> Vec<Shape> {
     let last = (2 * scope.last_level_cache.0).next_power_of_two().min(dram.0);
     for &op in staircase {
         shapes.extend(steps(first, last, step).map(|array| Shape::Stream(Stream { op, array, cache: Cache::Hot })));
+    }
+    if scope.class != Class::Cpu {
+        let ways = if scope.profile == Profile::Quick { &WAYS[..1] } else { &WAYS };
+        shapes.extend(ways.iter().copied().map(Shape::Shared));
+        // Large enough that a link's latency does not matter.
+        let bytes = dram.min(Bytes::mib(256));
+        shapes.extend(Direction::ALL.map(|direction| Shape::Host(direction, bytes)));
     }
     // One thread chases, whatever the number of units; its last footprint is all but never in a cache.
     let last = (8 * scope.last_level_cache.0).next_power_of_two().max(128 << 20).min(dram.0);
@@ -190,7 +253,9 @@ mod tests {
         let stream = (0..Op::ALL.len(), size.clone(), prop::bool::ANY).prop_map(|(op, array, hot)| {
             Shape::Stream(Stream { op: Op::ALL[op], array, cache: if hot { Cache::Hot } else { Cache::Cold } })
         });
-        prop_oneof![4 => stream, 1 => size.prop_map(Shape::Latency)]
+        let host = (prop::sample::select(Direction::ALL.to_vec()), size.clone()).prop_map(|(d, bytes)| Shape::Host(d, bytes));
+        let shared = prop::sample::select(WAYS.to_vec()).prop_map(Shape::Shared);
+        prop_oneof![4 => stream, 1 => size.prop_map(Shape::Latency), 1 => host, 1 => shared]
     }
 
     proptest! {
@@ -211,7 +276,14 @@ mod tests {
 
     #[test]
     fn only_the_canonical_spelling_is_an_id() {
-        for id in ["memory/copy/256MiB/f32", "memory/read/16KiB/f32/hot", "memory/latency/1MiB"] {
+        for id in [
+            "memory/copy/256MiB/f32",
+            "memory/read/16KiB/f32/hot",
+            "memory/latency/1MiB",
+            "memory/h2d/256MiB",
+            "memory/shared/32KiB",
+            "memory/shared/32KiB/ways4",
+        ] {
             assert_eq!(Shape::parse(id).map(Shape::id).as_deref(), Some(id));
         }
         for id in [
@@ -221,6 +293,9 @@ mod tests {
             "memory/copy/1B/f32",
             "memory/latency/1MiB/f32",
             "memory/latency/01MiB",
+            "memory/d2h/1MiB/f32",
+            "memory/shared/64KiB",
+            "memory/shared/32KiB/ways3",
             "gemm/x",
         ] {
             assert_eq!(Shape::parse(id), None, "{id}");

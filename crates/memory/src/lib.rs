@@ -2,10 +2,13 @@
 //!
 //! `memory/triad/256MiB/f32` names the op, the size of one array and the dtype; `/hot` at the end means that the arrays are
 //! left in whatever cache they fit, which is how the staircase is measured. `memory/latency/1MiB` is a pointer chase over
-//! that footprint.
+//! that footprint; `memory/h2d/256MiB` and `memory/d2h/256MiB` copy between page-locked host memory and the device;
+//! `memory/shared/32KiB` reads an array in each workgroup's shared memory, `/ways4` with four-way bank conflicts.
 
 mod cases;
 mod chase;
+mod host;
+mod shared;
 mod stream;
 mod variants;
 
@@ -38,6 +41,8 @@ impl Suite for Memory {
         match Shape::parse(case.id.as_str()) {
             Some(Shape::Stream(stream)) => stream::prepare(stream, provider, device, seed),
             Some(Shape::Latency(footprint)) => chase::prepare(footprint, device, seed),
+            Some(Shape::Host(direction, bytes)) => host::prepare(direction, bytes, device, seed),
+            Some(Shape::Shared(ways)) => shared::prepare(ways, device, seed),
             None => Err(ridgepoint_device::DeviceError::invalid(format!("{} is no memory case", case.id))),
         }
     }

@@ -244,22 +244,28 @@ impl Ready for Run<'_> {
             comparison.scanned(n - 1, 0);
             return Ok(comparison.finish("sum against f64, relative to √n"));
         }
-        let mut total = Comparison::new(0.0);
-        let mut bytes = vec![0u8; self.out.len().min(CHUNK)];
-        for start in (0..self.out.len()).step_by(CHUNK) {
-            let len = CHUNK.min(self.out.len() - start);
-            self.device.download(&self.out, start, &mut bytes[..len])?;
-            let (chunk, first) = (&bytes[..len], start as u64 / 4);
-            let parts = in_chunks(len as u64 / 4, |range| {
-                let mut part = Comparison::new(0.0);
-                let at = first + range.start;
-                compare(op, (x, y), at, &chunk[range.start as usize * 4..range.end as usize * 4], &mut part);
-                part
-            });
-            parts.into_iter().for_each(|part| total.merge(part));
-        }
+        let total = compare_all(self.device, &self.out, op, (x, y))?;
         Ok(total.finish("every element, exact after one rounding"))
     }
+}
+
+/// Compares every element of `out` with what `op` gives.
+pub(crate) fn compare_all(device: &dyn Device, out: &Buffer, op: Op, seeds: (u64, u64)) -> Result<Comparison> {
+    let mut total = Comparison::new(0.0);
+    let mut bytes = vec![0u8; out.len().min(CHUNK)];
+    for start in (0..out.len()).step_by(CHUNK) {
+        let len = CHUNK.min(out.len() - start);
+        device.download(out, start, &mut bytes[..len])?;
+        let (chunk, first) = (&bytes[..len], start as u64 / 4);
+        let parts = in_chunks(len as u64 / 4, |range| {
+            let mut part = Comparison::new(0.0);
+            let at = first + range.start;
+            compare(op, seeds, at, &chunk[range.start as usize * 4..range.end as usize * 4], &mut part);
+            part
+        });
+        parts.into_iter().for_each(|part| total.merge(part));
+    }
+    Ok(total)
 }
 
 /// Compares elements from `first` on. A tile that is right to the last bit is done with in one look.

@@ -53,6 +53,8 @@ pub(crate) fn providers(shape: Shape, device: &dyn Device) -> Vec<String> {
     let backend = device.info().backend;
     let stream = match shape {
         Shape::Stream(stream) => stream,
+        Shape::Host(..) => return vec!["copy-engine".into()],
+        Shape::Shared(_) => return vec!["kernel".into()],
         Shape::Latency(_) => {
             return vec![if backend == Backend::Cpu || backend == Backend::Fake { "native" } else { "kernel" }.into()];
         }
