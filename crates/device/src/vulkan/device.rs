@@ -6,7 +6,7 @@ use super::memory::{BASE, Handle, Memory, Place};
 use super::shader::{self, Pipeline};
 use super::stream::{Keep, Stamp, Stream, Work};
 use super::watchdog::{self, Watchdog};
-use super::{adapter, failure, matrix};
+use super::{adapter, failure, patch};
 use crate::{Arg, Buffer, Device, DeviceError, Event, Geometry, Kernel, MatrixShape, Program, Result, Sensors, sources};
 use ash::vk;
 use ridgepoint_core::record::{Clock, fnv1a};
@@ -123,7 +123,7 @@ impl VulkanDevice {
         let number = |name: &str| program.defines.iter().find(|(n, _)| *n == name).and_then(|(_, v)| v.parse::<u32>().ok());
         if let (true, Some(m), Some(n), Some(k)) = (text.contains(MATRICES), number("RP_M"), number("RP_N"), number("RP_K")) {
             let bfloat16 = number("RP_DTYPE") == Some(BFLOAT16);
-            compiled.spirv = matrix::retype(&compiled.spirv, [m, n, k], bfloat16)?;
+            compiled.spirv = patch::retype(&compiled.spirv, [m, n, k], bfloat16)?;
         }
         let lanes = number("RP_SUBGROUP");
         let pipeline = Arc::new(Pipeline::new(&self.handle, program, compiled, lanes)?);

@@ -71,8 +71,10 @@ fn open(asked: Option<&Path>) -> Result<Vulkan, String> {
     let flags = if portable { vk::InstanceCreateFlags::ENUMERATE_PORTABILITY_KHR } else { vk::InstanceCreateFlags::empty() };
     let info = vk::InstanceCreateInfo::default().application_info(&application).enabled_extension_names(&names).flags(flags);
     // SAFETY: the structures live through the call.
-    let instance = unsafe { entry.create_instance(&info, None) }
-        .map_err(|code| format!("the Vulkan loader is there but gives no instance: {code}"))?;
+    let instance = unsafe { entry.create_instance(&info, None) }.map_err(|code| match code {
+        vk::Result::ERROR_INCOMPATIBLE_DRIVER => "the Vulkan loader is there and found no driver".to_owned(),
+        code => format!("the Vulkan loader is there but gives no instance: {code}"),
+    })?;
     // SAFETY: the instance lives on in what is returned.
     let handles = unsafe { instance.enumerate_physical_devices() }.unwrap_or_default();
     let (mut adapters, mut refused) = (Vec::new(), Vec::new());

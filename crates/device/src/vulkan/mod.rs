@@ -5,8 +5,8 @@
 mod adapter;
 mod device;
 mod instance;
-mod matrix;
 mod memory;
+mod patch;
 mod shader;
 mod stream;
 #[cfg(test)]
@@ -39,7 +39,8 @@ fn discover() -> Discovery {
     };
     let devices: Vec<Found> = vulkan.adapters.iter().enumerate().map(found).collect();
     let absent = devices.is_empty().then(|| {
-        let old = vulkan.refused.first().map_or_else(|| "the loader found no driver".to_owned(), Clone::clone);
+        let old =
+            vulkan.refused.first().map_or_else(|| "the Vulkan loader is there and found no device".to_owned(), Clone::clone);
         format!("{old}; to get one: {REMEDY}")
     });
     Discovery { devices, absent }

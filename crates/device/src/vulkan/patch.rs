@@ -1,10 +1,13 @@
-//! What WGSL cannot say of cooperative matrices, put into the SPIR-V that naga wrote: the adapter's own shape in place of 8 × 8,
-//! and bfloat16 in place of f16. Sound only for a kernel that does nothing with these types but move and multiply them.
+//! What must be otherwise in the SPIR-V that naga writes.
+//!
+//! What WGSL cannot say of cooperative matrices: the adapter's own shape in place of 8 × 8, and bfloat16 in place of f16. Sound
+//! only for a kernel that does nothing with these types but move and multiply them. And arrays of a fixed length carry no
+//! layout: ours lie in workgroup memory or in registers, where Vulkan allows none.
 //!
 //! Instructions and numbers: SPV_KHR_cooperative_matrix, SPV_KHR_bfloat16 of the SPIR-V registry.
 
 use crate::DeviceError;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// m, n and k of one product.
 pub(super) type Size = [u32; 3];
@@ -14,7 +17,9 @@ mod op {
     pub(super) const CAPABILITY: u32 = 17;
     pub(super) const TYPE_INT: u32 = 21;
     pub(super) const TYPE_FLOAT: u32 = 22;
+    pub(super) const TYPE_ARRAY: u32 = 28;
     pub(super) const CONSTANT: u32 = 43;
+    pub(super) const DECORATE: u32 = 71;
     pub(super) const TYPE_MATRIX: u32 = 4456;
 }
 
@@ -24,19 +29,58 @@ const BFLOAT16_MATRIX: u32 = 5118;
 /// The encoding operand of OpTypeFloat.
 const BFLOAT16_ENCODING: u32 = 0;
 
+/// The decoration that gives an array's layout.
+const ARRAY_STRIDE: u32 = 6;
+
+/// The instructions behind the header; None at one that is cut off.
+fn instructions(spirv: &[u32]) -> impl Iterator<Item = Option<&[u32]>> {
+    let mut rest = spirv.get(5..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let count = (rest.first()? >> 16) as usize;
+        match rest.split_at_checked(count.max(1)) {
+            Some((instruction, after)) => {
+                rest = after;
+                Some(Some(instruction))
+            }
+            None => {
+                rest = &[];
+                Some(None)
+            }
+        }
+    })
+}
+
+/// The module without layouts on arrays of a fixed length; None if it is broken.
+pub(super) fn without_layout(spirv: &[u32]) -> Option<Vec<u32>> {
+    let mut arrays = HashSet::new();
+    for instruction in instructions(spirv) {
+        if let [head, id, ..] = instruction?
+            && head & 0xffff == op::TYPE_ARRAY
+        {
+            arrays.insert(*id);
+        }
+    }
+    let mut out = spirv.get(..5)?.to_vec();
+    for instruction in instructions(spirv) {
+        match instruction? {
+            [head, id, ARRAY_STRIDE, _] if head & 0xffff == op::DECORATE && arrays.contains(id) => {}
+            kept => out.extend(kept),
+        }
+    }
+    Some(out)
+}
+
 /// The module with matrices of `size`, and of bfloat16 if `bfloat16`.
 pub(super) fn retype(spirv: &[u32], size: Size, bfloat16: bool) -> Result<Vec<u32>, DeviceError> {
     let broken = || DeviceError::invalid("the module is not what a cooperative kernel's should be");
-    let (header, mut rest) = spirv.split_at_checked(5).ok_or_else(broken)?;
-    let mut out = header.to_vec();
+    let mut out = spirv.get(..5).ok_or_else(broken)?.to_vec();
     let first = out[3];
     // The three constants take the next ids.
     out[3] += 3;
     let (mut word, mut constants, mut made, mut extended) = (None, HashMap::new(), false, false);
-    while let Some(&head) = rest.first() {
-        let (opcode, count) = (head & 0xffff, (head >> 16) as usize);
-        let (instruction, after) = rest.split_at_checked(count.max(1)).ok_or_else(broken)?;
-        rest = after;
+    for instruction in instructions(spirv) {
+        let instruction = instruction.ok_or_else(broken)?;
+        let opcode = instruction[0] & 0xffff;
         if bfloat16 && !extended && opcode != op::CAPABILITY {
             for capability in [BFLOAT16_TYPE, BFLOAT16_MATRIX] {
                 out.extend([2 << 16 | op::CAPABILITY, capability]);
@@ -113,5 +157,16 @@ mod tests {
         assert!(!out.windows(2).any(|w| w == [2 << 16 | op::CAPABILITY, FLOAT16]));
         assert!(retype(&module[..20], [8, 8, 8], false).is_err());
         assert!(retype(&[], [8, 8, 8], false).is_err());
+    }
+
+    #[test]
+    fn layouts_go_from_fixed_arrays_alone() {
+        let stride = |id: u32| [4 << 16 | op::DECORATE, id, ARRAY_STRIDE, 4];
+        let array = [4 << 16 | op::TYPE_ARRAY, 7, 1, 2];
+        let header = [0x0723_0203, 0x1_0500, 0, 30, 0];
+        let module = [&header[..], &stride(7), &stride(8), &array].concat();
+        assert_eq!(without_layout(&module), Some([&header[..], &stride(8), &array].concat()));
+        assert_eq!(without_layout(&module[..module.len() - 1]), None);
+        assert_eq!(without_layout(&header[..3]), None);
     }
 }
