@@ -140,6 +140,10 @@ impl Shape {
     }
 }
 
+/// What an emulated GPU can do in a moment, and a CPU does too, so that the two can be compared.
+const SMALL: &[&str] =
+    &["prefill/b1hq2hkv2sq128sk128d64/f32/causal", "decode/b2hq8hkv2sq1sk512d64/f32", "mla-decode/b1hq8hkv1sq1sk256d576v512/f32"];
+
 /// The shapes of a scope.
 pub(crate) fn list(scope: &Scope) -> Vec<Shape> {
     let ids: &[&str] = match scope.class {
@@ -153,11 +157,7 @@ pub(crate) fn list(scope: &Scope) -> Vec<Shape> {
             "mla-prefill/b1hq4hkv4sq512sk512d192v128/f32/causal",
             "mla-decode/b4hq16hkv1sq1sk1024d576v512/f32",
         ],
-        Class::SoftwareGpu => &[
-            "prefill/b1hq2hkv2sq128sk128d64/f32/causal",
-            "decode/b2hq8hkv2sq1sk512d64/f32",
-            "mla-decode/b1hq8hkv1sq1sk256d576v512/f32",
-        ],
+        Class::SoftwareGpu => SMALL,
         Class::Gpu => &[
             "prefill/b1hq16hkv16sq16384sk16384d128/bf16",
             "prefill/b1hq16hkv16sq16384sk16384d128/bf16/causal",
@@ -188,7 +188,8 @@ pub(crate) fn list(scope: &Scope) -> Vec<Shape> {
             "mla-decode/b1hq128hkv1sq1sk65536d576v512/bf16",
         ],
     };
-    let all = ids.iter().chain(more).filter_map(|id| Shape::parse(&format!("attention/{id}")));
+    let small = if scope.class == Class::Cpu { SMALL } else { &[] };
+    let all = ids.iter().chain(more).chain(small).filter_map(|id| Shape::parse(&format!("attention/{id}")));
     all.filter(|s| s.elements().iter().sum::<u64>() * 4 < scope.memory.0 / 2).collect()
 }
 

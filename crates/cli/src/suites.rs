@@ -45,6 +45,17 @@ mod tests {
     }
 
     #[test]
+    fn an_emulated_gpu_has_cases_in_common_with_the_cpu_it_runs_on() {
+        let ids = |class| -> BTreeSet<String> {
+            all(&Scope::typical(class, Profile::Quick)).iter().map(|l| l.case.id.as_str().to_owned()).collect()
+        };
+        let (cpu, emulated) = (ids(Class::Cpu), ids(Class::SoftwareGpu));
+        for component in ["memory/", "gemm/", "attention/"] {
+            assert!(cpu.intersection(&emulated).any(|id| id.starts_with(component)), "{component}");
+        }
+    }
+
+    #[test]
     fn each_component_has_cases_for_each_class() {
         for class in [Class::Cpu, Class::SoftwareGpu, Class::Gpu] {
             for suite in SUITES {
