@@ -1,7 +1,7 @@
 // Input data by a counter: element i of stream `seed`, the same numbers as ridgepoint_core::data::normal, bit for bit.
 //
-// rp_init_<dtype>(T* z, u64 seed, u64 n) for f64, f32, f16, bf16, e4m3, e5m2, i8: z[i] = normal(seed, i), rounded to nearest
-//   even (FP8 saturating; int8 times 24). Block 256, any grid; grid-stride. Limit: the 64-bit integer multiplies of the hash.
+// rp_init_<dtype>(T* z, u64 seed, u64 n) for f64, f32, f16, bf16, e4m3, e5m2, both of them in AMD's FNUZ encoding, i8: z[i] =
+//   normal(seed, i), rounded to nearest even (FP8 saturating; int8 times 24). Block 256, any grid; grid-stride. Limit: the 64-bit integer multiplies of the hash.
 #include "../common/rp.h"
 
 #if RP_CUDA
@@ -28,6 +28,9 @@ template <int M, int B, rp_u32 MAX, int BITS> RP_DEVICE rp_u32 rp_narrow(float x
   return sign | (pattern > MAX ? MAX : pattern);
 }
 
+// FNUZ has no negative zero: its pattern is the one NaN.
+RP_DEVICE rp_u32 rp_unsigned_zero(rp_u32 pattern) { return pattern == 0x80u ? 0u : pattern; }
+
 #define RP_INIT(name, type, convert)                                                            \
   RP_KERNEL(256) rp_init_##name(type *z, rp_u64 seed, rp_u64 n) {                               \
     const rp_u64 step = (rp_u64)rp_blocks() * 256;                                              \
@@ -43,4 +46,6 @@ RP_INIT(f16, unsigned short, (rp_narrow<10, 15, 0x7bffu, 16>(x)))
 RP_INIT(bf16, unsigned short, (rp_narrow<7, 127, 0x7f7fu, 16>(x)))
 RP_INIT(e4m3, unsigned char, (rp_narrow<3, 7, 0x7eu, 8>(x)))
 RP_INIT(e5m2, unsigned char, (rp_narrow<2, 15, 0x7bu, 8>(x)))
+RP_INIT(e4m3fnuz, unsigned char, rp_unsigned_zero(rp_narrow<3, 8, 0x7fu, 8>(x)))
+RP_INIT(e5m2fnuz, unsigned char, rp_unsigned_zero(rp_narrow<2, 16, 0x7fu, 8>(x)))
 RP_INIT(i8, signed char, rp_nearest(x * 24.0f))

@@ -3,7 +3,8 @@
 
 #![expect(clippy::print_stdout, reason = "a skip says why")]
 
-use std::path::Path;
+use ridgepoint_core::{Dtype, data};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 #[test]
@@ -16,12 +17,40 @@ fn memory_kernels_move_what_they_should_on_host_fibres() {
     passes("memory_test");
 }
 
+/// Bit for bit what the host makes of the same stream, FP8 in both encodings.
+#[test]
+fn fills_round_as_the_host_does() {
+    const SEED: u64 = 42;
+    const N: usize = 100_000;
+    let Some(program) = build("init_test") else { return };
+    let ran = Command::new(program).args([SEED.to_string(), N.to_string()]).output().expect("it was just built");
+    let mut rest = &ran.stdout[..];
+    for dtype in [Dtype::F64, Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::E4m3, Dtype::E5m2, Dtype::E4m3fnuz, Dtype::E5m2fnuz] {
+        let bytes = dtype.element_bytes().unwrap();
+        let (filled, others) = rest.split_at(bytes * N);
+        rest = others;
+        for (i, element) in filled.chunks_exact(bytes).enumerate() {
+            let expected = dtype.round(f64::from(data::normal(SEED, i as u64)));
+            let got = dtype.read(element);
+            assert!(got == expected, "{dtype} element {i}: {got}, not {expected} ({element:02x?})");
+        }
+    }
+    assert!(rest.is_empty());
+}
+
 /// Builds and runs `name`.cpp.
 fn passes(name: &str) {
+    let Some(program) = build(name) else { return };
+    let ran = Command::new(&program).output().expect("it was just built");
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stdout));
+}
+
+/// Builds `name`.cpp; None without a compiler.
+fn build(name: &str) -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernels/fibres");
     if Command::new("g++").arg("--version").output().is_err() {
         println!("SKIP: host compiler: g++ is not installed (apt-get install g++)");
-        return;
+        return None;
     }
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let built = Command::new("g++")
@@ -33,6 +62,5 @@ fn passes(name: &str) {
         .output();
     let built = built.expect("g++ answered a moment ago");
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    let ran = Command::new(&program).output().expect("it was just built");
-    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stdout));
+    Some(program)
 }
