@@ -4,7 +4,7 @@
 //! it calls: a device may be used from whichever thread holds it.
 
 use super::Vendor;
-use super::sys::{Api, HOST_PORTABLE_MAPPED, Handle, Ptr};
+use super::sys::{Api, Handle, Ptr};
 use crate::dl::{CallError, Opened};
 use std::ffi::{c_int, c_void};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -286,7 +286,7 @@ impl Pinned {
     pub(crate) fn new(ctx: &Arc<Context>, len: usize) -> Result<Self> {
         let mut host = std::ptr::null_mut();
         // SAFETY: writes one pointer.
-        unsafe { ctx.api()?.host_alloc(&mut host, len.max(1), HOST_PORTABLE_MAPPED) }?;
+        unsafe { ctx.api()?.host_alloc(&mut host, len.max(1), ctx.driver.vendor.host_flags()) }?;
         // Owned from here on, so that a failure below frees it.
         let mut pinned = Self { ctx: ctx.clone(), host, ptr: 0, len };
         let mut ptr = 0;

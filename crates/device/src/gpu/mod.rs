@@ -21,7 +21,7 @@ use crate::{Blas, Buffer, DeviceError, Program, Sensors, TensorMap};
 use driver::{Context, Driver, Facts, Failure};
 use ridgepoint_core::DeviceInfo;
 use std::sync::Arc;
-use sys::{Attributes, status};
+use sys::{Attributes, HOST_PORTABLE_MAPPED, status};
 
 /// What the two do not share.
 pub(crate) trait Vendor: Sync {
@@ -30,6 +30,11 @@ pub(crate) trait Vendor: Sync {
 
     /// True where a context is made current (CUDA), and not a device (HIP).
     fn has_contexts(&self) -> bool;
+
+    /// How page-locked memory is asked for.
+    fn host_flags(&self) -> u32 {
+        HOST_PORTABLE_MAPPED
+    }
 
     /// The numbers of what a driver says of a device.
     fn attributes(&self) -> &'static Attributes;

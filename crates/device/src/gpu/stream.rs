@@ -222,7 +222,7 @@ impl Stream {
             }
         };
         launched.map_err(|error| match error.status() {
-            Some(status::INVALID_VALUE | status::CLUSTER_MISCONFIGURED) => {
+            Some(status::INVALID_VALUE | status::INVALID_CONFIGURATION | status::CLUSTER_MISCONFIGURED) => {
                 Failure::Invalid(format!("{}: the driver refuses {shape:?}: {error}", f.name))
             }
             _ => error.into(),

@@ -140,6 +140,8 @@ impl Api {
 pub(crate) mod status {
     pub(crate) const INVALID_VALUE: i32 = 1;
     pub(crate) const OUT_OF_MEMORY: i32 = 2;
+    /// HIP: more threads in all than 32 bits can count, say.
+    pub(crate) const INVALID_CONFIGURATION: i32 = 9;
     /// The toolkit's libcuda, made to be linked with and not to be run.
     pub(crate) const STUB_LIBRARY: i32 = 34;
     pub(crate) const NO_DEVICE: i32 = 100;
@@ -185,6 +187,8 @@ pub(crate) mod launch {
 pub(crate) const STREAM_NON_BLOCKING: u32 = 1;
 pub(crate) const CAPTURE_THREAD_LOCAL: u32 = 1;
 pub(crate) const HOST_PORTABLE_MAPPED: u32 = 1 | 2;
+/// HIP: kernels see what the host writes meanwhile, whatever HIP_HOST_COHERENT says. CUDA's is always so.
+pub(crate) const HOST_COHERENT: u32 = 0x4000_0000;
 /// `hipMemcpyDefault`: the addresses say the direction.
 pub(crate) const COPY_DEFAULT: u32 = 4;
 

@@ -102,7 +102,8 @@ fn load(places: &Places, sysfs: &Sysfs) -> Libraries {
             hiprtc = inside;
         }
     }
-    findings.push(hiprtc.finding(&HIPRTC, None, None));
+    let version = hiprtc.found.as_ref().and_then(|o| file_version(&o.path));
+    findings.push(hiprtc.finding(&HIPRTC, None, version));
     let hiprtc = {
         let sentence = hiprtc.sentence(&HIPRTC, None);
         hiprtc.found.ok_or(sentence)
@@ -113,7 +114,7 @@ fn load(places: &Places, sysfs: &Sysfs) -> Libraries {
         let sentence = search.sentence(wanted, None);
         search.found.ok_or(sentence)
     };
-    let hipblaslt = look(&HIPBLASLT, &|_| None);
+    let hipblaslt = look(&HIPBLASLT, &|o| file_version(&o.path));
     let _ = look(&RCCL, &rccl_version);
     Libraries {
         driver,
@@ -123,10 +124,14 @@ fn load(places: &Places, sysfs: &Sysfs) -> Libraries {
     }
 }
 
-/// `libhiprtc.so.7.2.70200` is of major version 7; None for a name without one (PyTorch's wheels).
-fn major(path: &Path) -> Option<u32> {
+/// `7.2.70200` of `libhiprtc.so.7.2.70200`, which a link leads to; None for a name without one (PyTorch's wheels).
+fn file_version(path: &Path) -> Option<String> {
     let real: PathBuf = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    real.file_name()?.to_str()?.split_once(".so.")?.1.split('.').next()?.parse().ok()
+    Some(real.file_name()?.to_str()?.split_once(".so.")?.1.to_owned())
+}
+
+fn major(path: &Path) -> Option<u32> {
+    file_version(path)?.split('.').next()?.parse().ok()
 }
 
 /// `22105` is 2.21.5.
@@ -139,13 +144,64 @@ fn rccl_version(o: &Opened) -> Option<String> {
 }
 
 /// What may hide devices, for a runtime that has none.
-pub(super) fn why_none(env: &dyn Fn(&str) -> Option<String>) -> String {
+pub(super) fn why_none(sysfs: &Sysfs, env: &dyn Fn(&str) -> Option<String>) -> String {
     let hiding = ["HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL"];
     let set: Vec<String> = hiding.iter().filter_map(|key| Some(format!("{key} is '{}'", env(key)?))).collect();
-    let access = Sysfs::of_this_machine().access();
-    match (set.is_empty(), access) {
+    match (set.is_empty(), sysfs.access()) {
         (_, Err(why)) => why,
         (true, Ok(())) => "see whether rocminfo lists a GPU, and dmesg for what amdgpu says of it".into(),
         (false, Ok(())) => set.join(" and "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sysfs::tests::Root;
+    use super::*;
+
+    #[test]
+    fn a_variable_that_hides_devices_is_named_where_the_driver_is_well() {
+        let root = Root::new("hidden", &[("sys/module/amdgpu/version", "6.12.12"), ("dev/kfd", "")]);
+        let why = |key: &'static str| why_none(&Sysfs::at(&root.0), &|k| (k == key).then(|| "-1".to_owned()));
+        assert_eq!(why("HIP_VISIBLE_DEVICES"), "HIP_VISIBLE_DEVICES is '-1'");
+        assert_eq!(why("ROCR_VISIBLE_DEVICES"), "ROCR_VISIBLE_DEVICES is '-1'");
+        assert!(why("").contains("rocminfo"));
+        let bare = Root::new("bare-machine", &[("x", "")]);
+        assert!(why_none(&Sysfs::at(&bare.0), &|_| Some("0".into())).contains("amdgpu"));
+    }
+
+    #[test]
+    fn rocm_is_looked_for_where_it_is_kept() {
+        let site = "venv/lib/python3.12/site-packages";
+        let folders = [
+            "opt/rocm/lib",
+            "opt/rocm-6.4.1/lib",
+            "opt/rocm-7.0.2/lib",
+            "mine/lib",
+            "home/lib",
+            &format!("{site}/_rocm_sdk_core/lib"),
+            &format!("{site}/_rocm_sdk_libraries_gfx94X_dcgpu/lib"),
+            &format!("{site}/torch/lib"),
+        ]
+        .map(|folder| format!("{folder}/x"));
+        let files: Vec<_> = folders.iter().map(|f| (f.as_str(), "")).collect();
+        let root = Root::new("finder", &files);
+        let at = |p: &str| root.0.join(p);
+        let env = |key: &str| match key {
+            "RIDGEPOINT_ROCM_PATH" => Some(at("mine")),
+            "ROCM_PATH" => Some(at("home")),
+            _ => None,
+        };
+        let places = Places::from_env(&LAYOUT, &env, &root.0);
+        assert_eq!(places.asked_for, [at("mine"), at("mine/lib")]);
+        assert_eq!(places.system, [at("home/lib"), at("opt/rocm/lib"), at("opt/rocm-7.0.2/lib"), at("opt/rocm-6.4.1/lib")]);
+        let wheels = ["_rocm_sdk_libraries_gfx94X_dcgpu/lib", "_rocm_sdk_core/lib", "torch/lib"];
+        assert_eq!(places.wheels, wheels.map(|part| at(&format!("{site}/{part}"))));
+    }
+
+    #[test]
+    fn a_files_name_has_its_version() {
+        assert_eq!(file_version(Path::new("/no/libhiprtc.so.7.2.70200")).as_deref(), Some("7.2.70200"));
+        assert_eq!((major(Path::new("libhiprtc.so.7")), major(Path::new("torch/lib/libhiprtc.so"))), (Some(7), None));
     }
 }

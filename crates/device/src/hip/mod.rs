@@ -23,7 +23,10 @@ use ridgepoint_core::Backend;
 /// The HIP backend.
 pub(crate) const PROBE: Probe = Probe {
     backend: Backend::Hip,
-    discover: || gpu::discover("hip", &libraries().driver, &libraries::why_none(&|key| std::env::var(key).ok())),
+    discover: || {
+        let none = libraries::why_none(&sysfs::Sysfs::of_this_machine(), &|key| std::env::var(key).ok());
+        gpu::discover("hip", &libraries().driver, &none)
+    },
     open: |index| {
         let driver = libraries().driver.as_ref().map_err(|reason| DeviceError::unsupported(reason.clone()))?;
         Ok(Box::new(GpuDevice::open(driver, index)?))

@@ -185,6 +185,7 @@ fn numbers_and_layouts_are_those_that_amd_declares() {
         (sys::CAPTURE_THREAD_LOCAL, of("hipStreamCaptureMode", "hipStreamCaptureModeThreadLocal")),
         (sys::COPY_DEFAULT, of("hipMemcpyKind", "hipMemcpyDefault")),
         (sys::STREAM_NON_BLOCKING, "hip.hipStreamNonBlocking".into()),
+        (sys::HOST_COHERENT, "hip.hipHostMallocCoherent".into()),
         (sys::HOST_PORTABLE_MAPPED, "hip.hipHostMallocPortable | hip.hipHostMallocMapped".into()),
     ]
     .map(|(ours, theirs)| (i64::from(ours), theirs))
@@ -193,6 +194,7 @@ fn numbers_and_layouts_are_those_that_amd_declares() {
         [
             (status::INVALID_VALUE, error("InvalidValue")),
             (status::OUT_OF_MEMORY, error("OutOfMemory")),
+            (status::INVALID_CONFIGURATION, error("InvalidConfiguration")),
             (status::NO_DEVICE, error("NoDevice")),
             (status::NOT_FOUND, error("NotFound")),
             (status::LOST[0], error("ECCNotCorrectable")),

@@ -100,8 +100,8 @@ fn all_of_rocm_is_found_with_its_versions() {
         "device hip:0: Stub GPU, 38 CUs, gfx942, 1 GB, PCI ffff:ff:00.0",
         "device hip:1: Stub GPU MIG 1g.5gb, 38 CUs, gfx950,",
         "ok libamdhip64.so: HIP 7.2 from ",
-        "ok libhiprtc.so: /",
-        "ok libhipblaslt.so: /",
+        "ok libhiprtc.so: 7 from /",
+        "ok libhipblaslt.so: 1 from /",
         "ok librccl.so: 2.21.5 from /",
     ] {
         assert!(text.contains(line), "{line}\n{text}");

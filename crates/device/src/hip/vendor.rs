@@ -7,7 +7,7 @@ use super::{hipblaslt, hiprtc};
 use crate::cache::Cache;
 use crate::gpu::driver::{self, Buffer as Memory, Context, Driver, Facts, Failure};
 use crate::gpu::matmul::Library as Lt;
-use crate::gpu::sys::Attributes;
+use crate::gpu::sys::{Attributes, HOST_COHERENT, HOST_PORTABLE_MAPPED};
 use crate::gpu::{Matmul, Shared, Vendor, WORKSPACE};
 use crate::{Blas, Program, Result, Sensors};
 use ridgepoint_core::{Backend, Bytes, CacheLevel, DeviceInfo, Library};
@@ -51,6 +51,10 @@ impl Vendor for Hip {
         false
     }
 
+    fn host_flags(&self) -> u32 {
+        HOST_PORTABLE_MAPPED | HOST_COHERENT
+    }
+
     fn attributes(&self) -> &'static Attributes {
         &ATTRIBUTES
     }
@@ -72,7 +76,7 @@ impl Vendor for Hip {
     }
 
     fn advice(&self, _failure: &Failure) -> String {
-        why_none(&|key| std::env::var(key).ok())
+        why_none(&Sysfs::of_this_machine(), &|key| std::env::var(key).ok())
     }
 
     fn summary(&self, f: &Facts) -> String {
