@@ -14,7 +14,7 @@ pub(crate) struct Args {
 }
 
 const EXIT_CODES: &str =
-    "Exit codes: 0 all right · 1 a result was wrong, failed or unreadable · 2 wrong usage · 3 the machine can't do it
+    "Exit codes: 0 all right (accept: PASS, WARN) · 1 a result was wrong, failed or unreadable (accept: FAIL, WARN with --strict) · 2 wrong usage · 3 the machine can't do it (accept: SKIP, INVALID: no verdict was reached)
 Start with `ridgepoint run --quick`.";
 
 #[derive(Debug, Subcommand)]
@@ -27,6 +27,17 @@ pub(crate) enum Command {
     Run(Run),
     /// Render record files again: tables, CSV, JSON or HTML. Needs no device.
     Report(Report),
+    /// Judge record files against rules: PASS, WARN or FAIL for each node, with the bad GPU and the reason.
+    Accept(Accept),
+    /// Rule files: check one, list those built in, print one to start from.
+    #[command(subcommand)]
+    Rules(Rules),
+    /// Baselines: make one from records, show how figures drifted between dates.
+    #[command(subcommand)]
+    Baseline(Baseline),
+    /// Write the records of a fleet that does not exist, with known faults, to try rules on.
+    #[command(hide = true)]
+    Simulate(Simulate),
     /// Show each library that could be used: where it was found, which version, or how to get it.
     Doctor,
     /// Print the JSON Schema of a record line.
@@ -96,6 +107,92 @@ pub(crate) struct Report {
     /// Write to this file instead of standard output.
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Accept {
+    /// Record files, folders of them (every .jsonl below), or `-` for standard input.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Rules: a file, or a name of `rules list` (several: all of them). Default: those built in for the devices found.
+    #[arg(long, value_name = "FILE|NAME")]
+    pub(crate) rules: Vec<String>,
+    /// Compare with this baseline, as `baseline make` writes it; a node more than 5 % below it fails, unless the rules say.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) baseline: Option<PathBuf>,
+    /// How many GPUs each node must have.
+    #[arg(long, value_name = "N")]
+    pub(crate) gpus: Option<u32>,
+    /// A warning is a failure, in the exit code too.
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// What to print: a summary, or the whole judgement as JSON.
+    #[arg(long, default_value = "table", value_name = "FORMAT")]
+    pub(crate) format: String,
+    /// Write to this file instead of standard output.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Rules {
+    /// Read a rule file and explain every mistake by its line.
+    Check {
+        /// Rule files.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// List the rule sets that are built in.
+    List,
+    /// Print a built-in rule set: a file to start from.
+    Show {
+        /// A name of `rules list`.
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Baseline {
+    /// Make a baseline of records: medians by device model, case and provider.
+    Make {
+        /// Record files, folders of them, or `-`.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// The file to write.
+        #[arg(long, short, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Show how each metric moved between the dates of the records, the worst first.
+    Drift {
+        /// Record files, folders of them, or `-`.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Show movements of at least this many percent.
+        #[arg(long, default_value_t = 2.0, value_name = "PERCENT")]
+        above: f64,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Simulate {
+    /// Folder to write a file a node into, or `-` for a stream on standard output.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Nodes.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) nodes: u32,
+    /// Seed.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Fault: none, slow-memory, throttled, slow-clock, weak-link, wrong-results, missing-gpu.
+    #[arg(long, default_value = "none")]
+    pub(crate) fault: String,
+    /// Its size in percent.
+    #[arg(long, default_value_t = 10.0)]
+    pub(crate) size: f64,
+    /// Every so many-th node is faulty.
+    #[arg(long, default_value_t = 50)]
+    pub(crate) every: u32,
 }
 
 /// [`Profile`] on the command line.

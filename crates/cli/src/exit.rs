@@ -1,5 +1,6 @@
 //! Exit codes, documented in the README and tested: a script can tell a bad result from a bad call from a bad machine.
 
+use ridgepoint_core::verdict::Verdict;
 use std::fmt;
 use std::process::ExitCode;
 
@@ -14,6 +15,18 @@ pub(crate) enum Exit {
     Usage = 2,
     /// 3: the environment cannot do it: no device, no permission, disk full, interrupted.
     Environment = 3,
+}
+
+impl Exit {
+    /// The code of a verdict: the table stands at [`Verdict::exit_code`]. Anything unreadable is at least a failed check.
+    pub(crate) fn of(verdict: Verdict, strict: bool, problems: bool) -> Self {
+        match verdict.exit_code(strict) {
+            0 if problems => Self::CheckFailed,
+            0 => Self::Pass,
+            1 => Self::CheckFailed,
+            _ => Self::Environment,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {

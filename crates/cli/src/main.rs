@@ -5,6 +5,8 @@ mod args;
 mod commands;
 mod environment;
 mod exit;
+mod intake;
+mod packs;
 mod report;
 mod select;
 mod store;
@@ -24,6 +26,10 @@ fn main() -> ExitCode {
         args::Command::List(a) => commands::list::run(a),
         args::Command::Run(a) => commands::run::run(a),
         args::Command::Report(a) => commands::report::run(a),
+        args::Command::Accept(a) => commands::accept::run(a),
+        args::Command::Rules(a) => commands::rules::run(a),
+        args::Command::Baseline(a) => commands::baseline::run(a),
+        args::Command::Simulate(a) => commands::simulate::run(a),
         args::Command::Doctor => commands::doctor::run(),
         args::Command::Schema => commands::schema::run(),
     };

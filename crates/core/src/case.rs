@@ -64,7 +64,9 @@ impl CaseId {
         if text.len() > Self::MAX_LEN {
             return Err(format!("a case id has at most {} characters; this one has {}", Self::MAX_LEN, text.len()));
         }
-        if text.split('/').any(|segment| segment.is_empty() || !segment.chars().all(allowed)) {
+        // A segment of dots alone would mean a folder to whoever makes a path of an id.
+        let bad = |segment: &str| segment.chars().all(|c| c == '.') || !segment.chars().all(allowed);
+        if text.split('/').any(bad) {
             return Err(format!("'{}' is no case id; one looks like gemm/m4096n4096k4096/bf16", text.escape_debug()));
         }
         Ok(Self(text))
@@ -209,7 +211,7 @@ mod tests {
     #[test]
     fn ids_are_checked_where_they_enter() {
         assert!(CaseId::new("gemm/m4096n4096k4096/bf16").is_ok());
-        for bad in ["", "/", "gemm//bf16", "gemm/<b>", "a b", "gemm/../x\n", &"x".repeat(201)] {
+        for bad in ["", "/", "gemm//bf16", "gemm/<b>", "a b", "gemm/../x", ".", "gemm/x\n", &"x".repeat(201)] {
             assert!(CaseId::new(bad).is_err(), "{bad}");
         }
         assert!(serde_json::from_str::<CaseId>("\"a//b\"").is_err());

@@ -1,11 +1,15 @@
 //! One file a command.
 
+pub(crate) mod accept;
+pub(crate) mod baseline;
 pub(crate) mod devices;
 pub(crate) mod doctor;
 pub(crate) mod list;
 pub(crate) mod report;
+pub(crate) mod rules;
 pub(crate) mod run;
 pub(crate) mod schema;
+pub(crate) mod simulate;
 
 use crate::exit::{Failure, Outcome};
 use std::io::{ErrorKind, Write};

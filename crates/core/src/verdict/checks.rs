@@ -4,7 +4,7 @@ use super::judge::{Findings, RuleBook};
 use super::metrics::{Metrics, invalid, unit};
 use super::observe::{Device, Fleet, Kind, Node, Observation};
 use super::words::figure;
-use super::{Check, Direction, Finding, Per, Providers, Reason, RoofOf, Rule, RuleSet, Validity, Verdict};
+use super::{Check, Direction, Finding, Per, Pick, Providers, Reason, RoofOf, Rule, RuleSet, Validity, Verdict};
 use crate::{Bytes, Metric};
 use std::collections::BTreeMap;
 
@@ -86,6 +86,7 @@ pub(super) fn check(place: &Place<'_>, set: &RuleSet, rule: &Rule, chosen: &[boo
         let judged = Judged { place, set, rule, device };
         match &rule.check {
             Check::MaxCount { counter, limit } => judged.counted(counter, *limit, chosen, &members, !rows.is_empty(), findings),
+            Check::MaxThrottledPct { percent } => judged.throttled(&rows, *percent, findings),
             Check::Monotonic { direction, tolerance_pct } => judged.ordered(&rows, *direction, *tolerance_pct, findings),
             _ => judged.each(&rows, findings),
         }
@@ -127,6 +128,19 @@ impl Judged<'_> {
         let mut cases: BTreeMap<(u32, u16), Vec<&Observation>> = BTreeMap::new();
         for row in rows {
             cases.entry((row.case, row.device)).or_default().push(row);
+        }
+        if self.rule.pick == Pick::Best {
+            let mut devices: BTreeMap<u16, Vec<&Observation>> = BTreeMap::new();
+            for row in rows.iter().filter(|r| match &self.rule.providers {
+                Providers::Best => true,
+                Providers::Each(pattern) => pattern.matches(self.place.fleet.names.text(r.provider)),
+            }) {
+                devices.entry(row.device).or_default().push(row);
+            }
+            if devices.is_empty() {
+                self.missing(findings);
+            }
+            return devices.values().for_each(|rows| self.one(self.best(rows), findings));
         }
         let mut any = false;
         for rows in cases.values() {
@@ -214,10 +228,10 @@ impl Judged<'_> {
     fn why_invalid(&self, seen: &Observation, reason: Reason) -> String {
         let why = self.place.fleet.names.text(seen.reason);
         match reason {
-            Reason::Throttled if why.is_empty() => {
-                format!("{:.0}% of its samples were taken while throttled", seen.throttled * 100.0)
+            Reason::Throttled => {
+                let part = seen.throttled(&self.place.validity(seen.device)) * 100.0;
+                format!("{part:.0}% of its samples were taken while throttled: {why}")
             }
-            Reason::Throttled => format!("{:.0}% of its samples were taken while throttled: {why}", seen.throttled * 100.0),
             Reason::TooNoisy if seen.ci.is_finite() => format!("its median is known to ± {:.1}% only", seen.ci * 100.0),
             Reason::TooNoisy => "too few samples to say how sure its median is".into(),
             Reason::AboveRoof => "it is above its roof: the number or the roof is wrong".into(),
@@ -307,7 +321,9 @@ impl Judged<'_> {
                 let best = best.unwrap_or(f64::NAN);
                 share(of_figure, best, *percent, "the node's best", [Reason::BelowNodeBest, Reason::CohortTooSmall])
             }
-            Check::MaxMadFromCohort { .. } | Check::Monotonic { .. } | Check::MaxCount { .. } => of_figure,
+            Check::MaxMadFromCohort { .. } | Check::Monotonic { .. } | Check::MaxThrottledPct { .. } | Check::MaxCount { .. } => {
+                of_figure
+            }
         }
     }
 
@@ -350,6 +366,34 @@ impl Judged<'_> {
                 );
                 finding.device = Some(self.place.device(device));
                 (finding.measured, finding.limit, finding.unit) = (Some(change), Some(-tolerance_pct), "%".into());
+                finding
+            });
+        }
+    }
+
+    /// The part of the samples of each device that were taken while it held its clock back.
+    fn throttled(&self, rows: &[&Observation], percent: f64, findings: &mut Findings) {
+        let mut devices: BTreeMap<u16, Vec<&Observation>> = BTreeMap::new();
+        for row in rows.iter().filter(|r| r.kind == Kind::Measured) {
+            devices.entry(row.device).or_default().push(row);
+        }
+        if devices.is_empty() {
+            return self.missing(findings);
+        }
+        for (device, rows) in devices {
+            let validity = self.place.validity(device);
+            let part = rows.iter().map(|r| r.throttled(&validity)).sum::<f64>() / rows.len() as f64 * 100.0;
+            let worst = rows.iter().max_by(|a, b| a.throttled(&validity).total_cmp(&b.throttled(&validity)));
+            let verdict = if part <= percent { Verdict::Pass } else { self.rule.severity.verdict() };
+            findings.add(verdict, || {
+                let reason = if verdict == Verdict::Pass { Reason::WithinLimit } else { Reason::Throttled };
+                let finding = self.finding(verdict, reason);
+                let mut finding = worst.map_or(finding.clone(), |w| self.place.about(w, finding));
+                let why = worst.map_or("", |w| self.place.fleet.names.text(w.reason));
+                let why = if verdict == Verdict::Pass { String::new() } else { format!(" ({why})") };
+                finding.text = format!("throttled{why} during {part:.0}% of all samples, at most {percent}% allowed");
+                finding.device = Some(self.place.device(device));
+                (finding.measured, finding.limit, finding.unit) = (Some(part), Some(percent), "%".into());
                 finding
             });
         }

@@ -95,10 +95,12 @@ fn split(sorted: &[f64]) -> Option<usize> {
     let distance = high.median - low.median;
     let wider = low.sigma.max(high.sigma);
     let far = distance > SEPARATION * wider && distance > LEAST_DISTANCE * low.median.abs().max(high.median.abs());
-    // Between two groups there is a valley: the middle third between the medians holds next to none.
-    let (from, to) = (low.median + distance / 3.0, low.median + distance * 2.0 / 3.0);
-    let valley = sorted.partition_point(|x| *x < to) - sorted.partition_point(|x| *x < from);
-    (far && (valley as f64) < 0.02 * n as f64).then_some(at)
+    // Between two groups there is a valley: the middle third between the medians holds next to none, and the cut lies in it.
+    let within = |from: f64, to: f64| sorted.partition_point(|x| *x < to) - sorted.partition_point(|x| *x < from);
+    let (from, middle, to) = (low.median + distance / 3.0, low.median + distance / 2.0, low.median + distance * 2.0 / 3.0);
+    let misplaced = sorted.partition_point(|x| *x < middle).abs_diff(at);
+    let empty = (within(from, to) as f64) < 0.02 * n as f64 && (misplaced as f64) < 0.05 * smallest as f64;
+    (far && empty).then_some(at)
 }
 
 #[cfg(test)]

@@ -206,7 +206,7 @@ fn latest(node: &Node) -> Vec<u32> {
 pub(super) fn invalid(seen: &Observation, validity: &Validity) -> Option<Reason> {
     match seen.kind {
         Kind::Unverified => Some(Reason::Unverified),
-        Kind::Measured if f64::from(seen.throttled) * 100.0 > validity.max_throttled_pct => Some(Reason::Throttled),
+        Kind::Measured if seen.throttled(validity) * 100.0 > validity.max_throttled_pct => Some(Reason::Throttled),
         Kind::Measured if f64::from(seen.ci) * 100.0 > validity.max_ci_pct => Some(Reason::TooNoisy),
         Kind::Measured if seen.suspect => Some(Reason::AboveRoof),
         _ => None,

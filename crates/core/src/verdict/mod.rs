@@ -10,10 +10,12 @@
 mod baseline;
 mod checks;
 mod cohort;
+mod drift;
 mod fleetwide;
 mod inventory;
 mod judge;
 mod judgement;
+mod line;
 mod metrics;
 mod observe;
 mod outliers;
@@ -22,21 +24,24 @@ mod pattern;
 mod reason;
 mod rule;
 mod section;
+pub mod simulate;
 mod stock;
 mod suspects;
 mod words;
 
 pub use baseline::{BASELINE_SCHEMA, Baseline, BaselineEntry, MAX_BASELINE};
+pub use drift::{Day, Drift, baseline, drift};
 pub use inventory::{Gpu, Inventory, Nic, PcieLink};
 pub use judge::{RuleBook, judge};
 pub use judgement::{
     Cohort, Counts, Deviation, Evidence, Finding, Judgement, MetricSummary, NodeDevice, NodeVerdict, Outcomes, Problem, Suspect,
 };
+pub use line::read_line;
 pub use observe::{Fleet, Source};
 pub use parse::{MAX_FILE, MAX_RULES};
 pub use pattern::{Pattern, Requirement};
 pub use reason::Reason;
-pub use rule::{Against, Check, Combine, Direction, Expected, Per, Providers, RoofOf, Rule, RuleSet, Severity, Validity};
+pub use rule::{Against, Check, Combine, Direction, Expected, Per, Pick, Providers, RoofOf, Rule, RuleSet, Severity, Validity};
 
 pub use section::Mistake;
 

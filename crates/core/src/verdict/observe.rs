@@ -1,7 +1,7 @@
 //! What judging keeps of records: sixty bytes each, so that ten thousand nodes fit in memory. Texts are kept once and numbered.
 
 use super::judgement::{Outcomes, Problem};
-use super::{Inventory, NodeDevice};
+use super::{Inventory, NodeDevice, Validity};
 use crate::case::{Component, Metric};
 use crate::record::{Environment, Outcome, Record};
 use crate::roofline::{RoofKind, place};
@@ -18,6 +18,9 @@ const MAX_TEXT: usize = 300;
 const MAX_REASONS: usize = 100_000;
 /// Counters that always move and say nothing of health.
 const IGNORED_COUNTERS: &[&str] = &["energy_mj"];
+
+/// What backends call the power limit that a device is sold with.
+const POWER_LIMITS: &[&str] = &["power cap", "sw power cap"];
 
 /// Texts by number.
 #[derive(Debug, Default)]
@@ -67,6 +70,13 @@ pub(super) enum Kind {
     Wrong,
 }
 
+impl Observation {
+    /// The part of its samples that were taken while throttled, as `validity` counts.
+    pub(super) fn throttled(&self, validity: &Validity) -> f64 {
+        if self.power_capped && !validity.power_cap_throttles { 0.0 } else { f64::from(self.throttled) }
+    }
+}
+
 /// One record, as far as it is judged. Fractions are NaN where there is no such roof.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Observation {
@@ -74,6 +84,8 @@ pub(super) struct Observation {
     pub(super) kind: Kind,
     pub(super) metric: Metric,
     pub(super) suspect: bool,
+    /// Nothing but the power limit held its clock back.
+    pub(super) power_capped: bool,
     pub(super) case: u32,
     pub(super) provider: u32,
     /// Reason of a skip or failure, or what was wrong.
@@ -83,7 +95,7 @@ pub(super) struct Observation {
     pub(super) value: f32,
     pub(super) cv: f32,
     pub(super) ci: f32,
-    pub(super) throttled: f32,
+    throttled: f32,
     pub(super) datasheet: f32,
     pub(super) at_clock: f32,
     pub(super) empirical: f32,
@@ -169,6 +181,12 @@ impl Fleet {
         self.records
     }
 
+    /// What could not be read or used.
+    #[must_use]
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
     /// Nodes seen so far.
     #[must_use]
     pub fn node_count(&self) -> usize {
@@ -222,6 +240,7 @@ impl Fleet {
             kind: Kind::Skipped,
             metric: record.metric,
             suspect: false,
+            power_capped: false,
             case: self.names.number(record.case.as_str()),
             provider: self.names.number(cut(&record.provider)),
             reason: 0,
@@ -255,6 +274,7 @@ impl Fleet {
                         seen.ci = p.summary.ci as f32;
                         let marked = samples.throttled.iter().filter(|i| **i < samples.seconds.len()).count();
                         seen.throttled = marked as f32 / samples.seconds.len().max(1) as f32;
+                        seen.power_capped = telemetry.throttle_reasons.iter().all(|r| POWER_LIMITS.contains(&r.as_str()));
                         let fraction = |kind| p.fraction_of(kind).map_or(f32::NAN, |f| f as f32);
                         seen.datasheet = fraction(RoofKind::Datasheet);
                         seen.at_clock = fraction(RoofKind::ObservedClock);

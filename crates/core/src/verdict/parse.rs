@@ -3,7 +3,9 @@
 //! The TOML is walked by hand rather than through serde, which stops at the first mistake and names no place within an entry.
 
 use super::section::{Mistake, Section, place};
-use super::{Against, Check, Combine, Direction, Expected, PcieLink, Per, Providers, RoofOf, Rule, RuleSet, Severity, Validity};
+use super::{
+    Against, Check, Combine, Direction, Expected, PcieLink, Per, Pick, Providers, RoofOf, Rule, RuleSet, Severity, Validity,
+};
 use crate::Bytes;
 use std::collections::BTreeMap;
 use toml::de::DeTable;
@@ -16,7 +18,7 @@ pub const MAX_RULES: usize = 1000;
 const UNITS: &[&str] = &["GB/s", "TFLOP/s", "ns"];
 
 const SET_KEYS: &[&str] = &["name", "title", "models", "validity", "inventory", "rule"];
-const VALIDITY_KEYS: &[&str] = &["max_throttled_pct", "max_ci_pct", "failed_case"];
+const VALIDITY_KEYS: &[&str] = &["max_throttled_pct", "power_cap_throttles", "max_ci_pct", "failed_case"];
 const INVENTORY_KEYS: &[&str] = &[
     "gpus",
     "model",
@@ -42,6 +44,7 @@ const CHECK_KEYS: &[&str] = &[
     "max_mad_from_cohort",
     "max_cv",
     "monotonic",
+    "max_throttled_pct",
     "max_count",
 ];
 /// Keys of a rule beside the check's, and for which checks each has a meaning (empty: all).
@@ -58,6 +61,7 @@ const RULE_KEYS: &[(&str, &[&str])] = &[
     ("required", &[]),
     ("severity", &[]),
     ("source", &[]),
+    ("pick", &["min", "max", "min_pct_of_peak"]),
     ("unit", &["min", "max"]),
     ("roof", &["min_pct_of_peak"]),
     ("min_gap_pct", &["max_mad_from_cohort"]),
@@ -126,6 +130,7 @@ fn read_validity(section: &mut Section<'_, '_>) -> Validity {
     let default = Validity::default();
     Validity {
         max_throttled_pct: section.percent("max_throttled_pct").unwrap_or(default.max_throttled_pct),
+        power_cap_throttles: section.bool("power_cap_throttles").unwrap_or(default.power_cap_throttles),
         max_ci_pct: section.percent("max_ci_pct").unwrap_or(default.max_ci_pct),
         failed_case: severity(section, "failed_case").unwrap_or(default.failed_case),
     }
@@ -199,6 +204,7 @@ fn read_rule(section: &mut Section<'_, '_>) -> Option<Rule> {
         driver: section.requirement("driver"),
         size_min: sizes[0],
         size_max: sizes[1],
+        pick: section.choice("pick", &[("each", Pick::Each), ("best", Pick::Best)]).unwrap_or(Pick::Each),
         per: per.unwrap_or(if collective { Per::Node } else { Per::Gpu }),
         required: section.bool("required").unwrap_or(false),
         severity: severity(section, "severity").unwrap_or(Severity::Fail),
@@ -275,6 +281,7 @@ fn read_check(section: &mut Section<'_, '_>) -> Option<Check> {
             direction: section.choice(key, &[("rising", Direction::Rising), ("falling", Direction::Falling)])?,
             tolerance_pct: section.percent("tolerance_pct").unwrap_or(5.0),
         },
+        "max_throttled_pct" => Check::MaxThrottledPct { percent: section.percent(key)? },
         _ => {
             let counter = section.text("counter");
             if counter.is_none() {

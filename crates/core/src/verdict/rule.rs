@@ -28,6 +28,9 @@ pub struct RuleSet {
 pub struct Validity {
     /// More throttled samples than this, in percent, make a measurement INVALID.
     pub max_throttled_pct: f64,
+    /// Whether the power limit counts as throttling. A large GEMM runs into it on every good GPU, so that it does not unless the
+    /// file says so.
+    pub power_cap_throttles: bool,
     /// A wider 95 % confidence interval of the median than ± this many percent makes it INVALID.
     pub max_ci_pct: f64,
     /// What a case that ended in an error means: FAIL unless the file says otherwise.
@@ -37,7 +40,7 @@ pub struct Validity {
 impl Default for Validity {
     /// A tenth of the samples throttled moves a median hardly; ± 5 % is as wide as the differences that are to be found.
     fn default() -> Self {
-        Self { max_throttled_pct: 10.0, max_ci_pct: 5.0, failed_case: Severity::Fail }
+        Self { max_throttled_pct: 10.0, power_cap_throttles: false, max_ci_pct: 5.0, failed_case: Severity::Fail }
     }
 }
 
@@ -60,6 +63,8 @@ pub struct Rule {
     pub size_min: Option<u64>,
     /// Largest size, bytes.
     pub size_max: Option<u64>,
+    /// Whether each case that matches is judged, or the best of them.
+    pub pick: Pick,
     /// Whether it must hold on each GPU or once a node.
     pub per: Per,
     /// What it demands.
@@ -82,6 +87,16 @@ pub enum Providers {
     Best,
     /// Each that matches, by itself.
     Each(Pattern),
+}
+
+/// Which of the cases that match a rule judges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pick {
+    /// Each by itself.
+    Each,
+    /// The one that reaches most: a published best, which one shape of several reaches.
+    Best,
 }
 
 /// Whether a rule must hold on each device of the model or once a node.
@@ -173,6 +188,11 @@ pub enum Check {
         /// Percent.
         tolerance_pct: f64,
     },
+    /// The part of all samples selected that were taken while the device held its clock back, at most.
+    MaxThrottledPct {
+        /// Percent.
+        percent: f64,
+    },
     /// A telemetry counter moved by at most this over all records selected.
     MaxCount {
         /// Its name: `ecc_uncorrected`, `xid`.
@@ -195,6 +215,7 @@ impl Check {
             Self::MaxMadFromCohort { .. } => "max_mad_from_cohort",
             Self::MaxCv { .. } => "max_cv",
             Self::Monotonic { .. } => "monotonic",
+            Self::MaxThrottledPct { .. } => "max_throttled_pct",
             Self::MaxCount { .. } => "max_count",
         }
     }

@@ -69,6 +69,8 @@ fn fault(f: &Finding) -> &'static str {
         Reason::TooNoisy | Reason::TooMuchSpread => "unsteady",
         _ => match f.case.as_deref().map(component).or_else(|| by_rule(&f.rule)) {
             Some(Component::Memory) => "slow memory",
+            // Decode is bound by memory, and its figure says so.
+            Some(Component::Attention) if f.unit == "GB/s" => "slow memory",
             Some(Component::Gemm | Component::Attention) => "slow compute",
             Some(Component::Collectives) => "slow links",
             None => "slow",
