@@ -26,6 +26,20 @@ pub(crate) const NUMBERS: Numbers = Numbers {
     describes: &[],
 };
 
+/// The oldest version whose compute and data types have these numbers (ROCm 6.1's).
+const OLDEST: (u32, u32) = (0, 7);
+
+/// Refuses a library that would misread what it is told.
+pub(crate) fn fits(version: &str) -> Result<(), String> {
+    let mut parts = version.split('.').map_while(|part| part.parse().ok());
+    match (parts.next(), parts.next()) {
+        (Some(major), Some(minor)) if (major, minor) < OLDEST => Err(format!(
+            "hipBLASLt {version} is older than ROCm 6.1's, whose numbers are used here: apt-get install --only-upgrade hipblaslt"
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// How a chip does a type: FP8 is FNUZ on gfx94x and OCP on gfx950, gfx12 and gfx1250; tf32 is in hardware on gfx94x alone.
 pub(crate) fn support(target: &str, dtype: Dtype) -> Result<Support, String> {
     let arch = target.split(':').next().unwrap_or_default();
@@ -44,6 +58,12 @@ pub(crate) fn support(target: &str, dtype: Dtype) -> Result<Support, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_library_of_other_numbers_is_refused() {
+        assert!(fits("0.6.0").unwrap_err().contains("ROCm 6.1"));
+        assert!(["0.7.0", "0.10.0", "1.2.2", "unknown"].iter().all(|version| fits(version).is_ok()));
+    }
 
     #[test]
     fn each_chip_has_its_own_fp8() {

@@ -125,6 +125,44 @@ fn a_library_of_another_rocm_is_refused() {
 }
 
 #[test]
+fn a_library_without_its_functions_costs_what_it_serves_and_no_more() {
+    let lame = |name, blas| {
+        machine(name)
+            .with("libamdhip64.so.7", &runtime(), &[])?
+            .with("libhiprtc.so.7", "int hiprtcCreateProgram(void) { return 0; }", &[])?
+            .with("libhipblaslt.so.1", blas, &[])
+    };
+    let works = "int hipblasLtCreate(void **h) { *h = h; return 0; } int hipblasLtDestroy(void *h) { return 0; }";
+    let old = format!("{works} int hipblasLtGetVersion(void *h, int *v) {{ *v = 600; return 0; }}");
+    for (name, blas, expected) in [
+        ("broken", "int hipblasLtCreate(void **h) { return 1; }", "no GEMM library: hipblasLtCreate returned 1"),
+        ("before", &old, "no GEMM library: hipBLASLt 0.6.0 is older than ROCm 6.1's"),
+        ("few", works, "product: /"),
+    ] {
+        let Some(machine) = lame(name, blas) else { return };
+        let text = machine.run("hip::tests::child_lacks_its_libraries");
+        assert!(text.contains(expected) && text.contains("1 passed"), "{name}: {expected}\n{text}");
+        assert!(name != "few" || text.contains("has no hipblasLtMatmulDescCreate: a newer version"), "{text}");
+    }
+}
+
+#[test]
+#[ignore = "run by another test, on the machine that it makes"]
+fn child_lacks_its_libraries() {
+    let device = (PROBE.open)(0).unwrap();
+    println!("no GEMM library: {}", device.info().facts.get("no GEMM library").map_or("", String::as_str));
+    let problem = GemmProblem { m: 16, n: 16, k: 16, input: Dtype::F32, output: Dtype::F32, a: Transpose::No, b: Transpose::Yes };
+    for blas in device.blas() {
+        let outcome = blas.plan(&problem).map(|_| ());
+        assert!(matches!(outcome, Err(DeviceError::Unsupported(_))), "{outcome:?}");
+        println!("product: {}", outcome.unwrap_err());
+    }
+    let outcome = device.compile(&Program { name: "common/init", ..Program::default() }, "rp_init_f32");
+    assert!(matches!(&outcome, Err(DeviceError::Unsupported(s)) if s.contains("has no hiprtcVersion")), "{outcome:?}");
+    assert!(device.hold().unwrap().is_none() && device.observed_mhz().unwrap().is_none());
+}
+
+#[test]
 fn every_device_test_holds_on_a_runtime_of_host_memory() {
     let Some(machine) = whole("conformance", &[]) else { return };
     let text = machine.run("conformance::hip::");

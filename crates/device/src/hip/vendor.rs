@@ -116,6 +116,7 @@ impl Vendor for Hip {
         let table = libraries().hipblaslt.as_ref().map_err(String::clone)?;
         shared.ctx.api().map_err(|error| error.to_string())?;
         let library = Lt::start(Arc::clone(table), &hipblaslt::NUMBERS).map_err(|error| error.to_string())?;
+        hipblaslt::fits(&library.version())?;
         let workspace = Memory::new(&shared.ctx, WORKSPACE).map_err(|error| format!("its workspace: {error}"))?;
         Ok(vec![Box::new(Matmul {
             provider: "hipblaslt",
