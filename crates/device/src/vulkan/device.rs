@@ -186,28 +186,29 @@ impl VulkanDevice {
     /// Runs a launch in parts of at most `longest` seconds. Its first workgroups tell how long it takes.
     fn guarded(&self, launch: &Launch<'_>, grid: [u32; 3], longest: f64) -> Result<()> {
         let axis = watchdog::axis(grid);
-        let key = launch.key(grid);
-        let known = self.watchdog.borrow().plan(key);
-        let (from, plan) = match known {
-            Some(plan) => (0, plan),
-            None => {
-                let first = grid[axis].div_ceil(64);
-                let start = self.record()?;
-                watchdog::parts(grid, axis, 0, first).take(1).try_for_each(|(base, count)| self.dispatch(launch, base, count))?;
-                let seconds = self.elapsed(&start, &self.record()?)?.0;
-                (first, self.watchdog.borrow_mut().learn(key, first, grid[axis], seconds, longest))
+        let (key, all) = (launch.key(grid), grid[axis]);
+        let run = |from: u32, step: u32| -> Result<()> {
+            for (base, count) in watchdog::parts(grid, axis, from, step) {
+                self.dispatch(launch, base, count)?;
+                if step < all {
+                    self.stream.borrow_mut().submit()?;
+                }
             }
+            Ok(())
         };
-        let cut = plan.step < grid[axis];
-        for (base, count) in watchdog::parts(grid, axis, from, plan.step) {
-            self.dispatch(launch, base, count)?;
-            if cut {
-                self.stream.borrow_mut().submit()?;
-            }
+        let known = self.watchdog.borrow().plan(key);
+        if let Some(plan) = known {
+            run(0, plan.step)?;
+            return self.stream.borrow_mut().spend(plan.seconds, longest);
         }
-        if !cut {
-            self.stream.borrow_mut().spend(plan.seconds, longest)?;
-        }
+        let start = self.record()?;
+        let first = watchdog::beginning(grid, axis, self.info.units);
+        watchdog::parts(grid, axis, 0, first).take(1).try_for_each(|(base, count)| self.dispatch(launch, base, count))?;
+        let seconds = self.elapsed(&start, &self.record()?)?.0;
+        let plan = self.watchdog.borrow_mut().learn(key, first, all, seconds, longest);
+        run(first, plan.step)?;
+        let seconds = self.elapsed(&start, &self.record()?)?.0;
+        self.watchdog.borrow_mut().learn(key, all, all, seconds, longest);
         Ok(())
     }
 }
@@ -357,8 +358,9 @@ impl Device for VulkanDevice {
             return Err(DeviceError::invalid(format!("{:?} workgroups: at least 1 and at most {most:?}", geometry.grid)));
         }
         match self.longest {
-            Some(longest) => self.guarded(&launch, geometry.grid, longest),
-            None => self.dispatch(&launch, [0; 3], geometry.grid),
+            // One workgroup cannot be cut.
+            Some(longest) if geometry.grid != [1, 1, 1] => self.guarded(&launch, geometry.grid, longest),
+            _ => self.dispatch(&launch, [0; 3], geometry.grid),
         }
     }
 

@@ -61,7 +61,7 @@ fn doctor() -> Vec<Finding> {
     }
 }
 
-/// What a failed call means.
+/// What a failed call means. A lost device must be opened anew; after anything else it is as usable as before.
 fn failure(call: &'static str) -> impl Fn(vk::Result) -> DeviceError {
     move |code| match code {
         vk::Result::ERROR_DEVICE_LOST => DeviceError::Lost(format!("{call}: {code}")),
@@ -69,5 +69,18 @@ fn failure(call: &'static str) -> impl Fn(vk::Result) -> DeviceError {
             DeviceError::OutOfMemory { requested: Bytes(0), free: None }
         }
         code => DeviceError::Call { call, code: i64::from(code.as_raw()), message: code.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod failures {
+    use super::*;
+
+    #[test]
+    fn a_lost_device_and_memory_that_is_short_are_told_apart() {
+        let of = failure("vkQueueSubmit");
+        assert!(matches!(of(vk::Result::ERROR_DEVICE_LOST), DeviceError::Lost(why) if why.contains("vkQueueSubmit")));
+        assert!(matches!(of(vk::Result::ERROR_OUT_OF_DEVICE_MEMORY), DeviceError::OutOfMemory { .. }));
+        assert!(matches!(of(vk::Result::ERROR_UNKNOWN), DeviceError::Call { call: "vkQueueSubmit", .. }));
     }
 }

@@ -1,8 +1,9 @@
 //! What must be otherwise in the SPIR-V that naga writes.
 //!
 //! What WGSL cannot say of cooperative matrices: the adapter's own shape in place of 8 × 8, and bfloat16 in place of f16. Sound
-//! only for a kernel that does nothing with these types but move and multiply them. And arrays of a fixed length carry no
-//! layout: ours lie in workgroup memory or in registers, where Vulkan allows none.
+//! only for a kernel that does nothing with these types but move and multiply them. What our kernels have no use for: a layout on
+//! arrays of a fixed length, which lie in workgroup memory or in registers, where Vulkan allows none; and 16-bit uniform buffers,
+//! which are a feature of their own.
 //!
 //! Instructions and numbers: SPV_KHR_cooperative_matrix, SPV_KHR_bfloat16 of the SPIR-V registry.
 
@@ -24,6 +25,7 @@ mod op {
 }
 
 const FLOAT16: u32 = 9;
+const UNIFORM16: u32 = 4434;
 const BFLOAT16_TYPE: u32 = 5116;
 const BFLOAT16_MATRIX: u32 = 5118;
 /// The encoding operand of OpTypeFloat.
@@ -50,8 +52,8 @@ fn instructions(spirv: &[u32]) -> impl Iterator<Item = Option<&[u32]>> {
     })
 }
 
-/// The module without layouts on arrays of a fixed length; None if it is broken.
-pub(super) fn without_layout(spirv: &[u32]) -> Option<Vec<u32>> {
+/// The module without layouts on arrays of a fixed length and without 16-bit uniform buffers; None if it is broken.
+pub(super) fn tidy(spirv: &[u32]) -> Option<Vec<u32>> {
     let mut arrays = HashSet::new();
     for instruction in instructions(spirv) {
         if let [head, id, ..] = instruction?
@@ -63,6 +65,7 @@ pub(super) fn without_layout(spirv: &[u32]) -> Option<Vec<u32>> {
     let mut out = spirv.get(..5)?.to_vec();
     for instruction in instructions(spirv) {
         match instruction? {
+            [head, UNIFORM16] if head & 0xffff == op::CAPABILITY => {}
             [head, id, ARRAY_STRIDE, _] if head & 0xffff == op::DECORATE && arrays.contains(id) => {}
             kept => out.extend(kept),
         }
@@ -165,8 +168,8 @@ mod tests {
         let array = [4 << 16 | op::TYPE_ARRAY, 7, 1, 2];
         let header = [0x0723_0203, 0x1_0500, 0, 30, 0];
         let module = [&header[..], &stride(7), &stride(8), &array].concat();
-        assert_eq!(without_layout(&module), Some([&header[..], &stride(8), &array].concat()));
-        assert_eq!(without_layout(&module[..module.len() - 1]), None);
-        assert_eq!(without_layout(&header[..3]), None);
+        assert_eq!(tidy(&module), Some([&header[..], &stride(8), &array].concat()));
+        assert_eq!(tidy(&module[..module.len() - 1]), None);
+        assert_eq!(tidy(&header[..3]), None);
     }
 }

@@ -110,11 +110,12 @@ pub(super) fn compile(source: &str, entry: &str) -> std::result::Result<Option<C
         zero_initialize_workgroup_memory: naga::back::spv::ZeroInitializeWorkgroupMemoryMode::None,
         force_loop_bounding: false,
         emit_int_div_checks: false,
+        use_storage_input_output_16: false,
         ..Default::default()
     };
     let pipeline = naga::back::spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: entry.to_owned() };
     let spirv = naga::back::spv::write_vec(&module, &info, &options, Some(&pipeline)).map_err(|e| format!("no SPIR-V: {e}"))?;
-    let spirv = super::patch::without_layout(&spirv).ok_or("naga's module cannot be read")?;
+    let spirv = super::patch::tidy(&spirv).ok_or("naga's module cannot be read")?;
     let block = module.entry_points[index].workgroup_size;
     Ok(Some(Compiled { entry: entry.to_owned(), spirv, shape: Shape { block, bindings, argument_bytes, shared_bytes } }))
 }

@@ -100,6 +100,25 @@ fn host_memory_is_copied_both_ways() {
     assert_eq!(bytes, pattern);
 }
 
+/// All of these and conformance again, on the newest driver there is, with Khronos' layers looking over our shoulder.
+#[test]
+fn the_validation_layers_find_nothing_to_say() {
+    const LAYER: &str = "VK_LAYER_KHRONOS_validation";
+    let run = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/mesa/26/run");
+    if !run.exists() {
+        println!("SKIP: newer mesa: {} is not there; scripts/tools/mesa makes it", run.display());
+        return;
+    }
+    let mut command = std::process::Command::new(run);
+    command.env_remove("LD_LIBRARY_PATH").env("VK_INSTANCE_LAYERS", LAYER).env("VK_LOADER_DEBUG", "layer");
+    command.arg(std::env::current_exe().unwrap()).args(["conformance::vulkan", "vulkan::tests", "--nocapture"]);
+    let output = command.args(["--skip", "validation_layers", "--test-threads", "1"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("test result: ok. 20 passed"), "{text}");
+    assert!(text.contains("libVkLayer_khronos_validation.so"), "the layers were not there: {text}");
+    assert!(!text.contains("VUID"), "{text}");
+}
+
 #[test]
 fn narrow_operands_are_made_bit_for_bit() {
     use ridgepoint_core::Dtype;

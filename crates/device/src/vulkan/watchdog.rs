@@ -26,7 +26,8 @@ impl Watchdog {
         self.known.get(&key).copied()
     }
 
-    /// Learns from `first` of `all` workgroups along the axis having taken `seconds`.
+    /// Learns from `first` of `all` workgroups along the axis having taken `seconds`: first of as many as run side by side, then of
+    /// the whole, which overlaps better.
     pub(super) fn learn(&mut self, key: u64, first: u32, all: u32, seconds: f64, longest: f64) -> Plan {
         let each = seconds / f64::from(first.max(1));
         let step = if each > 0.0 { (longest / each).clamp(1.0, f64::from(all)) as u32 } else { all };
@@ -34,6 +35,14 @@ impl Watchdog {
         self.known.insert(key, plan);
         plan
     }
+}
+
+/// Workgroups along the axis to begin with, unknown as the launch is: as many as a device of `units` runs side by side, and no
+/// less than a small part of all.
+pub(super) fn beginning(grid: [u32; 3], axis: usize, units: u32) -> u32 {
+    let across: u64 = (0..3).filter(|i| *i != axis).map(|i| u64::from(grid[i])).product();
+    let wave = u64::from(units).div_ceil(across) as u32;
+    wave.max(grid[axis].div_ceil(64)).min(grid[axis])
 }
 
 /// The axis to cut: the outermost with more than one workgroup.
@@ -66,6 +75,14 @@ mod tests {
             }
             assert!(covered.iter().all(|n| *n == 1), "{grid:?} {covered:?}");
         }
+    }
+
+    #[test]
+    fn a_launch_begins_with_a_wave() {
+        assert_eq!(beginning([1000, 1, 1], 0, 40), 40);
+        assert_eq!(beginning([65535, 1, 1], 0, 40), 1024);
+        assert_eq!(beginning([4, 100, 1], 1, 40), 10);
+        assert_eq!(beginning([8, 1, 1], 0, 40), 8);
     }
 
     #[test]
