@@ -1,69 +1,65 @@
 #!/usr/bin/env python3
-"""Plants one bug at a time in the attention kernels and asks that the host test catch each: a test that cannot fail proves nothing.
+"""Plants one bug at a time in the attention kernels and asks that the host test catch each.
 
-usage: attention_mutants.py [word…]   (only the bugs whose description has the word)
+usage: attention_mutants.py [--all] [word…]   (one bug of each kind; all of them; only those whose description has a word)
 """
-import pathlib, shutil, subprocess, sys, tempfile
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from planted import all_caught
 
 HERE = pathlib.Path(__file__).resolve().parent
 KERNELS = HERE.parent / "attention"
 # what, file, the test's section, old text, new text
 BUGS = [
-    ("flash: output not rescaled", "flash_sm90.cu", "flash", "w.o[i] *= shrink[i / 2 % 2];", ";"),
-    ("flash: mask off by one", "flash_sm90.cu", "flash", "i / 4 * 8 + i % 2 >= (i & 2", "i / 4 * 8 + i % 2 > (i & 2"),
+    ("* flash: output not rescaled", "flash_sm90.cu", "flash", "w.o[i] *= shrink[i / 2 % 2];", ";"),
+    ("* flash: mask off by one", "flash_sm90.cu", "flash", "i / 4 * 8 + i % 2 >= (i & 2", "i / 4 * 8 + i % 2 > (i & 2"),
     ("flash: causal limit off by one", "flash_sm90.cu", "flash", "min(p.keys, mine + p.keys - p.queries + 1)", "min(p.keys, mine + p.keys - p.queries)"),
     ("flash: wrong stride in V's descriptor", "flash_sm90.cu", "flash", "i * 2048, SLAB, 1024)", "i * 2048, 1024, 1024)"),
     ("flash: K advances by the wrong step", "flash_sm90.cu", "flash", "i / 4 * SLAB + i % 4 * 32, 16, 1024), i > 0", "i / 4 * SLAB + i % 4 * 64, 16, 1024), i > 0"),
-    ("flash: descriptor without the swizzle", "flash_sm90.cu", "flash", "| 1ull << 62", "| 2ull << 62"),
-    ("flash: parity of K never turns", "flash_sm90.cu", "flash", "barrier_wait(k_full(c.k % STAGES), c.k / STAGES & 1);\n        if", "barrier_wait(k_full(c.k % STAGES), 0);\n        if"),
+    ("* flash: descriptor without the swizzle", "flash_sm90.cu", "flash", "| 1ull << 62", "| 2ull << 62"),
+    ("* flash: parity of K never turns", "flash_sm90.cu", "flash", "barrier_wait(k_full(c.k % STAGES), c.k / STAGES & 1);\n        if", "barrier_wait(k_full(c.k % STAGES), 0);\n        if"),
     ("flash: V released before it is read", "flash_sm90.cu", "flash", "wgmma_wait<0>(); pin(w.o); pin(s);", "wgmma_wait<1>(); pin(w.o); pin(s);"),
-    ("flash: scores read before they are there", "flash_sm90.cu", "flash", "wgmma_wait<1>(); pin(s);", "wgmma_wait<2>(); pin(s);"),
+    ("* flash: scores read before they are there", "flash_sm90.cu", "flash", "wgmma_wait<1>(); pin(s);", "wgmma_wait<2>(); pin(s);"),
     ("flash: K never released", "flash_sm90.cu", "flash", "release(k_empty(c.k % STAGES)); c.k++;\n        softmax", "c.k++;\n        softmax"),
     ("flash: expects too few bytes", "flash_sm90.cu", "flash", "barrier_expect(q_full(), GROUPS * Q_BYTES);", "barrier_expect(q_full(), Q_BYTES);"),
     ("flash: store past the last row", "flash_sm90.cu", "flash", "if (at < p.queries) *(uint4*)", "if (at <= p.queries) *(uint4*)"),
     ("flash sm80: chunk not swizzled alike", "flash_sm80.cu", "flash80", "v = at(v, lane % 16, lane / 16);", "v = v + lane % 16 * D * 2 + lane / 16 * 16;"),
-    ("flash sm80: missing wait for V", "flash_sm80.cu", "flash80", "scores(s, q, k, warp, lane);\n        copy_wait<0>();", "scores(s, q, k, warp, lane);"),
+    ("* flash sm80: missing wait for V", "flash_sm80.cu", "flash80", "scores(s, q, k, warp, lane);\n        copy_wait<0>();", "scores(s, q, k, warp, lane);"),
     ("flash sm80: no rescale", "flash_sm80.cu", "flash80", "w.o[t][i][2 * r] *= shrink;", ";"),
-    ("decode: combine ignores the maxima", "decode_splitkv.cu", "decode", "const float weight = exp2_approx(x.x - m);", "const float weight = 1;"),
+    ("* decode: combine ignores the maxima", "decode_splitkv.cu", "decode", "const float weight = exp2_approx(x.x - m);", "const float weight = 1;"),
     ("decode: warps joined without their maxima", "decode_splitkv.cu", "decode", "m == minus_infinity() ? 0.f : exp2_approx(top[r] - m)", "m == minus_infinity() ? 0.f : 1.f"),
     ("decode: one stage too few waited for", "decode_splitkv.cu", "decode", "copy_wait<STAGES - 2>();", "copy_wait<STAGES - 1>();"),
     ("decode: mask off by one", "decode_splitkv.cu", "decode", "j / 2 * 8 + j % 2 < sees", "j / 2 * 8 + j % 2 <= sees"),
-    ("decode: V not transposed", "decode_splitkv.cu", "decode", "load_matrices_transposed(b, T::at", "load_matrices(b, T::at"),
-    ("mla: P0 left in the old scale", "mla_decode_sm90.cu", "mla", "to_p(c.s, late, s0, s1);", "to_p(c.s, late, 1, 1);"),
+    ("* decode: V not transposed", "decode_splitkv.cu", "decode", "load_matrices_transposed(b, T::at", "load_matrices(b, T::at"),
+    ("* mla: P0 left in the old scale", "mla_decode_sm90.cu", "mla", "to_p(c.s, late, s0, s1);", "to_p(c.s, late, 1, 1);"),
     ("mla: right half not rescaled by the even tile", "mla_decode_sm90.cu", "mla", "shrink[0] *= first0; shrink[1] *= first1;", ""),
     ("mla: P stored without the swizzle", "mla_decode_sm90.cu", "mla", "((i / 2 ^ row & 7) << 4)", "((i / 2) << 4)"),
     ("mla: rope fragments of the wrong columns", "mla_decode_sm90.cu", "mla", "i / 4 * 16 + i / 2 % 2 * 8", "i / 4 * 16 + i % 2 * 8"),
     ("mla: half of V released early", "mla_decode_sm90.cu", "mla", "wgmma_wait<1>(); pin(w.o);\n            named_arrive(P1_FREE", "wgmma_wait<2>(); pin(w.o);\n            named_arrive(P1_FREE"),
-    ("mla: a part's readers miscounted", "mla_decode_sm90.cu", "mla", "part == ROPE || part == s ? 4 : 8", "4"),
+    ("* mla: a part's readers miscounted", "mla_decode_sm90.cu", "mla", "part == ROPE || part == s ? 4 : 8", "4"),
     ("mla: denominator of one group only", "mla_decode_sm90.cu", "mla", "w.sum[r] + other[", "w.sum[r] + 0 * other["),
 ]
 
 
-def main() -> int:
-    missed = 0
+def prove(file, text, section):
     with tempfile.TemporaryDirectory() as scratch:
-        for what, name, section, old, new in BUGS:
-            if sys.argv[1:] and not any(word in what for word in sys.argv[1:]):
-                continue
-            for source in KERNELS.glob("*.cu"):
-                shutil.copy(source, scratch)
-            path = pathlib.Path(scratch) / name
-            text = path.read_text()
-            if old not in text:
-                print(f"STALE   {what}: its text is no longer in {name}")
-                missed += 1
-                continue
-            path.write_text(text.replace(old, new))
-            binary = pathlib.Path(scratch) / "test"
-            subprocess.run(["g++", "-O1", "-std=c++17", "-w", "-Wno-psabi", f"-I{scratch}", f"-I{HERE}", str(HERE / "attention_test.cpp"), "-o", str(binary)], check=True)
-            try:
-                caught = subprocess.run([str(binary), section], capture_output=True, timeout=60).returncode != 0
-            except subprocess.TimeoutExpired:
-                caught = True
-            print(f"{'caught' if caught else 'MISSED'}  {what}", flush=True)
-            missed += not caught
-    return missed != 0
+        for source in KERNELS.glob("*.cu"):
+            shutil.copy(source, scratch)
+        (pathlib.Path(scratch) / file.name).write_text(text)
+        binary = pathlib.Path(scratch) / "test"
+        command = ["g++", "-O1", "-std=c++17", "-w", "-Wno-psabi", f"-I{scratch}", f"-I{HERE}", str(HERE / "attention_test.cpp"), "-o", str(binary)]
+        if subprocess.run(command).returncode:
+            return None, "it does not compile"
+        try:
+            run = subprocess.run([str(binary), section], capture_output=True, text=True, timeout=120)
+        except subprocess.TimeoutExpired:
+            return 124, "timed out"
+        return run.returncode, run.stdout + run.stderr
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(all_caught([(what, KERNELS / name, old, new, section) for what, name, section, old, new in BUGS], prove) != 0)

@@ -38,6 +38,30 @@ fn fills_round_as_the_host_does() {
     assert!(rest.is_empty());
 }
 
+#[test]
+fn gemm_kernels_agree_with_float64_on_host_fibres_and_planted_bugs_show() {
+    script("gemm_test.py");
+}
+
+#[test]
+fn bugs_planted_in_the_attention_kernels_show() {
+    script("attention_mutants.py");
+}
+
+/// Runs a script of kernels/fibres; each with `--all` does more than a test has time for.
+fn script(name: &str) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernels/fibres");
+    for tool in ["python3", "g++"] {
+        if Command::new(tool).arg("--version").output().is_err() {
+            println!("SKIP: host compiler: {tool} is not installed (apt-get install {tool})");
+            return;
+        }
+    }
+    let ran = Command::new("python3").arg("-B").arg(name).current_dir(folder).output().expect("python3 answered a moment ago");
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success() && said.contains("caught"), "{said}{}", String::from_utf8_lossy(&ran.stderr));
+}
+
 /// Builds and runs `name`.cpp.
 fn passes(name: &str) {
     let Some(program) = build(name) else { return };

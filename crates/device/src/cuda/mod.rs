@@ -1,6 +1,8 @@
 //! NVIDIA GPUs through the driver API. Every library is found and loaded at run time by our own tables (see dl.rs), so that
 //! one that is absent, older or newer is a sentence and never a panic; cudarc's bindings are the oracle of their tests.
 
+#[cfg(test)]
+mod claims;
 mod cublaslt;
 mod libraries;
 mod nvml;

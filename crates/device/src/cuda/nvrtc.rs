@@ -40,20 +40,12 @@ pub(crate) fn compile(nvrtc: &Rtc, program: &Program<'_>, source: &str, arch: &s
 mod tests {
     use super::*;
 
-    /// Not in every run, for it needs the compiler: `pip install nvidia-cuda-nvrtc`, and its folder in RIDGEPOINT_CUDA_PATH.
     #[test]
-    #[ignore = "needs NVRTC"]
-    fn real_compiler_takes_every_kernel() {
-        let nvrtc = super::super::libraries::libraries().nvrtc.as_ref().unwrap();
-        for name in sources::names() {
-            let arch = if name.ends_with("sm90") { "sm_90a" } else { "sm_80" };
-            let program = Program { name, ..Program::default() };
-            for arch in [arch, "sm_90a"] {
-                let cubin = compile(nvrtc, &program, sources::cpp(name).unwrap(), arch, None);
-                let cubin = cubin.unwrap_or_else(|error| panic!("{name}: {error}"));
-                assert!(cubin.starts_with(b"\x7fELF"), "{name} for {arch}");
-            }
-        }
+    fn a_real_compiler_says_what_is_wrong() {
+        let nvrtc = match &super::super::libraries::libraries().nvrtc {
+            Ok(nvrtc) => nvrtc,
+            Err(reason) => return println!("SKIP: real NVRTC: {reason}"),
+        };
         let compile = |source, arch| compile(nvrtc, &Program::default(), source, arch, None);
         assert!(matches!(compile("int f( {", "sm_80"), Err(DeviceError::Compile { .. })));
         let unknown = compile("", "sm_20").unwrap_err().to_string();

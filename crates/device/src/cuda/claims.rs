@@ -1,0 +1,244 @@
+//! What each kernel claims to become: for which architectures, from which instructions, in how many registers. The real NVRTC
+//! compiles every one through our own bindings and the disassembly is held to the claim, on a machine without a GPU.
+
+use super::libraries::libraries;
+use super::nvrtc::compile;
+use crate::Program;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+const AMPERE: &[&str] = &["sm_80", "sm_89", "sm_90a", "sm_100a", "sm_103a", "sm_120a"];
+/// Without Blackwell's data centre chips, whose compiler spills 16 bytes of what is written for mma.sync's registers.
+const BEFORE_TCGEN05: &[&str] = &["sm_80", "sm_89", "sm_90a", "sm_120a"];
+/// Without sm_120a, where the bf16 tile spills 8 bytes.
+const DATA_CENTRE: &[&str] = &["sm_80", "sm_89", "sm_90a", "sm_100a", "sm_103a"];
+/// With FP8 in mma.sync's own hardware: elsewhere the compiler emulates it.
+const FP8_MMA: &[&str] = &["sm_89", "sm_120a"];
+const BULK: &[&str] = &["sm_90a", "sm_100a", "sm_103a", "sm_120a"];
+const HOPPER: &[&str] = &["sm_90a"];
+
+/// A program in one configuration.
+struct Claim {
+    name: &'static str,
+    /// `NAME=value …`.
+    defines: &'static str,
+    architectures: &'static [&'static str],
+    /// Instructions that every entry must hold, by opcode and one modifier: `LDG 128` is any LDG with `.128`, `RED/REDG` either.
+    instructions: &'static [&'static str],
+    /// The most registers of a thread, over all entries.
+    registers: u32,
+}
+
+const fn claim(
+    name: &'static str,
+    defines: &'static str,
+    architectures: &'static [&'static str],
+    instructions: &'static [&'static str],
+    registers: u32,
+) -> Claim {
+    Claim { name, defines, architectures, instructions, registers }
+}
+
+#[rustfmt::skip]
+const CLAIMS: &[Claim] = &[
+    claim("common/arguments", "", AMPERE, &["STG"], 32),
+    claim("common/clock", "", AMPERE, &[], 32),
+    claim("common/init", "", AMPERE, &["STG"], 40),
+    claim("common/verify", "", AMPERE, &[], 64),
+    claim("memory/chase", "", AMPERE, &[], 40),
+    claim("memory/shared", "", AMPERE, &["LDS 128"], 64),
+    claim("memory/staircase", "", AMPERE, &["LDG 128"], 64),
+    claim("memory/gather", "", AMPERE, &[], 104),
+    claim("memory/stream", "RP_BLOCK=512 RP_UNROLL=4 RP_HINT_LOAD=1 RP_HINT_STORE=2", AMPERE, &[], 64),
+    claim("memory/stream", "RP_BLOCK=1024 RP_UNROLL=4 RP_HINT_LOAD=3 RP_HINT_STORE=2", AMPERE, &[], 64),
+    claim("memory/stream", "RP_BLOCK=256 RP_UNROLL=8 RP_HINT_LOAD=0 RP_HINT_STORE=0 RP_PASSES=8", AMPERE, &[], 128),
+    claim("memory/stream_bulk", "", BULK, &["UBLKCP"], 64),
+    claim("gemm/tile", "RP_DTYPE=f32", AMPERE, &["FFMA", "LDS 128"], 128),
+    claim("gemm/tile", "RP_DTYPE=bf16", DATA_CENTRE, &["FFMA", "LDS 128"], 128),
+    claim("gemm/mma_sm80", "RP_DTYPE=bf16 RP_BN=128 RP_STAGES=4", AMPERE, &["HMMA 16816", "LDGSTS 128", "LDSM"], 255),
+    claim("gemm/mma_sm80", "RP_DTYPE=f16 RP_BN=256 RP_STAGES=3", AMPERE, &["HMMA 16816", "LDGSTS 128", "LDSM"], 255),
+    claim("gemm/mma_sm80", "RP_DTYPE=tf32 RP_BN=128 RP_STAGES=3", AMPERE, &["HMMA TF32", "LDGSTS 128"], 255),
+    claim("gemm/mma_sm80", "RP_DTYPE=e4m3 RP_BN=128 RP_STAGES=4", FP8_MMA, &["QMMA", "LDGSTS 128"], 255),
+    claim("gemm/wgmma_sm90", "RP_DTYPE=bf16 RP_BN=256 RP_STAGES=4 RP_CLUSTER=2 RP_BUFFERS=2", HOPPER, &["HGMMA 64x256x16", "UTMALDG MULTICAST", "UTMASTG"], 168),
+    claim("gemm/wgmma_sm90", "RP_DTYPE=f16 RP_BN=256 RP_STAGES=4 RP_CLUSTER=2 RP_BUFFERS=2", HOPPER, &["HGMMA 64x256x16", "UTMALDG MULTICAST"], 168),
+    claim("gemm/wgmma_sm90", "RP_DTYPE=tf32 RP_BN=256 RP_STAGES=4 RP_CLUSTER=2 RP_BUFFERS=2", HOPPER, &["HGMMA 64x256x8", "UTMALDG MULTICAST"], 168),
+    claim("gemm/wgmma_sm90", "RP_DTYPE=e4m3 RP_BN=256 RP_STAGES=4 RP_CLUSTER=2 RP_BUFFERS=2", HOPPER, &["QGMMA 64x256x32", "UTMALDG MULTICAST"], 168),
+    claim("gemm/wgmma_sm90", "RP_DTYPE=e5m2 RP_BN=256 RP_STAGES=4 RP_CLUSTER=2 RP_BUFFERS=2", HOPPER, &["QGMMA 64x256x32", "UTMALDG MULTICAST"], 168),
+    claim("attention/flash_portable", "", AMPERE, &["FFMA"], 255),
+    claim("attention/flash_sm80", "", BEFORE_TCGEN05, &["HMMA 16816", "LDGSTS 128", "LDSM"], 255),
+    claim("attention/flash_sm90", "", HOPPER, &["HGMMA", "UTMALDG"], 168),
+    claim("attention/decode_splitkv", "", AMPERE, &[], 255),
+    claim("attention/mla_decode_sm90", "", HOPPER, &[], 255),
+];
+
+/// Entries of a program with many that hold what not all of them do.
+#[rustfmt::skip]
+const ENTRIES: &[(&str, &str)] = &[
+    ("rp_copy", "LDG 128"), ("rp_copy", "STG 128"), ("rp_triad", "LDG 128"), ("rp_triad", "STG 128"), ("rp_read", "LDG 128"),
+    ("rp_dot", "LDG 128"), ("rp_write", "STG 128"), ("rp_gather_pages", "LDG 128"), ("rp_gather_pages", "STG 128"),
+    ("rp_chase", "LDG 64"), ("rp_check_stream", "LDG"), ("rp_add_atomic", "RED/REDG/ATOMG"), ("rp_mla_decode_sm90_bf16", "HGMMA"), ("rp_mla_decode_sm90_bf16", "UTMALDG"),
+    ("rp_decode_bf16", "LDGSTS 128"), ("rp_decode_bf16", "HMMA"),
+];
+
+/// One function of a cubin.
+struct Function {
+    name: String,
+    registers: u32,
+    /// Local memory of a thread in bytes: spills.
+    local: u32,
+    /// Opcodes with their modifiers, `LDG.E.128`.
+    opcodes: Vec<String>,
+}
+
+impl Function {
+    fn holds(&self, instruction: &str) -> bool {
+        let mut words = instruction.split(' ');
+        let opcode = words.next().unwrap_or_default();
+        self.opcodes.iter().any(|o| {
+            let mut parts = o.split('.');
+            parts.next().is_some_and(|name| opcode.split('/').any(|one| one == name))
+                && words.clone().all(|w| o.split('.').any(|part| part == w))
+        })
+    }
+}
+
+/// The functions in what `cuobjdump -res-usage -sass` printed.
+fn functions(text: &str) -> Vec<Function> {
+    let mut all: Vec<Function> = Vec::new();
+    let mut current = None;
+    for line in text.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix("Function : ") {
+            current = all.iter().position(|f| f.name == name);
+        } else if let Some(name) = line.strip_prefix("Function ").and_then(|l| l.strip_suffix(':')) {
+            all.push(Function { name: name.into(), registers: 0, local: 0, opcodes: Vec::new() });
+        } else if let Some(rest) = line.strip_prefix("REG:")
+            && let Some(last) = all.last_mut()
+        {
+            let number = |key: &str| {
+                let at = rest.find(key).map(|i| &rest[i + key.len()..])?;
+                at.split(' ').next()?.parse().ok()
+            };
+            last.registers = rest.split(' ').next().and_then(|n| n.parse().ok()).unwrap();
+            // A stack frame counts: an array that was meant for registers lies there.
+            last.local = number("LOCAL:").unwrap_or(0) + number("STACK:").unwrap_or(0);
+        } else if let (Some(f), Some((_, instruction))) = (current, line.strip_prefix("/*").and_then(|l| l.split_once("*/"))) {
+            let mut words = instruction.split_whitespace().filter(|w| !w.starts_with('@'));
+            if let Some(opcode) = words.next().filter(|w| w.starts_with(|c: char| c.is_ascii_uppercase())) {
+                all[f].opcodes.push(opcode.trim_end_matches(';').into());
+            }
+        }
+    }
+    all
+}
+
+/// The disassembler of the wheel nvidia-cuda-cuobjdump, or the one on PATH.
+fn disassembler() -> Option<PathBuf> {
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/python/lib");
+    let wheels = python.read_dir().into_iter().flatten().flatten();
+    let mut tools = wheels.map(|site| site.path().join("site-packages/nvidia/cu13/bin/cuobjdump"));
+    tools.find(|tool| tool.exists()).or_else(|| {
+        let tool = PathBuf::from("cuobjdump");
+        Command::new(&tool).arg("--version").output().ok().map(|_| tool)
+    })
+}
+
+fn source(name: &str) -> String {
+    let file = kernels().join(name).with_extension("cu");
+    std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+fn kernels() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernels")
+}
+
+/// What of a claim does not hold for one architecture; empty where all does.
+fn broken(claim: &Claim, arch: &str, tool: &Path, folder: &Path) -> Vec<String> {
+    let nvrtc = libraries().nvrtc.as_ref().expect("looked at before");
+    let pairs = claim.defines.split_whitespace().map(|d| d.split_once('=').unwrap());
+    let defines: Vec<(&str, String)> = pairs.map(|(k, v)| (k, v.to_owned())).collect();
+    let program = Program { name: claim.name, defines: &defines, ..Program::default() };
+    let at = format!("{} {} for {arch}", claim.name, claim.defines);
+    let cubin = match compile(nvrtc, &program, &source(claim.name), arch, None) {
+        Ok(cubin) => cubin,
+        Err(error) => return vec![format!("{at}: {error}")],
+    };
+    let file = folder.join(format!("{}.cubin", at.replace(['/', ' ', '='], "-")));
+    std::fs::write(&file, cubin).unwrap();
+    let output = Command::new(tool).args(["-res-usage", "-sass"]).arg(&file).output().unwrap();
+    let functions = functions(&String::from_utf8_lossy(&output.stdout));
+    let mut said = Vec::new();
+    if functions.is_empty() || functions.iter().any(|f| f.opcodes.len() < 4) {
+        said.push(format!("{at}: nothing to read in {}", String::from_utf8_lossy(&output.stderr)));
+    }
+    for f in &functions {
+        if f.local > 0 {
+            said.push(format!("{at}: {} spills {} bytes", f.name, f.local));
+        }
+        if f.registers > claim.registers {
+            said.push(format!("{at}: {} takes {} registers and claims {}", f.name, f.registers, claim.registers));
+        }
+        let own = ENTRIES.iter().filter(|(entry, _)| f.name == *entry).map(|(_, instruction)| instruction);
+        for instruction in claim.instructions.iter().chain(own) {
+            if !f.holds(instruction) {
+                said.push(format!("{at}: {} has no {instruction}", f.name));
+            }
+        }
+    }
+    said
+}
+
+#[test]
+fn every_kernel_becomes_what_it_claims_on_every_architecture_it_claims() {
+    let missing = match (&libraries().nvrtc, disassembler()) {
+        (Err(reason), _) => reason.clone(),
+        (Ok(_), None) => "no cuobjdump (pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm)".into(),
+        (Ok(_), Some(tool)) => return hold(&tool),
+    };
+    println!("SKIP: real NVRTC: {missing}");
+}
+
+fn hold(tool: &Path) {
+    for folder in ["common", "memory", "gemm", "attention"] {
+        for file in kernels().join(folder).read_dir().unwrap() {
+            let name = file.unwrap().file_name().into_string().unwrap();
+            let Some(name) = name.strip_suffix(".cu") else { continue };
+            assert!(CLAIMS.iter().any(|c| c.name == format!("{folder}/{name}")), "{folder}/{name} claims nothing");
+        }
+    }
+    let folder = std::env::temp_dir().join(format!("rp-claims-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    // The longest first, so that no worker is left alone with one of them.
+    let mut work: Vec<_> = CLAIMS.iter().flat_map(|c| c.architectures.iter().map(move |arch| (c, *arch))).collect();
+    work.sort_by_key(|(c, _)| source(c.name).len());
+    let (work, said) = (Mutex::new(work), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let next = work.lock().unwrap().pop();
+                    let Some((claim, arch)) = next else { return };
+                    let broken = broken(claim, arch, tool, &folder);
+                    said.lock().unwrap().extend(broken);
+                }
+            });
+        }
+    });
+    let _ = std::fs::remove_dir_all(&folder);
+    let said = said.into_inner().unwrap();
+    assert!(said.is_empty(), "{} claims do not hold:\n{}", said.len(), said.join("\n"));
+}
+
+#[test]
+fn a_disassembly_is_read_as_it_is_printed() {
+    let text = "Resource usage:\n Common:\n  GLOBAL:0\n Function rp_copy:\n  REG:24 STACK:8 SHARED:0 LOCAL:16 CONSTANT[0]:564\n
+        code for sm_90a\n\t\tFunction : rp_copy\n\t.headerflags @\"EF\"
+        /*0000*/                   LDC R1, c[0x0][0x28] ;   /* 0x00000a00ff017b82 */
+                                                            /* 0x000fe20000000800 */
+        /*0010*/              @!P0 LDG.E.NA.128 R4, [R2] ;  /* 0x0 */
+        /*0020*/                   EXIT ;";
+    let read = functions(text);
+    assert_eq!((read.len(), read[0].registers, read[0].local), (1, 24, 24));
+    assert_eq!(read[0].opcodes, ["LDC", "LDG.E.NA.128", "EXIT"]);
+    assert!(read[0].holds("LDG 128") && read[0].holds("LDG") && !read[0].holds("LDG 64") && !read[0].holds("STG"));
+}
