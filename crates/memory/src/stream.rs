@@ -166,6 +166,7 @@ fn candidates(device: &dyn Device, stream: Stream) -> &'static [Launch] {
 fn tune(device: &dyn Device, stream: Stream, passes: u64, inputs: &[Buffer], out: &Buffer) -> Result<(Launch, Kernel, usize)> {
     let candidates = candidates(device, stream);
     let mut best: Option<(Seconds, Launch, Kernel)> = None;
+    let mut reason = DeviceError::unsupported("no launch to try");
     for launch in candidates {
         let mut defines = vec![
             ("RP_BLOCK", launch.block.to_string()),
@@ -177,7 +178,14 @@ fn tune(device: &dyn Device, stream: Stream, passes: u64, inputs: &[Buffer], out
             defines.push(("RP_PASSES", passes.to_string()));
         }
         let program = Program { name: "memory/stream", defines: &defines, ..Program::default() };
-        let kernel = device.compile(&program, &format!("rp_{}", stream.op.name()))?;
+        let kernel = match device.compile(&program, &format!("rp_{}", stream.op.name())) {
+            // Such a block may be larger than the device's; others are to be tried.
+            Err(refused @ DeviceError::Unsupported(_)) => {
+                reason = refused;
+                continue;
+            }
+            kernel => kernel?,
+        };
         // The only one there is need not be timed.
         let seconds = if candidates.len() == 1 {
             Seconds(0.0)
@@ -188,7 +196,7 @@ fn tune(device: &dyn Device, stream: Stream, passes: u64, inputs: &[Buffer], out
             best = Some((seconds, *launch, kernel));
         }
     }
-    let (_, launch, kernel) = best.ok_or_else(|| DeviceError::unsupported("no launch to try"))?;
+    let (_, launch, kernel) = best.ok_or(reason)?;
     Ok((launch, kernel, candidates.len()))
 }
 

@@ -31,7 +31,12 @@ impl Handle {
             .iter()
             .map(|family| vk::DeviceQueueCreateInfo::default().queue_family_index(*family).queue_priorities(&[1.0]))
             .collect();
-        let wanted: &[&CStr] = &[vk::KHR_PORTABILITY_SUBSET_NAME, vk::KHR_COOPERATIVE_MATRIX_NAME, BFLOAT16_NAME];
+        let wanted: &[&CStr] = &[
+            vk::KHR_PORTABILITY_SUBSET_NAME,
+            vk::EXT_SUBGROUP_SIZE_CONTROL_NAME,
+            vk::KHR_COOPERATIVE_MATRIX_NAME,
+            BFLOAT16_NAME,
+        ];
         let names: Vec<_> = wanted.iter().filter(|n| adapter.has(n)).map(|n| n.as_ptr()).collect();
         let can = adapter.can;
         let base = vk::PhysicalDeviceFeatures::default().shader_int16(can.int16);

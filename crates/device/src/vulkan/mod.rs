@@ -5,6 +5,7 @@
 mod adapter;
 mod device;
 mod instance;
+mod launch;
 mod memory;
 mod patch;
 mod shader;
