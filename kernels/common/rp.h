@@ -70,6 +70,7 @@ RP_DEVICE rp_u32 rp_load_host(const rp_u32 *p) {
   return v;
 }
 RP_DEVICE void rp_add_to(float *p, float v) { atomicAdd(p, v); }
+RP_DEVICE void rp_add_to(rp_u32 *p, rp_u32 v) { atomicAdd(p, v); }
 RP_DEVICE void rp_add_to(rp_u64 *p, rp_u64 v) { atomicAdd(p, v); }
 RP_DEVICE void rp_min_to(rp_u64 *p, rp_u64 v) { atomicMin(p, v); }
 RP_DEVICE float rp_fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
@@ -142,6 +143,7 @@ RP_DEVICE rp_u32 rp_load_host(const rp_u32 *p) {
   return __hip_atomic_load(p, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
 }
 RP_DEVICE void rp_add_to(float *p, float v) { __hip_atomic_fetch_add(p, v, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT); }
+RP_DEVICE void rp_add_to(rp_u32 *p, rp_u32 v) { __hip_atomic_fetch_add(p, v, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT); }
 RP_DEVICE void rp_add_to(rp_u64 *p, rp_u64 v) { __hip_atomic_fetch_add(p, v, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT); }
 RP_DEVICE void rp_min_to(rp_u64 *p, rp_u64 v) { __hip_atomic_fetch_min(p, v, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT); }
 RP_DEVICE float rp_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }

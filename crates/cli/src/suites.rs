@@ -9,6 +9,7 @@ pub(crate) const SUITES: &[&dyn Suite] = &[
     &ridgepoint_gemm::Gemm,
     &ridgepoint_attention::Attention,
     &ridgepoint_collectives::CollectivesSuite,
+    &ridgepoint_launch::Launch,
 ];
 
 /// A case with the suite that measures it.

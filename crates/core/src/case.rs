@@ -17,11 +17,13 @@ pub enum Component {
     Attention,
     /// Communication between ranks.
     Collectives,
+    /// What it costs to launch work at all.
+    Launch,
 }
 
 impl Component {
     /// In the order in which they are run and reported.
-    pub const ALL: [Self; 4] = [Self::Memory, Self::Gemm, Self::Attention, Self::Collectives];
+    pub const ALL: [Self; 5] = [Self::Memory, Self::Gemm, Self::Attention, Self::Collectives, Self::Launch];
 
     /// The first segment of every CaseId of the component.
     #[must_use]
@@ -31,6 +33,7 @@ impl Component {
             Self::Gemm => "gemm",
             Self::Attention => "attention",
             Self::Collectives => "collectives",
+            Self::Launch => "launch",
         }
     }
 }

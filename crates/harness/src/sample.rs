@@ -23,6 +23,7 @@ pub fn sample(ready: &mut dyn Ready, cache: Cache, device: &dyn Device, policy: 
         graph: None,
         ran: vec![false; turns],
         turn: 0,
+        by_itself: false,
         evict: cache == Cache::Cold && ready.turns() < 2 && !ready.cold_by_itself(),
         ready,
     };
@@ -69,7 +70,7 @@ pub fn sample(ready: &mut dyn Ready, cache: Cache, device: &dyn Device, policy: 
         warmup,
         steady,
         stop,
-        graph: runner.graph.is_some(),
+        graph: runner.graph.is_some() || runner.ready.replays(),
         observed_mhz,
         throttled,
     })
@@ -91,6 +92,8 @@ struct Runner<'a> {
     /// Which operand sets ran since the outputs were poisoned.
     ran: Vec<bool>,
     turn: usize,
+    /// The work times itself: how its launches are made is its own affair.
+    by_itself: bool,
     evict: bool,
 }
 
@@ -119,7 +122,7 @@ impl Runner<'_> {
 
     /// Captures a batch of short launches as a graph, so that their gaps do not count.
     fn capture(&mut self, single: Seconds, batch: u64) -> Result<()> {
-        if self.evict || batch < 2 || single.0 > SHORT_LAUNCH.0 {
+        if self.by_itself || self.evict || batch < 2 || single.0 > SHORT_LAUNCH.0 {
             return Ok(());
         }
         let turns = self.ready.turns();
@@ -145,6 +148,7 @@ impl Runner<'_> {
             self.device.synchronize()?;
         }
         if let Some(timing) = self.ready.run_timed(first, n) {
+            self.by_itself = true;
             return timing;
         }
         let hold = if n <= self.policy.max_held { self.device.hold()? } else { None };

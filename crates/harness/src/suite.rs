@@ -133,13 +133,18 @@ pub trait Ready {
         BTreeMap::new()
     }
 
-    /// Runs and times `n` executions from turn `first` on by a clock of its own (ranks in other processes); None to be timed
-    /// by the device's events, as nearly all are.
+    /// Runs and times `n` executions from turn `first` on by itself (ranks in other processes, launches as such); None to be
+    /// timed by the harness, as nearly all are.
     ///
     /// # Errors
     /// A device error.
     fn run_timed(&mut self, _first: usize, _n: u64) -> Option<Result<Timing>> {
         None
+    }
+
+    /// True where what [`Ready::run_timed`] times is the replay of a graph.
+    fn replays(&self) -> bool {
+        false
     }
 }
 

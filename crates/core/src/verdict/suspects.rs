@@ -73,6 +73,7 @@ fn fault(f: &Finding) -> &'static str {
             Some(Component::Attention) if f.unit == "GB/s" => "slow memory",
             Some(Component::Gemm | Component::Attention) => "slow compute",
             Some(Component::Collectives) => "slow links",
+            Some(Component::Launch) => "slow launches",
             None => "slow",
         },
     }

@@ -208,14 +208,12 @@ impl FakeDevice {
     }
 
     /// For a device that leaves an element unwritten: the first bytes of every operand as they are before a kernel runs.
-    fn heads<'a>(&self, kernel: &Kernel, args: &[Arg<'a>]) -> Result<Vec<(&'a Buffer, usize, [u8; 8])>> {
+    fn heads<'a>(&self, kernel: &Kernel, args: &[Arg<'a>]) -> Result<Vec<(&'a Buffer, usize, Vec<u8>)>> {
         let mut heads = Vec::new();
         if self.settings.unwritten && !kernel.entry.starts_with("rp_init") {
             for arg in args {
-                if let Arg::Buffer(buffer, offset) = arg
-                    && offset.checked_add(8).is_some_and(|end| end <= buffer.len())
-                {
-                    let mut head = [0; 8];
+                if let Arg::Buffer(buffer, offset) = arg {
+                    let mut head = vec![0; buffer.len().saturating_sub(*offset).min(8)];
                     cpu::read(buffer, *offset, &mut head)?;
                     heads.push((*buffer, *offset, head));
                 }

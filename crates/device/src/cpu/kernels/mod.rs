@@ -2,6 +2,7 @@
 //! runs on any machine of its architecture.
 
 pub(crate) mod arguments;
+pub(crate) mod count;
 pub(crate) mod init;
 pub(crate) mod memory;
 
@@ -13,7 +14,7 @@ pub(crate) type NativeFn = fn(&Pool, &[Arg<'_>]) -> Result<()>;
 
 /// The kernel with this entry name.
 pub(crate) fn find(entry: &str) -> Option<NativeFn> {
-    [memory::KERNELS, init::KERNELS, arguments::KERNELS]
+    [memory::KERNELS, init::KERNELS, arguments::KERNELS, count::KERNELS]
         .into_iter()
         .flatten()
         .find(|(name, _)| *name == entry)
