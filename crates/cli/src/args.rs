@@ -27,7 +27,7 @@ pub(crate) enum Command {
     Run(Run),
     /// Render record files again: tables, CSV, JSON or HTML. Needs no device.
     Report(Report),
-    /// Judge record files against rules: PASS, WARN or FAIL for each node, with the bad GPU and the reason.
+    /// Measure this node and judge it, or judge record files: PASS, WARN or FAIL, with the bad GPU and the reason.
     Accept(Accept),
     /// Rule files: check one, list those built in, print one to start from.
     #[command(subcommand)]
@@ -111,9 +111,12 @@ pub(crate) struct Report {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Accept {
-    /// Record files, folders of them (every .jsonl below), or `-` for standard input.
-    #[arg(required = true, value_name = "FILE")]
+    /// Record files, folders of them (every .jsonl below), or `-` for standard input. Without any, this node is measured first:
+    /// each device, the links to it, collectives, and a soak.
+    #[arg(value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) here: Here,
     /// Rules: a file, or a name of `rules list` (several: all of them). Default: those built in for the devices found.
     #[arg(long, value_name = "FILE|NAME")]
     pub(crate) rules: Vec<String>,
@@ -132,6 +135,31 @@ pub(crate) struct Accept {
     /// Write to this file instead of standard output.
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+}
+
+/// How `accept` measures this node; without a meaning where record files are judged.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Measuring this node")]
+pub(crate) struct Here {
+    /// Device to measure: an id as `devices` shows it, `all`, or `node`: every GPU, and the CPU where there is none.
+    #[arg(long, default_value = "node", value_name = "ID", conflicts_with = "files")]
+    pub(crate) device: String,
+    /// How much to measure: quick has all that the built-in rules require.
+    #[arg(long, value_enum, default_value = "quick", conflicts_with = "files")]
+    pub(crate) profile: ProfileArg,
+    /// Only cases whose id contains this, or matches it as a pattern with `*` (several: any of them); what rules require and is
+    /// left out still counts as missing.
+    #[arg(long, value_name = "FILTER", conflicts_with = "files")]
+    pub(crate) only: Vec<String>,
+    /// Folder for the records and report.html. Default: a new one under ridgepoint-out, named by the time.
+    #[arg(long, value_name = "DIR", conflicts_with = "files")]
+    pub(crate) out: Option<PathBuf>,
+    /// Go on with the acceptance in this folder: what it has is kept, the rest is measured.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "files"])]
+    pub(crate) resume: Option<PathBuf>,
+    /// Seed of the random inputs.
+    #[arg(long, default_value_t = 1, conflicts_with = "files")]
+    pub(crate) seed: u64,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,7 +1,9 @@
 //! What is written about the machine once a run, so that a number can be explained later.
 
+use crate::inventory;
+use ridgepoint_core::Environment;
 use ridgepoint_core::record::{METHOD_VERSION, SCHEMA_VERSION};
-use ridgepoint_core::{DeviceInfo, Environment};
+use ridgepoint_device::Device;
 use ridgepoint_harness::Profile;
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -27,7 +29,7 @@ const VARIABLES: &[&str] = &[
 ];
 
 /// The environment of a run that starts now.
-pub(crate) fn observe(devices: Vec<DeviceInfo>, profile: Profile, seed: u64) -> Environment {
+pub(crate) fn observe(devices: &[Box<dyn Device>], profile: Profile, seed: u64) -> Environment {
     let mut facts = BTreeMap::new();
     for (name, value) in std::env::vars_os() {
         if let (Some(name), Some(value)) = (name.to_str(), value.to_str())
@@ -55,9 +57,9 @@ pub(crate) fn observe(devices: Vec<DeviceInfo>, profile: Profile, seed: u64) -> 
         profile: profile.name().into(),
         seed,
         started: now(),
-        devices,
+        devices: devices.iter().map(|d| d.info().clone()).collect(),
         facts,
-        inventory: None,
+        inventory: Some(Box::new(inventory::of_this_node(devices))),
     }
     .hashed()
 }

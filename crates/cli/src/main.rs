@@ -6,9 +6,12 @@ mod commands;
 mod environment;
 mod exit;
 mod intake;
+mod inventory;
+mod node;
 mod packs;
 mod report;
 mod select;
+mod session;
 mod store;
 mod suites;
 

@@ -2,6 +2,7 @@
 
 use crate::exit::{Failure, Outcome};
 use crate::suites::{self, Listed, SUITES};
+use ridgepoint_core::Backend;
 use ridgepoint_device::{Discovery, PROBES};
 use ridgepoint_harness::Scope;
 
@@ -65,6 +66,10 @@ pub(crate) fn devices(wanted: &str) -> Outcome<Vec<String>> {
         "best" => best(&found)
             .map(|id| vec![id])
             .ok_or_else(|| Failure::environment("there is no device to measure; `ridgepoint doctor` says why")),
+        "node" => match node(&found) {
+            ids if ids.is_empty() => devices("best"),
+            ids => Ok(ids),
+        },
         id => {
             let full = if id.contains(':') { id.to_owned() } else { format!("{id}:0") };
             let ids: Vec<String> = ids.collect();
@@ -83,6 +88,13 @@ pub(crate) fn devices(wanted: &str) -> Outcome<Vec<String>> {
             })
         }
     }
+}
+
+/// Every GPU of the node: those of the first backend that has any, since another shows the same ones again.
+fn node(found: &[Discovery]) -> Vec<String> {
+    let gpus = PROBES.iter().zip(found).filter(|(p, _)| !matches!(p.backend, Backend::Cpu | Backend::Fake));
+    let mut real = gpus.map(|(_, d)| d.devices.iter().filter(|f| !f.software).map(|f| f.id.clone()).collect::<Vec<_>>());
+    real.find(|ids| !ids.is_empty()).unwrap_or_default()
 }
 
 /// The first device of the first backend that has one; a GPU emulated on the CPU only where there is nothing else, since the CPU
@@ -110,6 +122,11 @@ mod tests {
         assert_eq!(best(&of(&[both, host])).as_deref(), Some("vulkan:1"));
         assert_eq!(best(&of(&[emulated])).as_deref(), Some("vulkan:0"));
         assert_eq!(best(&[]), None);
+        let gpus = [device("cuda:0", false), device("cuda:1", false)];
+        let again = [device("vulkan:0", false), device("vulkan:1", true)];
+        assert_eq!(node(&of(&[&gpus, &[], &again, host])), ["cuda:0", "cuda:1"]);
+        assert_eq!(node(&of(&[&[], &[], &again, host])), ["vulkan:0"]);
+        assert!(node(&of(&[&[], &[], emulated, host])).is_empty());
     }
 
     #[test]

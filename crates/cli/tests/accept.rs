@@ -293,3 +293,33 @@ fn the_expected_number_of_gpus_is_held_against_the_node() {
     assert_eq!(outcome(&ridgepoint(&["accept", text(&file), "--gpus", "7"])).0, 0);
     std::fs::remove_dir_all(folder).unwrap();
 }
+
+/// Without files the node here is measured, stage by stage, and judged; and a second time what is there is kept.
+#[test]
+fn this_node_is_measured_and_judged() {
+    let folder = scratch("here");
+    let out = folder.join("out");
+    let rules = folder.join("rules.toml");
+    let rule =
+        "name=\"t\"\n[[rule]]\nid=\"r\"\ncase=\"memory/latency/16KiB\"\nmax=100\nunit=\"ns\"\nrequired=true\nsource=\"a test\"\n";
+    std::fs::write(&rules, rule).unwrap();
+    let accept = |flag: &str, fake: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ridgepoint"));
+        command.env("RIDGEPOINT_FAKE", fake).args(["accept", "--device", "fake", "--rules", text(&rules), flag, text(&out)]);
+        outcome(&command.args(["--only", "memory/latency/16KiB", "--only", "memory/read/32KiB/f32/hot"]).output().unwrap())
+    };
+    let (code, shown, err) = accept("--out", "healthy");
+    assert!(code == 0 && shown.contains("latency/16KiB") && shown.contains("PASS  1 node: 1 PASS"), "{shown}{err}");
+    assert!(err.contains("accepting fake:0") && err.contains("node: 2 measurements"), "{err}");
+    let raw = std::fs::read_to_string(out.join("raw.jsonl")).unwrap();
+    assert!(raw.contains("\"inventory\":{") && out.join("report.html").exists());
+    assert_eq!(accept("--out", "healthy").0, 2, "records are not written over");
+    let (code, shown, err) = accept("--resume", "unwritten");
+    assert!(code == 0 && shown.contains("PASS"), "{shown}{err}");
+    assert_eq!(std::fs::read_to_string(out.join("raw.jsonl")).unwrap().matches("\"kind\":\"record\"").count(), 2);
+    // The same on a device that leaves results unwritten.
+    std::fs::remove_dir_all(&out).unwrap();
+    let (code, shown, err) = accept("--out", "unwritten");
+    assert!(code == 1 && shown.contains("wrong-result"), "{shown}{err}");
+    std::fs::remove_dir_all(folder).unwrap();
+}

@@ -1,10 +1,10 @@
-//! `ridgepoint accept`: judges records and names what is to be refused.
+//! `ridgepoint accept`: judges records, of this node measured now or of files, and names what is to be refused.
 
 use super::print;
 use crate::args::Accept;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::report::significant;
-use crate::{intake, packs, store};
+use crate::{intake, node, packs, store};
 use ridgepoint_core::verdict::{
     Baseline, Check, Expected, Judgement, MAX_BASELINE, Pattern, Per, Pick, Providers, Rule, RuleBook, RuleSet, Severity,
     Verdict, judge,
@@ -23,7 +23,16 @@ pub(crate) fn run(args: &Accept) -> Outcome {
         return Err(Failure::usage(format!("unknown format '{}'; known: table, json", args.format.escape_debug())));
     }
     let mut book = book(args)?;
-    let fleet = intake::take_in(&args.files)?;
+    let mut files = args.files.clone();
+    if files.is_empty() {
+        let measured = node::measure(&args.here)?;
+        // For a person, what was measured comes before what is thought of it.
+        if args.format == "table" && args.output.is_none() {
+            print(&measured.tables)?;
+        }
+        files.push(measured.records);
+    }
+    let fleet = intake::take_in(&files)?;
     book.keep_passes = fleet.node_count() <= DETAILED;
     let judgement = judge(&fleet, &book);
     for problem in judgement.problems.iter().take(LISTED) {

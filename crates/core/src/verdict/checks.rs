@@ -23,10 +23,7 @@ impl Table {
         let choose = |rule: &Rule| {
             let fits = |number: usize| {
                 let case = fleet.names.text(number as u32);
-                let size = size(case).map_or(0, |(_, b)| b.0);
-                rule.cases.iter().any(|p| p.matches(case))
-                    && rule.size_min.is_none_or(|low| size >= low)
-                    && rule.size_max.is_none_or(|high| size <= high)
+                rule.cases.iter().any(|p| p.matches(case)) && rule.fits_size(case)
             };
             is_case.iter().enumerate().map(|(number, is)| *is && fits(number)).collect()
         };

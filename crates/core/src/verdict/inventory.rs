@@ -1,6 +1,6 @@
 //! What a node consists of, as it was found. What it should consist of is [`super::Expected`], in a rule file.
 
-use crate::{Backend, Bytes, Environment, Library};
+use crate::{Backend, Bytes, DeviceInfo, Environment, Library};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -118,6 +118,54 @@ impl fmt::Display for PcieLink {
     }
 }
 
+impl Gpu {
+    /// A GPU that was opened, with the facts that its driver gave.
+    #[must_use]
+    pub fn of(info: &DeviceInfo) -> Self {
+        let fact = |names: &[&str]| names.iter().find_map(|n| info.facts.get(*n)).map(String::as_str);
+        let link = |generations: &[&str], width| {
+            let generation = fact(generations)?;
+            // HIP's comes from the kernel as `32.0 GT/s PCIe`.
+            let generation = generation.split_once(" GT/s").map_or(generation, |(rate, _)| generation_of(rate));
+            PcieLink::parse(&format!("{generation}x{}", fact(&[width])?))
+        };
+        let firmware = ["vbios", "inforom"].into_iter().filter_map(|name| Some((name.to_owned(), fact(&[name])?.to_owned())));
+        let others = ["mig_mode", "row_remap_pending", "row_remap_failed", "rows_remapped_uncorrected", "numa node"];
+        Self {
+            device: info.id.clone(),
+            name: info.name.clone(),
+            uuid: info.uuid.clone(),
+            serial: fact(&["serial"]).map(str::to_owned),
+            pci: info.pci.clone(),
+            memory: Some(info.memory),
+            ecc: fact(&["ecc_mode"]).and_then(|m| match m {
+                "0" => Some(false),
+                "1" => Some(true),
+                _ => None,
+            }),
+            links_up: fact(&["nvlinks_up", "links_up", "xgmi links"]).and_then(|n| n.parse().ok()),
+            pcie: link(&["pcie_gen", "pcie speed"], "pcie_width"),
+            pcie_max: link(&["pcie_gen_max", "pcie speed max"], "pcie_width_max"),
+            driver: Some(info.driver.clone()),
+            firmware: firmware.collect(),
+            facts: others.into_iter().filter_map(|name| Some((name.to_owned(), fact(&[name])?.to_owned()))).collect(),
+        }
+    }
+}
+
+/// The PCIe generation of a lane's rate in GT/s.
+fn generation_of(rate: &str) -> &'static str {
+    match rate {
+        "2.5" => "1",
+        "5.0" | "5" => "2",
+        "8.0" | "8" => "3",
+        "16.0" | "16" => "4",
+        "32.0" | "32" => "5",
+        "64.0" | "64" => "6",
+        _ => "",
+    }
+}
+
 impl Inventory {
     /// What a run's environment tells of its node: the devices that were measured, with the facts their drivers gave. For
     /// records that were taken without an inventory of the node.
@@ -126,31 +174,18 @@ impl Inventory {
         if let Some(inventory) = &environment.inventory {
             return (**inventory).clone();
         }
-        let gpus = environment.devices.iter().filter(|d| d.backend != Backend::Cpu && !d.software).map(|d| {
-            let fact = |name: &str| d.facts.get(name).map(String::as_str);
-            let link = |generation, width| PcieLink::parse(&format!("{}x{}", fact(generation)?, fact(width)?));
-            Gpu {
-                device: d.id.clone(),
-                name: d.name.clone(),
-                uuid: d.uuid.clone(),
-                pci: d.pci.clone(),
-                memory: Some(d.memory),
-                ecc: fact("ecc_mode").and_then(|m| match m {
-                    "0" => Some(false),
-                    "1" => Some(true),
-                    _ => None,
-                }),
-                links_up: fact("nvlinks_up").or_else(|| fact("links_up")).and_then(|n| n.parse().ok()),
-                pcie: link("pcie_gen", "pcie_width"),
-                pcie_max: link("pcie_gen_max", "pcie_width_max"),
-                driver: Some(d.driver.clone()),
-                ..Gpu::default()
-            }
-        });
-        let mut libraries: Vec<Library> = environment.devices.iter().flat_map(|d| d.libraries.clone()).collect();
+        let devices: Vec<&DeviceInfo> = environment.devices.iter().collect();
+        let gpus = devices.iter().filter(|d| d.backend != Backend::Cpu && !d.software).map(|d| Gpu::of(d));
+        Self { gpus: gpus.collect(), libraries: Self::libraries_of(&devices), ..Self::default() }
+    }
+
+    /// The libraries that these devices use, each version once.
+    #[must_use]
+    pub fn libraries_of(devices: &[&DeviceInfo]) -> Vec<Library> {
+        let mut libraries: Vec<Library> = devices.iter().flat_map(|d| d.libraries.clone()).collect();
         libraries.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
         libraries.dedup_by(|a, b| a.name == b.name && a.version == b.version);
-        Self { gpus: gpus.collect(), libraries, ..Self::default() }
+        libraries
     }
 
     /// This inventory brought up to date with a later one, which may have looked at fewer devices.

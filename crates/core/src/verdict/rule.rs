@@ -300,6 +300,15 @@ pub struct Expected {
     pub line: u32,
 }
 
+impl Rule {
+    /// True if the size that this case id names (none is 0) lies within the rule's.
+    #[must_use]
+    pub fn fits_size(&self, case: &str) -> bool {
+        let size = super::checks::size(case).map_or(0, |(_, bytes)| bytes.0);
+        self.size_min.is_none_or(|low| size >= low) && self.size_max.is_none_or(|high| size <= high)
+    }
+}
+
 impl RuleSet {
     /// True if the set is for a device of this model (its id in specs.toml) or with this driver's name.
     #[must_use]

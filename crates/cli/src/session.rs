@@ -1,0 +1,208 @@
+//! A measuring session: devices opened, records written as they come, an interrupt noticed between cases. `run` and `accept`
+//! differ in what they measure and what they make of it, never in how.
+
+use crate::commands::print;
+use crate::environment::{self, now};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::report::{self, Model};
+use crate::select;
+use crate::store::{self, Records, Writer};
+use crate::suites::Listed;
+use indicatif::{ProgressBar, ProgressStyle};
+use ridgepoint_core::{Environment, Line, Record};
+use ridgepoint_device::{Device, open};
+use ridgepoint_harness::{Policy, Profile, Scope, measure};
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// One measurement to make.
+pub(crate) struct Job {
+    device: usize,
+    pub(crate) listed: Listed,
+    provider: String,
+}
+
+/// What a session is told before it begins.
+pub(crate) struct Setup<'s> {
+    pub(crate) profile: Profile,
+    pub(crate) seed: u64,
+    /// Folder for the records; a new one by default.
+    pub(crate) out: Option<&'s Path>,
+    /// Folder of a session to go on with.
+    pub(crate) resume: Option<&'s Path>,
+    /// Print record lines as they come.
+    pub(crate) streaming: bool,
+}
+
+/// A session under way.
+pub(crate) struct Session {
+    devices: Vec<Box<dyn Device>>,
+    pub(crate) folder: PathBuf,
+    interrupted: Arc<AtomicBool>,
+    seed: u64,
+    policy: Policy,
+    environment: Environment,
+    writer: Writer,
+    found: Records,
+    done: BTreeSet<(String, String, String)>,
+    streaming: bool,
+}
+
+/// Opens the devices with these ids.
+pub(crate) fn devices(ids: &[String]) -> Outcome<Vec<Box<dyn Device>>> {
+    ids.iter().map(|id| open(id).map_err(|e| Failure::environment(format!("cannot open {id}: {e}")))).collect()
+}
+
+/// Everything to measure, in order: each device in turn, each case with each of its providers.
+pub(crate) fn jobs(devices: &[Box<dyn Device>], profile: Profile, filters: &[String], providers: &[String]) -> Outcome<Vec<Job>> {
+    let mut jobs = Vec::new();
+    for (index, device) in devices.iter().enumerate() {
+        let ranks = device.collectives().map_or(1, |c| c.max_ranks());
+        let scope = Scope::of(device.info(), profile, ranks);
+        for listed in select::cases(&scope, filters)? {
+            for provider in listed.suite.providers(&listed.case, device.as_ref()) {
+                if providers.is_empty() || providers.contains(&provider) {
+                    jobs.push(Job { device: index, listed: listed.clone(), provider });
+                }
+            }
+        }
+    }
+    if jobs.is_empty() {
+        return Err(Failure::usage(format!("no provider named {} does any of these cases here", providers.join(" or "))));
+    }
+    Ok(jobs)
+}
+
+impl Session {
+    /// Begins, or goes on: the folder is made or taken up, and the environment is its next line.
+    pub(crate) fn begin(devices: Vec<Box<dyn Device>>, setup: &Setup<'_>, interrupted: Arc<AtomicBool>) -> Outcome<Self> {
+        let chosen = setup.resume.or(setup.out).map(Path::to_owned);
+        let folder = chosen.unwrap_or_else(default_folder);
+        let (mut writer, mut found) = match setup.resume {
+            Some(_) => Writer::resume(&folder)?,
+            None => (Writer::create(&folder)?, Records::default()),
+        };
+        let done = store::done(&found);
+        let environment = environment::observe(&devices, setup.profile, setup.seed);
+        writer.append(&Line::Environment(Box::new(environment.clone())))?;
+        found.environments.push(environment.clone());
+        Ok(Self {
+            devices,
+            folder,
+            interrupted,
+            seed: setup.seed,
+            policy: Policy::of(setup.profile),
+            environment,
+            writer,
+            found,
+            done,
+            streaming: setup.streaming,
+        })
+    }
+
+    /// True once someone has asked it to end.
+    fn interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// True if a record of it is there already and need not be made again.
+    fn is_done(&self, device: &str, case: &str, provider: &str) -> bool {
+        self.done.contains(&(device.to_owned(), case.to_owned(), provider.to_owned()))
+    }
+
+    /// Measures all jobs that are not done; false if it was interrupted before the end.
+    pub(crate) fn measure<'j>(&mut self, jobs: impl ExactSizeIterator<Item = &'j Job>) -> Outcome<bool> {
+        let progress = progress(jobs.len());
+        for job in jobs {
+            if self.interrupted() {
+                progress.abandon();
+                return Ok(false);
+            }
+            let id = self.devices[job.device].info().id.clone();
+            let case = &job.listed.case;
+            progress.set_message(format!("{id} {} {}", case.id, job.provider));
+            if !self.is_done(&id, case.id.as_str(), &job.provider) {
+                let started = now();
+                let device = self.devices[job.device].as_ref();
+                let measured = measure(job.listed.suite, case, &job.provider, device, &self.policy, self.seed);
+                let lost = measured.lost;
+                self.keep(measured.record(case, &job.provider, device.info(), &self.environment.hash, started))?;
+                if lost {
+                    self.devices[job.device] =
+                        open(&id).map_err(|e| Failure::environment(format!("{id} was lost and cannot be opened again: {e}")))?;
+                }
+            }
+            progress.inc(1);
+        }
+        progress.finish_and_clear();
+        Ok(true)
+    }
+
+    /// Writes a record down; an earlier one of the same measurement gives way to it in what is shown.
+    fn keep(&mut self, record: Record) -> Outcome<()> {
+        let line = Line::Record(Box::new(record));
+        self.writer.append(&line)?;
+        if self.streaming {
+            print(&(serde_json::to_string(&line).unwrap_or_default() + "\n"))?;
+        }
+        if let Line::Record(record) = line {
+            let same = |r: &Record| (&r.device, &r.case, &r.provider) == (&record.device, &record.case, &record.provider);
+            self.found.records.retain(|r| !same(r));
+            self.found.records.push(*record);
+        }
+        Ok(())
+    }
+
+    /// Ends: the page is written, and where everything lies is told. Gives the records for whatever else is shown of them.
+    pub(crate) fn finish(self) -> Outcome<Model> {
+        let model = Model::new(self.found.environments, self.found.records);
+        let html = self.folder.join("report.html");
+        std::fs::write(&html, report::html(&model)).map_err(|e| store::cannot_write(&html, &e))?;
+        let records = self.folder.join(store::RAW);
+        let _ = writeln!(std::io::stderr(), "records: {}\nreport:  {}", records.display(), html.display());
+        Ok(model)
+    }
+}
+
+/// What an interrupted command says last.
+pub(crate) fn to_be_continued(command: &str, folder: &Path) -> Failure {
+    let folder = folder.display();
+    Failure::environment(format!("interrupted; what was done is kept, go on with: ridgepoint {command} --resume {folder}"))
+}
+
+/// A bar with the time left on a terminal; nothing in a log.
+fn progress(jobs: usize) -> ProgressBar {
+    let bar = ProgressBar::new(jobs as u64);
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {elapsed} elapsed, {eta} left  {wide_msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.enable_steady_tick(std::time::Duration::from_millis(500));
+    bar
+}
+
+/// Sets a flag at the first Ctrl-C or SIGTERM, so that the case in hand is finished and the report written; ends at the second.
+pub(crate) fn on_interrupt() -> Outcome<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let set = Arc::clone(&flag);
+    ctrlc::set_handler(move || {
+        if set.swap(true, Ordering::Relaxed) {
+            std::process::exit(Exit::Environment as i32);
+        }
+        let _ = writeln!(
+            std::io::stderr(),
+            "\nridgepoint: finishing the case in hand, then writing the report (Ctrl-C again to stop at once)"
+        );
+    })
+    .map_err(|e| Failure::environment(format!("cannot watch for Ctrl-C: {e}")))?;
+    Ok(flag)
+}
+
+/// A folder of its own for each run, so that none writes over another.
+fn default_folder() -> PathBuf {
+    let stamp = now().replace(':', "-");
+    let base = Path::new("ridgepoint-out");
+    let numbered = (2..100).map(|n| base.join(format!("{stamp}-{n}")));
+    std::iter::once(base.join(&stamp)).chain(numbered).find(|p| !p.exists()).unwrap_or_else(|| base.join(&stamp))
+}
