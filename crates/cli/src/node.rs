@@ -9,8 +9,11 @@ use ridgepoint_core::{Case, Component, Level};
 use std::io::Write;
 use std::path::PathBuf;
 
+/// A stage's name, and which cases it has.
+type Stage = (&'static str, fn(&Case) -> bool);
+
 /// The stages, in order.
-const STAGES: [(&str, fn(&Case) -> bool); 3] = [
+const STAGES: [Stage; 3] = [
     ("node", |c| c.component != Component::Collectives && !matches!(c.level, Level::Host | Level::Peer)),
     ("fabric", |c| c.component != Component::Collectives && matches!(c.level, Level::Host | Level::Peer)),
     ("collectives", |c| c.component == Component::Collectives),
