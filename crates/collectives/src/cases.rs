@@ -2,7 +2,7 @@
 
 use crate::work::work;
 use ridgepoint_core::{Bytes, Cache, Case, CaseId, Component, Distribution, Dtype, Level, Metric};
-use ridgepoint_device::CollectiveOp;
+use ridgepoint_device::{CollectiveOp, Redop, Registration};
 use ridgepoint_harness::{Class, Profile, Scope};
 
 /// One collective.
@@ -13,38 +13,69 @@ pub(crate) struct Shape {
     /// S of nccl-tests.
     pub(crate) bytes: Bytes,
     pub(crate) dtype: Dtype,
-}
-
-/// Named as nccl-tests names its programs.
-const fn name(op: CollectiveOp) -> &'static str {
-    match op {
-        CollectiveOp::AllReduce => "all_reduce",
-        CollectiveOp::AllGather => "all_gather",
-        CollectiveOp::ReduceScatter => "reduce_scatter",
-        CollectiveOp::Broadcast => "broadcast",
-        CollectiveOp::AllToAll => "alltoall",
-    }
+    pub(crate) redop: Redop,
+    pub(crate) root: u64,
+    pub(crate) in_place: bool,
+    pub(crate) registration: Registration,
 }
 
 impl Shape {
+    /// A sum, out of place, from or to rank 0, over plain buffers: what an id need not say.
+    pub(crate) const fn new(op: CollectiveOp, ranks: u64, bytes: Bytes, dtype: Dtype) -> Self {
+        Self { op, ranks, bytes, dtype, redop: Redop::Sum, root: 0, in_place: false, registration: Registration::None }
+    }
+
     fn id(self) -> String {
-        format!("collectives/{}/r{}/{}/{}", name(self.op), self.ranks, self.bytes, self.dtype)
+        let mut id = format!("collectives/{}/r{}/{}/{}", self.op.name(), self.ranks, self.bytes, self.dtype);
+        if self.redop != Redop::Sum {
+            id += &format!("/{}", self.redop.name());
+        }
+        if self.root != 0 {
+            id += &format!("/root{}", self.root);
+        }
+        if self.in_place {
+            id += "/inplace";
+        }
+        if self.registration != Registration::None {
+            id += &format!("/{}", self.registration.name());
+        }
+        id
     }
 
     /// The shape of an id in its canonical spelling.
     pub(crate) fn parse(id: &str) -> Option<Self> {
         let segments: Vec<&str> = id.split('/').collect();
-        let ["collectives", op, ranks, bytes, dtype] = segments.as_slice() else { return None };
-        let shape = Self {
-            op: CollectiveOp::ALL.into_iter().find(|o| name(*o) == *op)?,
-            ranks: ranks.strip_prefix('r')?.parse().ok().filter(|r| (1..=65536).contains(r))?,
-            bytes: bytes.parse().ok().filter(|b: &Bytes| (1..=1 << 40).contains(&b.0))?,
-            dtype: dtype.parse().ok()?,
-        };
-        // Equal parts of whole elements for each rank.
-        let size = shape.dtype.element_bytes()? as u64;
-        (shape.bytes.0.is_multiple_of(size * shape.ranks) && shape.dtype.class() == shape.dtype && shape.id() == id)
-            .then_some(shape)
+        let ["collectives", op, ranks, bytes, dtype, rest @ ..] = segments.as_slice() else { return None };
+        let mut shape = Self::new(
+            CollectiveOp::ALL.into_iter().find(|o| o.name() == *op)?,
+            ranks.strip_prefix('r')?.parse().ok().filter(|r| (1..=65536).contains(r))?,
+            bytes.parse().ok().filter(|b: &Bytes| (1..=1 << 40).contains(&b.0))?,
+            dtype.parse().ok()?,
+        );
+        for word in rest {
+            if let Some(redop) = Redop::ALL.into_iter().find(|r| r.name() == *word) {
+                shape.redop = redop;
+            } else if let Some(registration) = Registration::ALL.into_iter().find(|r| r.name() == *word) {
+                shape.registration = registration;
+            } else if let Some(root) = word.strip_prefix("root") {
+                shape.root = root.parse().ok()?;
+            } else if *word == "inplace" {
+                shape.in_place = true;
+            } else {
+                return None;
+            }
+        }
+        (shape.sensible() && shape.dtype.class() == shape.dtype && shape.id() == id).then_some(shape)
+    }
+
+    /// Whole elements, for each rank where S is cut; a reduction only of what is reduced, a root only where there is one.
+    fn sensible(self) -> bool {
+        let Some(size) = self.dtype.element_bytes() else { return false };
+        self.bytes.0.is_multiple_of(size as u64 * if self.op.divides() { self.ranks } else { 1 })
+            && (self.op.reduces() || self.redop == Redop::Sum)
+            && (self.op.rooted() || self.root == 0)
+            && self.root < self.ranks
+            && (self.op.in_place() || !self.in_place)
     }
 
     /// The case of it.
@@ -71,7 +102,16 @@ const fn largest(class: Class) -> u64 {
     }
 }
 
-/// The shapes of a scope: an all-reduce from 4 KiB on, where latency shows, and every op at a few sizes (with every profile more).
+/// The ops of a first look: those that training and inference spend their time in.
+const COMMON: [CollectiveOp; 5] = [
+    CollectiveOp::AllReduce,
+    CollectiveOp::AllGather,
+    CollectiveOp::ReduceScatter,
+    CollectiveOp::Broadcast,
+    CollectiveOp::AllToAll,
+];
+
+/// The shapes of a scope: an all-reduce from 4 KiB on, where latency shows, and the ops at a few sizes (with every profile more).
 pub(crate) fn list(scope: &Scope) -> Vec<Shape> {
     let ranks = scope.ranks.max(2) as u64;
     let largest = largest(scope.class);
@@ -82,17 +122,34 @@ pub(crate) fn list(scope: &Scope) -> Vec<Shape> {
         // Not the largest: checking every element of it takes longer than all else together.
         Profile::Quick => (ladder(16).filter(|s| *s < middle).collect(), vec![middle], &[]),
         Profile::Standard => (ladder(4).collect(), vec![64 << 10, 1 << 20, middle, largest], &[Dtype::Bf16]),
-        Profile::Full => (ladder(4).collect(), ladder(4).collect(), &[Dtype::Bf16, Dtype::F16]),
+        Profile::Full => (ladder(4).collect(), ladder(4).collect(), &[Dtype::Bf16, Dtype::F16, Dtype::E4m3]),
     };
     // Whole elements of any width for each rank.
-    let at = |op, bytes: u64, dtype| Shape { op, ranks, bytes: Bytes(bytes / ranks / 4 * ranks * 4), dtype };
+    let at = |op, bytes: u64, dtype| Shape::new(op, ranks, Bytes(bytes / ranks / 4 * ranks * 4), dtype);
+    let full = scope.profile == Profile::Full;
     let mut shapes: Vec<Shape> = reduce.iter().map(|s| at(CollectiveOp::AllReduce, *s, Dtype::F32)).collect();
-    for op in CollectiveOp::ALL {
+    for op in COMMON {
         shapes.extend(others.iter().map(|s| at(op, *s, Dtype::F32)));
     }
+    if scope.profile != Profile::Quick {
+        let rest: &[u64] = if full { &others } else { &[64 << 10, middle] };
+        for op in CollectiveOp::ALL.into_iter().filter(|op| !COMMON.contains(op)) {
+            shapes.extend(rest.iter().map(|s| at(op, *s, Dtype::F32)));
+        }
+        shapes.extend(
+            CollectiveOp::ALL
+                .into_iter()
+                .filter(|op| op.in_place() && (full || *op == CollectiveOp::AllReduce))
+                .map(|op| Shape { in_place: true, ..at(op, middle, Dtype::F32) }),
+        );
+    }
+    if full {
+        let all_reduce = at(CollectiveOp::AllReduce, middle, Dtype::F32);
+        shapes.extend(Redop::ALL.map(|redop| Shape { redop, ..all_reduce }));
+    }
     for dtype in dtypes {
-        let sizes: &[u64] = if scope.profile == Profile::Full { &[64 << 10, middle] } else { &[middle] };
-        let ops: &[CollectiveOp] = if scope.profile == Profile::Full { &CollectiveOp::ALL } else { &[CollectiveOp::AllReduce] };
+        let sizes: &[u64] = if full { &[64 << 10, middle] } else { &[middle] };
+        let ops: &[CollectiveOp] = if full { &COMMON } else { &[CollectiveOp::AllReduce] };
         shapes.extend(ops.iter().flat_map(|op| sizes.iter().map(|s| at(*op, *s, *dtype))));
     }
     let mut seen: Vec<Shape> = Vec::new();
@@ -117,9 +174,18 @@ mod tests {
 
     #[test]
     fn a_size_that_does_not_divide_is_no_id() {
-        assert!(Shape::parse("collectives/all_reduce/r3/12B/f32").is_some());
         for id in [
+            "collectives/all_reduce/r3/12B/f32",
             "collectives/all_reduce/r3/16B/f32",
+            "collectives/all_reduce/r2/4KiB/f32/max/inplace",
+            "collectives/reduce/r2/4KiB/e4m3/avg/root1/inplace/symmetric",
+            "collectives/sendrecv/r2/4KiB/i32/registered",
+        ] {
+            assert!(Shape::parse(id).is_some(), "{id}");
+        }
+        for id in [
+            "collectives/all_gather/r3/16B/f32",
+            "collectives/all_reduce/r3/15B/f32",
             "collectives/all_reduce/r0/16B/f32",
             "collectives/all_reduce/r02/16B/f32",
             "collectives/all_reduce/r2/1024KiB/f32",
@@ -128,6 +194,14 @@ mod tests {
             "collectives/sing/r2/16B/f32",
             "collectives/all_reduce/2/16B/f32",
             "collectives/all_reduce/r2/18446744073709551615B/f32",
+            "collectives/all_reduce/r2/4KiB/f32/sum",
+            "collectives/all_reduce/r2/4KiB/f32/root1",
+            "collectives/all_reduce/r2/4KiB/f32/inplace/max",
+            "collectives/all_reduce/r2/4KiB/f32/max/max",
+            "collectives/all_reduce/r2/4KiB/f32/",
+            "collectives/broadcast/r2/4KiB/f32/max",
+            "collectives/broadcast/r2/4KiB/f32/root2",
+            "collectives/alltoall/r2/4KiB/f32/inplace",
         ] {
             assert_eq!(Shape::parse(id), None, "{id}");
         }
@@ -135,16 +209,31 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ids_parse_back(op in 0usize..5, ranks in 1u64..=65536, part in 1u64..1 << 20, dtype in 0usize..Dtype::ALL.len()) {
+        fn ids_parse_back(
+            op in 0usize..10,
+            ranks in 1u64..=65536,
+            part in 1u64..1 << 20,
+            dtype in 0usize..Dtype::ALL.len(),
+            redop in 0usize..5,
+            registration in 0usize..3,
+            root in 0u64..3,
+            in_place: bool,
+        ) {
             let dtype = Dtype::ALL[dtype];
             let size = dtype.element_bytes().unwrap_or(1) as u64;
-            let shape = Shape { op: CollectiveOp::ALL[op], ranks, bytes: Bytes(part * ranks * size), dtype };
-            let expected = (dtype.element_bytes().is_some() && dtype.class() == dtype && shape.bytes.0 <= 1 << 40).then_some(shape);
+            let shape = Shape {
+                redop: Redop::ALL[redop],
+                registration: Registration::ALL[registration],
+                root,
+                in_place,
+                ..Shape::new(CollectiveOp::ALL[op], ranks, Bytes(part * ranks * size), dtype)
+            };
+            let expected = (shape.sensible() && dtype.class() == dtype && shape.bytes.0 <= 1 << 40).then_some(shape);
             prop_assert_eq!(Shape::parse(&shape.id()), expected);
         }
 
         #[test]
-        fn what_parses_is_canonical(text in "(collectives/)?[a-z_]{3,14}/r[0-9]{1,3}/[0-9]{1,4}(B|KiB|MiB)/(f32|bf16|i8)") {
+        fn what_parses_is_canonical(text in "(collectives/)?[a-z_]{3,14}/r[0-9]{1,3}/[0-9]{1,4}(B|KiB|MiB)/(f32|bf16|i8)(/(max|inplace|root1))?") {
             if let Some(shape) = Shape::parse(&text) {
                 prop_assert_eq!(shape.id(), text);
             }
@@ -169,10 +258,11 @@ mod tests {
         for class in [Class::Cpu, Class::Gpu] {
             let shapes = list(&Scope::typical(class, Profile::Quick));
             assert!((7..=11).contains(&shapes.len()), "{shapes:?}");
-            assert!(CollectiveOp::ALL.into_iter().all(|op| shapes.iter().any(|s| s.op == op)));
+            assert!(COMMON.into_iter().all(|op| shapes.iter().any(|s| s.op == op)));
             assert!(shapes.iter().any(|s| s.bytes == Bytes::kib(4)));
         }
         let standard = list(&Scope::typical(Class::Gpu, Profile::Standard));
-        assert!(standard.iter().any(|s| s.bytes.0 == 4 << 30));
+        assert!(standard.iter().any(|s| s.bytes.0 == 4 << 30) && standard.iter().any(|s| s.in_place));
+        assert!(CollectiveOp::ALL.into_iter().all(|op| standard.iter().any(|s| s.op == op)));
     }
 }

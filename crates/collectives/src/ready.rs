@@ -11,7 +11,15 @@ use std::collections::BTreeMap;
 
 pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, seed: u64) -> Result<Prepared<'d>> {
     let collectives = variants::find(device, provider, shape.ranks as usize)?;
-    let problem = CollectiveProblem { op: shape.op, ranks: shape.ranks as usize, bytes: shape.bytes, dtype: shape.dtype, seed };
+    let dtype = collectives.encoding(shape.dtype);
+    let problem = CollectiveProblem {
+        redop: shape.redop,
+        root: shape.root as usize,
+        in_place: shape.in_place,
+        registration: shape.registration,
+        seed,
+        ..CollectiveProblem::new(shape.op, shape.ranks as usize, shape.bytes, dtype)
+    };
     let communicator = collectives.communicator(&problem)?;
     let config = communicator.config();
     let mut labels = Vec::new();
@@ -27,7 +35,7 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
     if config.contains_key("oversubscribed") {
         labels.push("oversubscribed".into());
     }
-    Ok(Prepared { ready: Box::new(Run { communicator, problem }), config, labels, dtype: shape.dtype })
+    Ok(Prepared { ready: Box::new(Run { communicator, problem }), config, labels, dtype })
 }
 
 struct Run {
@@ -59,15 +67,18 @@ impl Ready for Run {
     }
 
     fn observed(&self) -> BTreeMap<String, String> {
-        skew(&self.communicator.working()).map(|text| ("work of ranks".into(), text)).into_iter().collect()
+        let work = skew(&self.communicator.working()).map(|text| ("work of ranks".into(), text));
+        let times = over_ranks(&self.communicator.times()).map(|text| ("time of ranks".into(), text));
+        work.into_iter().chain(times).collect()
     }
 
     fn check(&mut self) -> Result<Verification> {
         let p = self.problem;
-        let size = p.dtype.element_bytes().unwrap_or(1);
-        let tolerance = reference::tolerance(&p);
+        let size = p.size();
+        let tolerance = reference::tolerance(&p, self.communicator.rounding());
         let mut total = Comparison::new(tolerance);
-        for rank in 0..p.ranks {
+        // A rank that receives nothing has nothing to check.
+        for rank in (0..p.ranks).filter(|rank| p.receives(*rank) > 0) {
             let out = self.communicator.output(rank)?;
             let compare = |range: std::ops::Range<u64>| {
                 let mut comparison = Comparison::new(tolerance);
@@ -79,9 +90,9 @@ impl Ready for Run {
                 }
                 comparison
             };
-            in_chunks(reference::received(&p) as u64, compare).into_iter().for_each(|part| total.merge(part));
+            in_chunks(p.receives(rank) as u64, compare).into_iter().for_each(|part| total.merge(part));
         }
-        Ok(total.finish(if reference::reduces(p.op) {
+        Ok(total.finish(if tolerance > 0.0 {
             "every element of every rank against f64, relative to Σ|x|"
         } else {
             "every element of every rank, exact"
@@ -98,9 +109,26 @@ fn skew(working: &[Seconds]) -> Option<String> {
     Some(format!("{:.2} µs (rank {fast}) to {:.2} µs (rank {slow}), mean over runs", micro(least), micro(most)))
 }
 
+/// Smallest, 99th percentile and largest of the ranks' mean times.
+fn over_ranks(times: &[Seconds]) -> Option<String> {
+    let mut micro: Vec<f64> = times.iter().map(|s| s.0 * 1e6).collect();
+    micro.sort_by(f64::total_cmp);
+    let (least, most) = (micro.first()?, micro.last()?);
+    let p99 = micro[((micro.len() as f64 * 0.99).ceil() as usize).clamp(1, micro.len()) - 1];
+    Some(format!("min {least:.2} µs, p99 {p99:.2} µs, max {most:.2} µs over {} ranks", micro.len()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_over_ranks_are_min_p99_and_max() {
+        let times: Vec<Seconds> = (1..=200).map(|i| Seconds(f64::from(i) * 1e-6)).collect();
+        assert_eq!(over_ranks(&times).unwrap(), "min 1.00 µs, p99 198.00 µs, max 200.00 µs over 200 ranks");
+        assert_eq!(over_ranks(&times[..1]).unwrap(), "min 1.00 µs, p99 1.00 µs, max 1.00 µs over 1 ranks");
+        assert_eq!(over_ranks(&[]), None);
+    }
 
     #[test]
     fn the_slow_rank_is_named() {

@@ -9,7 +9,18 @@ use ridgepoint_device::Device;
 use ridgepoint_device::fake::FakeDevice;
 use ridgepoint_harness::{Measured, Policy, Profile, Scope, Suite, measure};
 
-const OPS: [&str; 5] = ["all_reduce", "all_gather", "reduce_scatter", "broadcast", "alltoall"];
+const OPS: [&str; 10] = [
+    "all_reduce",
+    "all_gather",
+    "reduce_scatter",
+    "broadcast",
+    "alltoall",
+    "reduce",
+    "alltoallv",
+    "gather",
+    "scatter",
+    "sendrecv",
+];
 
 fn device(settings: &str) -> FakeDevice {
     FakeDevice::new(settings.parse().expect("settings of the fake device"))
@@ -55,11 +66,34 @@ fn sums_and_moves_of_every_dtype_are_checked_element_for_element() {
                 let case = case(&id(op, ranks, dtype));
                 let Outcome::Measured { verification, .. } = run(&device, &case).outcome else { panic!("{}", case.id) };
                 let size = if dtype == "f32" { 4 } else { 2 };
-                let received = if op == "reduce_scatter" { 3000 } else { 3000 * ranks } / size;
-                assert_eq!(verification.checked, (received * ranks) as u64, "{}", case.id);
+                let parts = if op.ends_with("scatter") { 1 } else { ranks };
+                let receivers = if matches!(op, "reduce" | "gather") { 1 } else { ranks };
+                assert_eq!(verification.checked, (3000 / size * parts * receivers) as u64, "{}", case.id);
                 assert_eq!(verification.tolerance > 0.0, op.contains("reduce"), "{}", case.id);
             }
         }
+    }
+}
+
+#[test]
+fn every_dtype_reduction_and_place_is_checked_and_a_flipped_bit_in_it_found() {
+    let (whole, broken) = (device("ranks=3,noise=0"), device("ranks=3,noise=0,corrupt"));
+    for op in ["all_reduce", "reduce_scatter", "reduce"] {
+        for dtype in ["f64", "f32", "f16", "bf16", "e4m3", "e5m2", "i8", "i32"] {
+            for more in ["", "/prod", "/min", "/max", "/avg", "/inplace", "/avg/inplace"] {
+                let case = case(&format!("collectives/{op}/r3/2400B/{dtype}{more}"));
+                let outcome = run(&whole, &case).outcome;
+                assert!(matches!(outcome, Outcome::Measured { .. }), "{}: {outcome:?}", case.id);
+                let outcome = run(&broken, &case).outcome;
+                let seen = matches!(&outcome, Outcome::Wrong { verification } if verification.wrong == 1);
+                assert!(seen, "{}: {outcome:?}", case.id);
+            }
+        }
+    }
+    for op in ["all_gather", "broadcast", "gather", "scatter"] {
+        let case = case(&format!("collectives/{op}/r3/2400B/f32/inplace"));
+        assert!(matches!(run(&whole, &case).outcome, Outcome::Measured { .. }), "{}", case.id);
+        assert!(matches!(run(&broken, &case).outcome, Outcome::Wrong { .. }), "{}", case.id);
     }
 }
 
@@ -89,7 +123,7 @@ fn what_cannot_be_done_is_skipped_with_the_reason() {
     assert!(reason(&alone, "collectives/all_reduce/r2/4KiB/f32").contains("fake:0 is one rank by itself"));
     let pair = device("ranks=2");
     assert!(reason(&pair, "collectives/all_reduce/r4/4KiB/f32").contains("4 ranks asked for; 2 can take part"));
-    assert!(reason(&pair, "collectives/all_reduce/r2/4KiB/i8").contains("not i8"));
+    assert!(reason(&pair, "collectives/all_reduce/r2/4KiB/f32/symmetric").contains("nothing to register"));
     let Outcome::Failed { reason } = run(&pair, &case("collectives/broadcast/r2/1024GiB/f32")).outcome else { panic!() };
     assert!(reason.contains("out of device memory"), "{reason}");
 }
@@ -100,7 +134,7 @@ fn a_record_says_how_it_was_done_and_which_rank_was_slow() {
     let record = record(&device, &case("collectives/all_reduce/r2/1MiB/f32"));
     assert_eq!(record.metric, Metric::BusBandwidth);
     assert_eq!(record.work.bus_factor, Some(1.0));
-    for key in ["algorithm", "transport", "ranks", "cores", "work of ranks"] {
+    for key in ["algorithm", "transport", "ranks", "cores", "work of ranks", "time of ranks"] {
         assert!(record.config.contains_key(key), "{key} is not in {:?}", record.config);
     }
     assert!(record.labels.iter().any(|l| l == "oversubscribed"), "{:?}", record.labels);

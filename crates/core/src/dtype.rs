@@ -181,6 +181,23 @@ impl Dtype {
         }
     }
 
+    /// Writes `value`, rounded as [`Dtype::round`] does, as one little-endian element; nothing for the wrong number of bytes.
+    pub fn write(self, value: f64, out: &mut [u8]) {
+        let overflow = if self.bits() <= 8 { Overflow::Saturate } else { Overflow::NonFinite };
+        let bits = match (self, self.format()) {
+            (Self::F64, _) => value.to_bits(),
+            (Self::I8, _) => u64::from(self.round(value) as i8 as u8),
+            (Self::I32, _) => u64::from(self.round(value) as i32 as u32),
+            // Lies in memory as an f32.
+            (Self::Tf32, _) => u64::from((self.round(value) as f32).to_bits()),
+            (_, Some(format)) => u64::from(format.encode(value, overflow)),
+            _ => 0,
+        };
+        if Some(out.len()) == self.element_bytes() {
+            out.copy_from_slice(&bits.to_le_bytes()[..out.len()]);
+        }
+    }
+
     /// `value` as this type would hold it: rounded to nearest even, saturated for FP8 and narrower and for integers.
     #[must_use]
     pub fn round(self, value: f64) -> f64 {
@@ -229,6 +246,19 @@ mod tests {
         assert_eq!(Dtype::Nvfp4.bytes(32).0, 16 + 2);
         assert_eq!(Dtype::Mxfp8.bytes(64).0, 64 + 2);
         assert_eq!(Dtype::E2m1.bytes(3).0, 2);
+    }
+
+    #[test]
+    fn what_is_written_reads_back_rounded() {
+        for dtype in Dtype::ALL {
+            let Some(size) = dtype.element_bytes() else { continue };
+            for value in [0.0, 1.0, -1.4, 3.3, -100.7, 1e6, 5e-3] {
+                let mut bytes = vec![0; size];
+                dtype.write(value, &mut bytes);
+                assert_eq!(dtype.read(&bytes), dtype.round(value), "{dtype} {value}");
+            }
+            dtype.write(1.0, &mut [0; 9]);
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! What a library does on a device, as optional capabilities: GEMM, attention, collectives. A device gives those that it
-//! found at run time; a suite runs each as a provider of its own, so that a fallback never reads as the chip's peak.
+//! What a library does on a device, as optional capabilities: GEMM, attention, and (in collectives.rs) collectives. A device
+//! gives those that it found at run time; a suite runs each as a provider of its own, so that a fallback never reads as the
+//! chip's peak.
 
-use crate::{Buffer, Result, Timing};
-use ridgepoint_core::{Bytes, Dtype, Library, Seconds};
+use crate::{Buffer, Result};
+use ridgepoint_core::{Dtype, Library};
 use std::collections::BTreeMap;
 
 /// Whether an operand is stored transposed.
@@ -148,94 +149,6 @@ pub trait AttentionPlan {
     }
 
     /// Engine id, tile, splits, threads: goes into the record.
-    fn config(&self) -> BTreeMap<String, String> {
-        BTreeMap::new()
-    }
-}
-
-/// A collective operation, named as nccl-tests names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CollectiveOp {
-    /// Every rank gets the sum.
-    AllReduce,
-    /// Every rank gets all parts.
-    AllGather,
-    /// Every rank gets its part of the sum.
-    ReduceScatter,
-    /// Every rank gets rank 0's data.
-    Broadcast,
-    /// Every rank sends a part to every other.
-    AllToAll,
-}
-
-impl CollectiveOp {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::AllReduce, Self::AllGather, Self::ReduceScatter, Self::Broadcast, Self::AllToAll];
-}
-
-/// A collective over `ranks` ranks. `bytes` is S of nccl-tests: the total buffer (receive side for all-gather, send side for
-/// reduce-scatter).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CollectiveProblem {
-    /// The operation.
-    pub op: CollectiveOp,
-    /// Ranks that take part.
-    pub ranks: usize,
-    /// S.
-    pub bytes: Bytes,
-    /// Element type.
-    pub dtype: Dtype,
-    /// Seed of the ranks' inputs: element i of rank r is `data::normal(operand_seed(seed, r), i)` rounded to `dtype`.
-    pub seed: u64,
-}
-
-/// Communication between ranks.
-pub trait Collectives {
-    /// `nccl`, `rccl`, `shared-memory`.
-    fn provider(&self) -> &'static str;
-
-    /// Where it came from.
-    fn library(&self) -> Option<Library> {
-        None
-    }
-
-    /// Ranks that can take part here, without any launcher.
-    fn max_ranks(&self) -> usize;
-
-    /// Starts the ranks and readies the buffers.
-    ///
-    /// # Errors
-    /// `Unsupported` for an op or dtype it lacks; an error that names the rank that did not come up.
-    fn communicator(&self, problem: &CollectiveProblem) -> Result<Box<dyn Communicator>>;
-}
-
-/// Ranks that are up and hold their buffers.
-pub trait Communicator {
-    /// Poisons every rank's output.
-    ///
-    /// # Errors
-    /// Names the rank that failed.
-    fn poison(&mut self) -> Result<()>;
-
-    /// Runs the collective `n` times; the time is the slowest rank's from a common start.
-    ///
-    /// # Errors
-    /// Names the ranks that arrived and those that did not.
-    fn run(&mut self, n: usize) -> Result<Timing>;
-
-    /// Rank `rank`'s output as raw bytes.
-    ///
-    /// # Errors
-    /// Names the rank that failed.
-    fn output(&mut self, rank: usize) -> Result<Vec<u8>>;
-
-    /// Each rank's own work in an execution, without its waiting for the others, as far as it was looked at: the slow rank works
-    /// longest. Empty where that is not known.
-    fn working(&self) -> Vec<Seconds> {
-        Vec::new()
-    }
-
-    /// Algorithm, protocol, process ids: goes into the record.
     fn config(&self) -> BTreeMap<String, String> {
         BTreeMap::new()
     }

@@ -8,6 +8,7 @@
 mod buffer;
 mod cache;
 mod capability;
+mod collectives;
 #[cfg(test)]
 mod conformance;
 pub mod cpu;
@@ -27,10 +28,8 @@ mod traits;
 mod vulkan;
 
 pub use buffer::Buffer;
-pub use capability::{
-    AttentionKernels, AttentionPlan, AttentionProblem, Blas, CollectiveOp, CollectiveProblem, Collectives, Communicator,
-    GemmPlan, GemmProblem, Support, Transpose,
-};
+pub use capability::{AttentionKernels, AttentionPlan, AttentionProblem, Blas, GemmPlan, GemmProblem, Support, Transpose};
+pub use collectives::{CollectiveOp, CollectiveProblem, Collectives, Communicator, Redop, Registration, Rounding};
 pub use error::{DeviceError, Result};
 pub use kernel::{Arg, Geometry, Kernel, Program, Resources, TensorMap};
 pub use probe::{Discovery, Finding, Found, PROBES, Probe, Selected, all_devices, open};

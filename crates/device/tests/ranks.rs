@@ -23,7 +23,7 @@ fn main() {
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use ridgepoint_core::{Bytes, Dtype, data};
+    use ridgepoint_core::{Bytes, Dtype};
     use ridgepoint_device::cpu::{affinity, collectives::SharedMemory};
     use ridgepoint_device::{CollectiveOp, CollectiveProblem, Collectives};
     use std::io::{BufRead, BufReader};
@@ -72,7 +72,7 @@ mod linux {
     }
 
     fn problem(op: CollectiveOp, ranks: usize, bytes: u64, dtype: Dtype) -> CollectiveProblem {
-        CollectiveProblem { op, ranks, bytes: Bytes(bytes), dtype, seed: 9 }
+        CollectiveProblem { seed: 9, ..CollectiveProblem::new(op, ranks, Bytes(bytes), dtype) }
     }
 
     /// Process ids of the ranks of process `parent`, by rank.
@@ -123,20 +123,24 @@ mod linux {
 
     /// Counts here divide by every rank count, so that parts are equal.
     fn check(p: &CollectiveProblem, rank: usize, out: &[u8]) {
-        let size = p.dtype.element_bytes().unwrap();
-        let count = p.bytes.0 as usize / size;
-        let part = count / p.ranks;
-        let value = |r: usize, i: usize| p.dtype.round(f64::from(data::normal(data::operand_seed(p.seed, r as u64), i as u64)));
-        let sum = |i: usize| (0..p.ranks).map(|r| value(r, i)).fold((0.0, 0.0), |(sum, scale), x| (sum + x, scale + x.abs()));
-        let rounding = p.dtype.unit_roundoff() + p.ranks as f64 * Dtype::F32.unit_roundoff();
-        let len = if p.op == CollectiveOp::ReduceScatter { part } else { count };
-        for i in 0..len {
+        let size = p.size();
+        let (n, part) = (p.ranks, p.count() / p.ranks);
+        let value = |r: usize, i: usize| p.input(r, i);
+        let sum = |i: usize| (0..n).map(|r| value(r, i)).fold((0.0, 0.0), |(sum, scale), x| (sum + x, scale + x.abs()));
+        let rounding = p.dtype.unit_roundoff() + n as f64 * Dtype::F32.unit_roundoff();
+        for i in 0..p.receives(rank) {
             let (want, scale) = match p.op {
-                CollectiveOp::AllReduce => sum(i),
+                CollectiveOp::AllReduce | CollectiveOp::Reduce => sum(i),
                 CollectiveOp::ReduceScatter => sum(part * rank + i),
-                CollectiveOp::AllGather => (value(i / part, i), 0.0),
+                CollectiveOp::AllGather | CollectiveOp::Gather => (value(i / part, i % part), 0.0),
                 CollectiveOp::Broadcast => (value(0, i), 0.0),
+                CollectiveOp::Scatter => (value(0, part * rank + i), 0.0),
                 CollectiveOp::AllToAll => (value(i / part, part * rank + i % part), 0.0),
+                CollectiveOp::AllToAllV => {
+                    let from = (0..n).find(|r| p.uneven(rank, *r).contains(&i)).unwrap();
+                    (value(from, p.uneven(from, rank).start + i - p.uneven(rank, from).start), 0.0)
+                }
+                CollectiveOp::SendRecv => (value((rank + n - 1) % n, i), 0.0),
             };
             let got = p.dtype.read(&out[i * size..(i + 1) * size]);
             assert!((got - want).abs() <= rounding * scale, "{p:?} rank {rank} element {i}: {got} for {want}");

@@ -2,7 +2,7 @@
 
 use super::{Settings, model};
 use crate::cpu::collectives::{Fault, SharedMemory};
-use crate::{CollectiveProblem, Collectives, Communicator, Result, Timing};
+use crate::{CollectiveProblem, Collectives, Communicator, Result, Rounding, Timing};
 use ridgepoint_core::record::Clock;
 use ridgepoint_core::{Bytes, Seconds};
 use std::collections::BTreeMap;
@@ -62,6 +62,14 @@ impl Communicator for Modelled {
 
     fn output(&mut self, rank: usize) -> Result<Vec<u8>> {
         self.inner.output(rank)
+    }
+
+    fn rounding(&self) -> Rounding {
+        self.inner.rounding()
+    }
+
+    fn times(&self) -> Vec<Seconds> {
+        self.inner.times()
     }
 
     fn working(&self) -> Vec<Seconds> {

@@ -3,22 +3,23 @@
 //! Each rank is a process of this very program, started with a hidden first argument and pinned to a core. A program that wants
 //! ranks calls [`rank_main`] first in its `main`. Send and receive buffers of all ranks lie in one shared segment, and a rank
 //! reads its peers' send buffers directly: one copy for each byte that a rank receives, which is what a transport within a host
-//! can do at best. Out of place, as nccl-tests has it by default, and counted as it counts.
+//! can do at best. Counted as nccl-tests counts, out of place and in place.
 //!
 //! `segment.rs` is the memory, `sync.rs` how ranks wait, `ops.rs` what they do, `rank.rs` one rank's life, `team.rs` the parent.
 
 mod copy;
 mod fault;
+mod fold;
 mod ops;
 mod rank;
+mod reduce;
 mod segment;
-mod sum;
 mod sync;
 mod team;
 #[cfg(test)]
 mod tests;
 
-use crate::{CollectiveProblem, Collectives, Communicator, DeviceError, Result};
+use crate::{CollectiveProblem, Collectives, Communicator, DeviceError, Registration, Result};
 use ridgepoint_core::Bytes;
 use segment::MOST_RANKS;
 use std::time::Duration;
@@ -82,8 +83,8 @@ impl Collectives for SharedMemory {
 
     fn communicator(&self, problem: &CollectiveProblem) -> Result<Box<dyn Communicator>> {
         let CollectiveProblem { ranks, bytes, dtype, .. } = *problem;
-        if !sum::DTYPES.contains(&dtype) {
-            let known = sum::DTYPES.map(|d| d.to_string()).join(", ");
+        if !reduce::DTYPES.contains(&dtype) {
+            let known = reduce::DTYPES.map(|d| d.to_string()).join(", ");
             return Err(DeviceError::unsupported(format!("the shared-memory engine does {known}, not {dtype}")));
         }
         if !(1..=MOST_RANKS).contains(&ranks) {
@@ -91,6 +92,15 @@ impl Collectives for SharedMemory {
         }
         if dtype.element_bytes().is_none_or(|size| bytes.0 < size as u64) {
             return Err(DeviceError::invalid(format!("{bytes} hold no element of {dtype}")));
+        }
+        if problem.root >= ranks {
+            return Err(DeviceError::invalid(format!("there is no rank {} to be the root of {ranks}", problem.root)));
+        }
+        if problem.in_place && !problem.op.in_place() {
+            return Err(DeviceError::unsupported(format!("{} has no in-place form", problem.op.name())));
+        }
+        if problem.registration != Registration::None {
+            return Err(DeviceError::unsupported("the shared-memory engine's buffers are shared: there is nothing to register"));
         }
         // What does not fit into the caches together would only drive itself out of them.
         let around_caches = bytes.0.saturating_mul(2 * ranks as u64) > self.last_level_cache.0;

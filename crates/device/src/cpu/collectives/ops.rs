@@ -4,16 +4,17 @@
 //! directly, which is one copy for each byte that a rank receives. So every execution begins with a barrier (no peer's send
 //! buffer is read before that peer has come) and ends with one (no rank goes on while a peer still reads from it).
 //!
+//! In place the receive buffer is the input, too, and the send buffer keeps a copy to restore it from where an execution
+//! consumes it. What a rank overwrites no peer reads: its own part of a reduction, or a peer's part that the peer published.
+//!
 //! A small all-reduce is one-shot: every rank sums everything. A large one is a reduce-scatter and an all-gather of the sums,
 //! in chunks: a rank sums a chunk of its part, publishes it, and fetches its peers' chunk before, while they are in a cache.
 
 use super::copy::copy;
 use super::fault::Fault;
+use super::reduce::reduce;
 use super::segment::Segment;
-use super::sum::{self, sum};
 use crate::{CollectiveOp, CollectiveProblem};
-use ridgepoint_core::minifloat::bf16_bits;
-use ridgepoint_core::{Dtype, data};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -25,9 +26,9 @@ pub(super) const CHUNK: usize = 128 << 10;
 /// they do not change from one execution to the next; so the sums, which do, are exchanged as early as it costs next to nothing.
 const ONE_SHOT: u64 = 32 << 10;
 
-/// Whether an all-reduce is one-shot.
+/// Whether an all-reduce is one-shot: never in place, where a rank would overwrite what its peers still read.
 pub(super) fn one_shot(problem: &CollectiveProblem) -> bool {
-    problem.bytes.0 * problem.ranks as u64 <= ONE_SHOT
+    !problem.in_place && problem.bytes.0 * problem.ranks as u64 <= ONE_SHOT
 }
 
 /// Bytes filled between two signs of life.
@@ -40,6 +41,8 @@ pub(super) struct Member<'a> {
     alive: &'a dyn Fn() -> bool,
     count: usize,
     size: usize,
+    /// Of an all-to-all-v: what this rank takes of each peer's buffer, and to where.
+    uneven: Vec<(Range<usize>, usize)>,
     /// Chunks that each rank has published before this execution.
     published: u32,
     /// Time spent waiting for peers in this execution, where it is being looked at.
@@ -48,46 +51,40 @@ pub(super) struct Member<'a> {
 
 impl<'a> Member<'a> {
     pub(super) fn new(segment: &'a Segment, rank: usize, alive: &'a dyn Fn() -> bool) -> Self {
-        let size = segment.problem().dtype.element_bytes().unwrap_or(4);
-        let count = segment.problem().bytes.0 as usize / size;
-        Self { segment, rank, alive, count, size, published: 0, waited: None }
+        let p = segment.problem();
+        let uneven = (0..p.ranks).map(|peer| (p.uneven(peer, rank), p.uneven(rank, peer).start)).collect();
+        Self { segment, rank, alive, count: p.count(), size: p.size(), uneven, published: 0, waited: None }
     }
 
     /// Fills this rank's send buffer; the memory is first touched here, on the rank's own core.
     pub(super) fn fill(&self) {
         let p = self.segment.problem();
-        let seed = data::operand_seed(p.seed, self.rank as u64);
         let chunk = FILL / self.size;
         for start in (0..self.count).step_by(chunk) {
             let n = chunk.min(self.count - start);
-            let values = (start as u64..).map(|i| data::normal(seed, i));
             let at = self.segment.send(self.rank).wrapping_add(start * self.size);
-            // SAFETY: the send buffer holds `count` aligned elements of this dtype, is this rank's, and no one reads it before all
-            // ranks have started.
-            unsafe {
-                let narrow = |convert: fn(f32) -> u16| {
-                    let out = std::slice::from_raw_parts_mut(at.cast::<u16>(), n);
-                    out.iter_mut().zip(values.clone()).for_each(|(z, x)| *z = convert(x));
-                };
-                match p.dtype {
-                    Dtype::F16 => narrow(sum::to_f16),
-                    Dtype::Bf16 => narrow(bf16_bits),
-                    _ => {
-                        let out = std::slice::from_raw_parts_mut(at.cast::<f32>(), n);
-                        out.iter_mut().zip(values).for_each(|(z, x)| *z = x);
-                    }
-                }
-            }
+            // SAFETY: the send buffer holds `count` elements, is this rank's, and no one reads it before all ranks have started.
+            p.fill(self.rank, start, unsafe { std::slice::from_raw_parts_mut(at, n * self.size) });
             self.segment.step(self.rank);
         }
         self.poison();
     }
 
-    /// Overwrites this rank's receive buffer.
+    /// Overwrites this rank's receive buffer; in place, all of it but the input.
     pub(super) fn poison(&self) {
         let bytes = self.segment.problem().bytes.0 as usize;
         // SAFETY: this rank's own buffer, while no collective runs.
         unsafe { std::slice::from_raw_parts_mut(self.segment.receive(self.rank), bytes) }.fill(0xff);
+        if self.segment.problem().in_place {
+            self.restore();
+        }
+    }
+
+    /// In place: this rank's input, as it was.
+    fn restore(&self) {
+        let len = self.segment.problem().sends(self.rank) * self.size;
+        // SAFETY: both buffers are this rank's own and hold what it sends; no collective runs.
+        unsafe { std::ptr::copy_nonoverlapping(self.segment.send(self.rank), self.segment.input(self.rank), len) };
     }
 
     /// `n` executions: how long they took, and how long the last one kept this rank busy, in nanoseconds. None if it was stopped.
@@ -95,40 +92,63 @@ impl<'a> Member<'a> {
         // Two barriers: the first collects ranks that wake up late, the second starts them together.
         self.meet()?;
         self.meet()?;
-        let mut working = Duration::ZERO;
+        let consumes = self.segment.problem().consumes();
+        let (mut working, mut spent) = (Duration::ZERO, Duration::ZERO);
         let start = Instant::now();
         for i in 0..n {
-            self.meet()?;
-            // A look at the clock takes as long as a small collective: only the last execution is looked at.
-            let last = (i + 1 == n).then(Instant::now);
-            self.waited = last.map(|_| Duration::ZERO);
-            let fault = self.begin()?;
-            self.execute()?;
-            if let (Some(last), Some(waited)) = (last, self.waited.take()) {
-                working = last.elapsed().saturating_sub(waited);
+            if consumes {
+                self.restore();
             }
             self.meet()?;
+            // A look at the clock takes as long as a small collective: only the last execution is looked at, unless what lies
+            // between two executions must not count.
+            let last = i + 1 == n;
+            let looked = (last || consumes).then(Instant::now);
+            self.waited = last.then_some(Duration::ZERO);
+            let fault = self.begin()?;
+            self.execute()?;
+            if let (Some(looked), Some(waited)) = (looked, self.waited.take()) {
+                working = looked.elapsed().saturating_sub(waited);
+            }
+            self.meet()?;
+            if let Some(looked) = looked {
+                spent += looked.elapsed();
+            }
             self.finish(fault);
         }
-        Some((start.elapsed().as_nanos() as u64, working.as_nanos() as u64))
+        let took = if consumes { spent } else { start.elapsed() };
+        Some((took.as_nanos() as u64, working.as_nanos() as u64))
     }
 
     fn execute(&mut self) -> Option<()> {
-        let (rank, n, count) = (self.rank, self.segment.problem().ranks, self.count);
+        let p = *self.segment.problem();
+        let (rank, n, count) = (self.rank, p.ranks, self.count);
         let peers = move || (0..n).map(move |step| (rank + step) % n);
-        match self.segment.problem().op {
-            CollectiveOp::AllReduce if one_shot(self.segment.problem()) => self.sum(0..count, 0),
+        let input = |peer| self.segment.input(peer);
+        // In place a rank's own part lies where it belongs already.
+        let others = || peers().filter(move |peer| !(p.in_place && *peer == rank));
+        match p.op {
+            CollectiveOp::AllReduce if one_shot(&p) => self.reduce(0..count, 0),
             CollectiveOp::AllReduce => self.all_reduce()?,
-            CollectiveOp::ReduceScatter => self.sum(self.part(rank), 0),
-            CollectiveOp::AllGather => {
-                peers().for_each(|peer| self.copy(self.segment.send(peer), self.part(peer), self.part(peer).start));
+            CollectiveOp::ReduceScatter => self.reduce(self.part(rank), p.receives_from(rank)),
+            CollectiveOp::Reduce if rank == p.root => self.reduce(0..count, 0),
+            CollectiveOp::Gather if rank != p.root => {}
+            CollectiveOp::AllGather | CollectiveOp::Gather => {
+                others().for_each(|peer| self.copy(input(peer), 0..self.part(peer).len(), self.part(peer).start));
             }
-            CollectiveOp::Broadcast => self.copy(self.segment.send(0), 0..count, 0),
+            CollectiveOp::Broadcast | CollectiveOp::Scatter if p.in_place && rank == p.root => {}
+            CollectiveOp::Broadcast => self.copy(input(p.root), 0..count, 0),
+            CollectiveOp::Scatter => self.copy(input(p.root), self.part(rank), p.receives_from(rank)),
             CollectiveOp::AllToAll => {
                 // Equal parts, as all-to-all has them; what is left over of the buffer is not sent.
                 let share = count / n;
-                peers().for_each(|peer| self.copy(self.segment.send(peer), share * rank..share * (rank + 1), share * peer));
+                peers().for_each(|peer| self.copy(input(peer), share * rank..share * (rank + 1), share * peer));
             }
+            CollectiveOp::AllToAllV => {
+                self.uneven.iter().zip(0..).for_each(|((range, at), peer)| self.copy(input(peer), range.clone(), *at));
+            }
+            CollectiveOp::SendRecv => self.copy(input((rank + n - 1) % n), 0..count, 0),
+            CollectiveOp::Reduce => {}
         }
         Some(())
     }
@@ -146,7 +166,7 @@ impl<'a> Member<'a> {
         for c in 0..=chunks {
             if c < chunks {
                 let range = of(self.part(rank), c);
-                self.sum(range.clone(), range.start);
+                self.reduce(range.clone(), range.start);
                 self.segment.step(rank);
                 self.segment.slot(rank).published.set(self.published.wrapping_add(c as u32 + 1));
             }
@@ -164,8 +184,7 @@ impl<'a> Member<'a> {
     }
 
     fn part(&self, rank: usize) -> Range<usize> {
-        let n = self.segment.problem().ranks;
-        self.count * rank / n..self.count * (rank + 1) / n
+        self.segment.problem().part(rank)
     }
 
     /// Waits for all ranks.
@@ -199,19 +218,27 @@ impl<'a> Member<'a> {
         }
     }
 
-    /// Sums elements `range` of all send buffers into this rank's receive buffer from element `at` on.
-    fn sum(&self, range: Range<usize>, at: usize) {
+    /// Combines elements `range` of all inputs into this rank's receive buffer from element `at` on.
+    fn reduce(&self, range: Range<usize>, at: usize) {
         let p = self.segment.problem();
-        let input = |r: usize| self.segment.send(r).cast_const().wrapping_add(range.start * self.size);
+        let input = |r: usize| self.segment.input(r).cast_const().wrapping_add(range.start * self.size);
         let out = self.segment.receive(self.rank).wrapping_add(at * self.size);
-        // SAFETY: as in `copy`; buffers begin at a page, so elements are aligned.
-        unsafe { sum(p.dtype, p.ranks, input, out, range.len()) };
+        // SAFETY: as in `copy`; buffers begin at a page, so elements are aligned. In place the output is this rank's input.
+        unsafe { reduce(p.dtype, p.redop, p.ranks, input, out, range.len()) };
     }
 
     /// Does what a planted fault does before an execution; None if that was this rank's end. A fault of the result comes with
     /// the first bytes as they are now.
     fn begin(&mut self) -> Option<Option<(Fault, Vec<u8>)>> {
-        let Some((fault, _)) = self.segment.manner().fault.filter(|(_, rank)| *rank == self.rank) else { return Some(None) };
+        let p = self.segment.problem();
+        let at = |fault: Fault, rank: usize| match fault {
+            // Where a rank receives nothing, what arrives wrong arrives at the root.
+            Fault::Corrupt | Fault::Unwritten if p.receives(rank) == 0 => p.root,
+            _ => rank,
+        };
+        let Some((fault, _)) = self.segment.manner().fault.filter(|(f, rank)| at(*f, *rank) == self.rank) else {
+            return Some(None);
+        };
         match fault {
             Fault::Die => return None,
             Fault::Hang => {
@@ -231,20 +258,22 @@ impl<'a> Member<'a> {
         match fault {
             Some((Fault::Unwritten, head)) => self.own()[..head.len()].copy_from_slice(&head),
             Some((Fault::Corrupt, _)) => {
-                // The upper byte's lowest bit: a power of two, or a quarter of an f16.
-                let upper = self.size - 1;
+                // The upper byte's lowest bit: a power of two, or a quarter of an f16. Of a single byte one further up, since
+                // the lowest of FP8 is no more than its rounding.
+                let (upper, bit) = (self.size - 1, if self.size == 1 { 0x10 } else { 1 });
                 if let Some(byte) = self.own().get_mut(upper) {
-                    *byte ^= 1;
+                    *byte ^= bit;
                 }
             }
             _ => {}
         }
     }
 
-    /// This rank's receive buffer, while no peer reads it.
+    /// What this rank receives, while no peer reads it.
     fn own(&mut self) -> &mut [u8] {
-        let len = self.segment.problem().bytes.0 as usize;
+        let p = self.segment.problem();
+        let start = self.segment.receive(self.rank).wrapping_add(p.receives_from(self.rank) * self.size);
         // SAFETY: within the mapping; called between the barriers around an execution's reads, and no other slice of it is alive.
-        unsafe { std::slice::from_raw_parts_mut(self.segment.receive(self.rank), len) }
+        unsafe { std::slice::from_raw_parts_mut(start, p.receives(self.rank) * self.size) }
     }
 }

@@ -3,7 +3,7 @@
 use super::fault::Fault;
 use super::sync::{Barrier, Flag};
 use crate::cpu::info;
-use crate::{CollectiveOp, CollectiveProblem, DeviceError, Result};
+use crate::{CollectiveOp, CollectiveProblem, DeviceError, Redop, Result};
 use ridgepoint_core::{Bytes, Dtype};
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
@@ -79,6 +79,9 @@ struct Control {
     seed: AtomicU64,
     command: AtomicU32,
     argument: AtomicU64,
+    redop: AtomicU32,
+    root: AtomicU32,
+    in_place: AtomicU32,
     epoch: Flag,
     barrier: Barrier,
     slots: [Slot; MOST_RANKS],
@@ -138,6 +141,9 @@ impl Segment {
         set(&control.op, position(&CollectiveOp::ALL, problem.op));
         set(&control.dtype, position(&Dtype::ALL, problem.dtype));
         set(&control.ranks, problem.ranks);
+        set(&control.redop, position(&Redop::ALL, problem.redop));
+        set(&control.root, problem.root);
+        set(&control.in_place, usize::from(problem.in_place));
         set(&control.spins, manner.spins as usize);
         set(&control.around_caches, usize::from(manner.around_caches));
         if let Some((fault, rank)) = manner.fault {
@@ -158,7 +164,7 @@ impl Segment {
         }
         // SAFETY: it is open, was inherited for this purpose and is owned here from now on.
         let file = unsafe { File::from_raw_fd(fd) };
-        let nothing = CollectiveProblem { op: CollectiveOp::AllReduce, ranks: 0, bytes: Bytes(0), dtype: Dtype::F32, seed: 0 };
+        let nothing = CollectiveProblem::new(CollectiveOp::AllReduce, 0, Bytes(0), Dtype::F32);
         let size = file.metadata().map_err(|_| failed("fstat"))?.len();
         if size < CONTROL as u64 {
             return Err(invalid("is no segment of ranks"));
@@ -172,13 +178,21 @@ impl Segment {
             ranks: get(&control.ranks),
             bytes: Bytes(control.bytes.load(Ordering::Relaxed)),
             dtype: *Dtype::ALL.get(get(&control.dtype)).ok_or_else(|| invalid("names no dtype"))?,
+            redop: *Redop::ALL.get(get(&control.redop)).ok_or_else(|| invalid("names no reduction"))?,
+            root: get(&control.root),
+            in_place: get(&control.in_place) != 0,
+            ..nothing
         };
         let manner = Manner {
             spins: get(&control.spins) as u32,
             around_caches: get(&control.around_caches) != 0,
             fault: Fault::numbered(get(&control.fault)).map(|fault| (fault, get(&control.faulty_rank))),
         };
-        if problem.ranks > MOST_RANKS || length(problem.ranks, problem.bytes).is_none_or(|len| len > segment.len) {
+        if problem.ranks > MOST_RANKS
+            || problem.root >= problem.ranks.max(1)
+            || problem.in_place && !problem.op.in_place()
+            || length(problem.ranks, problem.bytes).is_none_or(|len| len > segment.len)
+        {
             return Err(invalid("is a segment smaller than it says"));
         }
         (segment.problem, segment.manner) = (problem, manner);
@@ -284,10 +298,18 @@ impl Segment {
         self.buffer(2 * rank + 1)
     }
 
-    /// What a rank received; to be read while no collective runs.
+    /// Where a rank's input lies: in its send buffer, or in place in the other, at its own part.
+    pub(super) fn input(&self, rank: usize) -> *mut u8 {
+        let p = &self.problem;
+        if p.in_place { self.receive(rank).wrapping_add(p.sends_from(rank) * p.size()) } else { self.send(rank) }
+    }
+
+    /// What a rank received, and whatever lies behind it; to be read while no collective runs.
     pub(super) fn received(&self, rank: usize) -> &[u8] {
+        let p = &self.problem;
+        let start = p.receives_from(rank) * p.size();
         // SAFETY: within the mapping; every rank has answered its last command, so nothing writes.
-        unsafe { std::slice::from_raw_parts(self.receive(rank), self.problem.bytes.0 as usize) }
+        unsafe { std::slice::from_raw_parts(self.receive(rank).wrapping_add(start), p.bytes.0 as usize - start) }
     }
 }
 

@@ -4,7 +4,7 @@ use super::fault::Fault;
 use super::ops::{CHUNK, one_shot};
 use super::rank::Rank;
 use super::segment::{Command, Manner, Segment};
-use crate::{CollectiveOp, CollectiveProblem, Communicator, DeviceError, Result, Timing};
+use crate::{CollectiveOp, CollectiveProblem, Communicator, DeviceError, Result, Rounding, Timing};
 use ridgepoint_core::Seconds;
 use ridgepoint_core::record::Clock;
 use std::collections::BTreeMap;
@@ -40,6 +40,8 @@ pub(super) struct Team {
     broken: Option<DeviceError>,
     /// Each rank's own work in the executions that were looked at, and their number.
     working: (Vec<u64>, u64),
+    /// Each rank's time of all executions, and their number.
+    times: (Vec<u64>, u64),
 }
 
 impl Team {
@@ -58,6 +60,7 @@ impl Team {
             patience: plan.patience,
             broken: None,
             working: (vec![0; n], 0),
+            times: (vec![0; n], 0),
         };
         for rank in 0..n {
             team.ranks.push(match plan.threads {
@@ -149,10 +152,13 @@ impl Communicator for Team {
     fn run(&mut self, n: usize) -> Result<Timing> {
         self.command(Command::Run, n as u64)?;
         let slots = || (0..self.ranks.len()).map(|rank| self.segment.slot(rank));
-        let slowest = slots().map(|slot| slot.nanoseconds.load(Ordering::Relaxed)).max().unwrap_or(0);
+        let times: Vec<u64> = slots().map(|slot| slot.nanoseconds.load(Ordering::Relaxed)).collect();
+        let slowest = times.iter().copied().max().unwrap_or(0);
         let working: Vec<u64> = slots().map(|slot| slot.working.load(Ordering::Relaxed)).collect();
         self.working.0.iter_mut().zip(working).for_each(|(sum, x)| *sum += x);
         self.working.1 += 1;
+        self.times.0.iter_mut().zip(times).for_each(|(sum, x)| *sum += x);
+        self.times.1 += n as u64;
         Ok(Timing { seconds: Seconds(slowest as f64 / 1e9), clock: Clock::Host })
     }
 
@@ -163,18 +169,26 @@ impl Communicator for Team {
         Ok(self.segment.received(rank).to_vec())
     }
 
+    fn rounding(&self) -> Rounding {
+        Rounding::Once
+    }
+
+    fn times(&self) -> Vec<Seconds> {
+        means(&self.times)
+    }
+
     fn working(&self) -> Vec<Seconds> {
-        let (sums, n) = &self.working;
-        if *n == 0 { Vec::new() } else { sums.iter().map(|sum| Seconds(*sum as f64 / *n as f64 / 1e9)).collect() }
+        means(&self.working)
     }
 
     fn config(&self) -> BTreeMap<String, String> {
         let problem = self.segment.problem();
         let algorithm = match problem.op {
-            CollectiveOp::AllReduce if one_shot(problem) => "one-shot: each rank sums everything".into(),
+            CollectiveOp::AllReduce if one_shot(problem) => "one-shot: each rank combines everything".into(),
             CollectiveOp::AllReduce => {
                 format!("reduce-scatter and all-gather, pipelined in chunks of {} KiB", CHUNK >> 10)
             }
+            CollectiveOp::Reduce => "direct: the root combines everything".to_owned(),
             _ => "direct".to_owned(),
         };
         let kind = match self.ranks.first() {
@@ -196,6 +210,11 @@ impl Communicator for Team {
         }
         config
     }
+}
+
+/// Sums of nanoseconds over their number.
+fn means((sums, n): &(Vec<u64>, u64)) -> Vec<Seconds> {
+    if *n == 0 { Vec::new() } else { sums.iter().map(|sum| Seconds(*sum as f64 / *n as f64 / 1e9)).collect() }
 }
 
 impl Drop for Team {

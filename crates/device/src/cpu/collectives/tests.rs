@@ -2,31 +2,33 @@
 
 use super::*;
 use crate::CollectiveOp;
-use ridgepoint_core::{Dtype, data};
+use ridgepoint_core::Dtype;
 use std::time::Instant;
 
 fn engine(patience: u64) -> SharedMemory {
     SharedMemory::new(&[0], Bytes::mib(1)).as_threads().with_patience(Duration::from_millis(patience))
 }
 
-fn value(p: &CollectiveProblem, rank: usize, i: usize) -> f64 {
-    p.dtype.round(f64::from(data::normal(data::operand_seed(p.seed, rank as u64), i as u64)))
-}
-
 /// What rank `rank` must receive: for each element the terms that it is the sum of.
-fn expected(p: &CollectiveProblem, count: usize, rank: usize) -> Vec<Vec<f64>> {
-    let n = p.ranks;
-    let part = |r: usize| count * r / n..count * (r + 1) / n;
-    let all = |i: usize| (0..n).map(|r| value(p, r, i)).collect();
+fn expected(p: &CollectiveProblem, rank: usize) -> Vec<Vec<f64>> {
+    let (n, count) = (p.ranks, p.count());
+    let all = |i: usize| (0..n).map(|r| p.input(r, i)).collect();
+    let of = |r: usize| move |i: usize| vec![p.input(r, i)];
+    if p.receives(rank) == 0 {
+        return vec![];
+    }
     match p.op {
-        CollectiveOp::AllReduce => (0..count).map(all).collect(),
-        CollectiveOp::ReduceScatter => part(rank).map(all).collect(),
-        CollectiveOp::AllGather => (0..n).flat_map(|r| part(r).map(move |i| vec![value(p, r, i)])).collect(),
-        CollectiveOp::Broadcast => (0..count).map(|i| vec![value(p, 0, i)]).collect(),
+        CollectiveOp::AllReduce | CollectiveOp::Reduce => (0..count).map(all).collect(),
+        CollectiveOp::ReduceScatter => p.part(rank).map(all).collect(),
+        CollectiveOp::AllGather | CollectiveOp::Gather => (0..n).flat_map(|r| (0..p.part(r).len()).map(of(r))).collect(),
+        CollectiveOp::Broadcast => (0..count).map(of(p.root)).collect(),
+        CollectiveOp::Scatter => p.part(rank).map(of(p.root)).collect(),
         CollectiveOp::AllToAll => {
             let share = count / n;
-            (0..n).flat_map(|r| (share * rank..share * (rank + 1)).map(move |i| vec![value(p, r, i)])).collect()
+            (0..n).flat_map(|r| (share * rank..share * (rank + 1)).map(of(r))).collect()
         }
+        CollectiveOp::AllToAllV => (0..n).flat_map(|r| p.uneven(r, rank).map(of(r))).collect(),
+        CollectiveOp::SendRecv => (0..count).map(of((rank + n - 1) % n)).collect(),
     }
 }
 
@@ -36,7 +38,8 @@ fn wrong(p: &CollectiveProblem, communicator: &mut dyn Communicator) -> Vec<(usi
     let mut wrong = Vec::new();
     for rank in 0..p.ranks {
         let out = communicator.output(rank).unwrap();
-        let expected = expected(p, p.bytes.0 as usize / size, rank);
+        let expected = expected(p, rank);
+        assert_eq!(expected.len(), p.receives(rank), "{p:?}");
         for (i, terms) in expected.iter().enumerate() {
             let got = p.dtype.read(&out[i * size..(i + 1) * size]);
             let scale: f64 = terms.iter().map(|x| x.abs()).sum();
@@ -47,8 +50,11 @@ fn wrong(p: &CollectiveProblem, communicator: &mut dyn Communicator) -> Vec<(usi
                 wrong.push((rank, i));
             }
         }
-        // Nothing beyond its result is touched.
-        assert!(out[expected.len() * size..].iter().all(|b| *b == 0xff), "{p:?}: rank {rank} wrote past its result");
+        // Nothing beyond its result is touched; in place the rest is input.
+        assert!(
+            p.in_place || out[expected.len() * size..].iter().all(|b| *b == 0xff),
+            "{p:?}: rank {rank} wrote past its result"
+        );
     }
     wrong
 }
@@ -58,15 +64,18 @@ fn every_op_dtype_rank_count_and_odd_size_is_right() {
     // One-shot, an element a rank or less, a chunk exactly, one more, and several that no rank count divides.
     let chunk = ops::CHUNK / 4;
     for op in CollectiveOp::ALL {
-        for dtype in sum::DTYPES {
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::I8] {
             for ranks in [1, 2, 3] {
                 for count in [1, 3, 1000, 4099, ranks * chunk, ranks * chunk + 1, 5 * chunk + 7] {
                     let bytes = Bytes((count * dtype.element_bytes().unwrap()) as u64);
-                    let p = CollectiveProblem { op, ranks, bytes, dtype, seed: 5 };
-                    let mut communicator = engine(10_000).communicator(&p).unwrap();
-                    communicator.poison().unwrap();
-                    communicator.run(3).unwrap();
-                    assert_eq!(wrong(&p, communicator.as_mut()), [], "{p:?}");
+                    for in_place in [false, true].into_iter().filter(|i| !i || op.in_place()) {
+                        let root = ranks - 1;
+                        let p = CollectiveProblem { root, in_place, seed: 5, ..CollectiveProblem::new(op, ranks, bytes, dtype) };
+                        let mut communicator = engine(10_000).communicator(&p).unwrap();
+                        communicator.poison().unwrap();
+                        communicator.run(3).unwrap();
+                        assert_eq!(wrong(&p, communicator.as_mut()), [], "{p:?}");
+                    }
                 }
             }
         }
@@ -89,13 +98,15 @@ fn results_are_made_anew_by_each_run() {
 }
 
 fn problem(ranks: usize, op: CollectiveOp) -> CollectiveProblem {
-    CollectiveProblem { op, ranks, bytes: Bytes::kib(256), dtype: Dtype::F32, seed: 1 }
+    CollectiveProblem::new(op, ranks, Bytes::kib(256), Dtype::F32)
 }
 
 #[test]
 fn a_corrupted_result_is_found_where_it_is() {
     for op in CollectiveOp::ALL {
-        let p = problem(3, op);
+        // Where it is the root alone that receives.
+        let p =
+            CollectiveProblem { root: usize::from(matches!(op, CollectiveOp::Reduce | CollectiveOp::Gather)), ..problem(3, op) };
         for fault in [Fault::Corrupt, Fault::Unwritten] {
             let mut communicator = engine(10_000).with_fault(fault, 1).communicator(&p).unwrap();
             communicator.poison().unwrap();
@@ -130,7 +141,10 @@ fn a_rank_that_ends_or_hangs_is_named_in_bounded_time() {
 fn what_it_cannot_do_is_said() {
     let p = problem(2, CollectiveOp::AllReduce);
     let refusal = |p| engine(1000).communicator(&p).err().map(|e| e.to_string()).unwrap();
-    assert!(refusal(CollectiveProblem { dtype: Dtype::I8, ..p }).contains("f32, f16, bf16, not i8"));
+    assert!(refusal(CollectiveProblem { dtype: Dtype::Tf32, ..p }).contains("i8, i32, not tf32"));
+    assert!(refusal(CollectiveProblem { root: 2, ..p }).contains("no rank 2 to be the root of 2"));
+    let exchange = CollectiveProblem { in_place: true, ..problem(2, CollectiveOp::AllToAll) };
+    assert!(refusal(exchange).contains("alltoall has no in-place form"));
     assert!(refusal(CollectiveProblem { ranks: 0, ..p }).contains("1 to 64 ranks, not 0"));
     assert!(refusal(CollectiveProblem { ranks: 65, ..p }).contains("not 65"));
     assert!(refusal(CollectiveProblem { bytes: Bytes(3), ..p }).contains("no element"));

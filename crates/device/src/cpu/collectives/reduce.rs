@@ -1,46 +1,86 @@
-//! Sums over ranks: every element widened to f32, added in rank order, and rounded once at the end.
+//! Reductions over ranks: every element widened (to f32, f64 or 64-bit integers), combined in rank order, and rounded once at
+//! the end. Sums of the three floats that training uses are vectorised by hand; the rest, by the compiler as far as it can.
 
+use super::fold::fold;
+use crate::Redop;
 use ridgepoint_core::Dtype;
 use ridgepoint_core::minifloat::bf16_bits;
 use ridgepoint_core::minifloat::{F16, Overflow};
 
-/// Elements summed at a time: their f32 sums stay in the first-level cache.
-const BLOCK: usize = 1024;
+/// Elements combined at a time: their wide values stay in the first-level cache.
+pub(super) const BLOCK: usize = 1024;
 
-/// Dtypes that can be summed.
-pub(super) const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::Bf16];
+/// Dtypes that can be reduced.
+pub(super) const DTYPES: [Dtype; 10] = [
+    Dtype::F64,
+    Dtype::F32,
+    Dtype::F16,
+    Dtype::Bf16,
+    Dtype::E4m3,
+    Dtype::E5m2,
+    Dtype::E4m3fnuz,
+    Dtype::E5m2fnuz,
+    Dtype::I8,
+    Dtype::I32,
+];
 
-/// Sums `len` elements of `ranks` inputs into `out`.
+/// Combines `len` elements of `ranks` inputs into `out`.
 ///
 /// # Safety
 /// `input(r)` of every rank and `out` point to `len` elements of `dtype`, aligned to their size; no one writes the inputs and
-/// no one else touches `out` meanwhile.
-pub(super) unsafe fn sum(dtype: Dtype, ranks: usize, input: impl Fn(usize) -> *const u8 + Copy, out: *mut u8, len: usize) {
+/// no one else touches `out` meanwhile. `out` may be one of the inputs.
+pub(super) unsafe fn reduce(
+    dtype: Dtype,
+    redop: Redop,
+    ranks: usize,
+    input: impl Fn(usize) -> *const u8 + Copy,
+    out: *mut u8,
+    len: usize,
+) {
+    let by_hand = matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::Bf16) && matches!(redop, Redop::Sum | Redop::Avg);
+    // SAFETY: the caller's promise, passed on. An input that is `out` is read by a block before that block is written, which
+    // only `floats` does not keep to: it takes f32 sums out of place alone.
+    unsafe {
+        let in_place = (0..ranks).any(|r| std::ptr::eq(input(r), out.cast_const()));
+        if by_hand && !(in_place && dtype == Dtype::F32) {
+            let over = if redop == Redop::Avg { ranks as f32 } else { 1.0 };
+            sum(dtype, over, ranks, input, out, len);
+        } else {
+            fold(dtype, redop, ranks, input, out, len);
+        }
+    }
+}
+
+/// Sums over `over` (1 for sums).
+///
+/// # Safety
+/// As [`reduce`].
+unsafe fn sum(dtype: Dtype, over: f32, ranks: usize, input: impl Fn(usize) -> *const u8 + Copy, out: *mut u8, len: usize) {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("f16c") {
         // SAFETY: the features were just found; the rest is the caller's promise.
-        return unsafe { x86::sum(dtype, ranks, input, out, len) };
+        return unsafe { x86::sum(dtype, over, ranks, input, out, len) };
     }
     // SAFETY: the caller's promise.
-    unsafe { plain(dtype, ranks, input, out, len) }
+    unsafe { plain(dtype, over, ranks, input, out, len) }
 }
 
 /// The loops, inlined into functions compiled for wider SIMD.
 #[inline(always)]
-unsafe fn plain(dtype: Dtype, ranks: usize, input: impl Fn(usize) -> *const u8 + Copy, out: *mut u8, len: usize) {
+unsafe fn plain(dtype: Dtype, over: f32, ranks: usize, input: impl Fn(usize) -> *const u8 + Copy, out: *mut u8, len: usize) {
     // SAFETY: the caller's promise, passed on.
     unsafe {
         match dtype {
-            Dtype::Bf16 => blocks::<Bf16>(ranks, input, out, len),
-            Dtype::F16 => blocks::<Half>(ranks, input, out, len),
-            _ => floats(ranks, |r| input(r).cast(), out.cast(), len),
+            Dtype::Bf16 => blocks::<Bf16>(over, ranks, input, out, len),
+            Dtype::F16 => blocks::<Half>(over, ranks, input, out, len),
+            _ => floats(over, ranks, |r| input(r).cast(), out.cast(), len),
         }
     }
 }
 
 /// f32 needs no widening: a pair at once, then what is left on top of it while it is still in the first-level cache.
 #[inline(always)]
-unsafe fn floats(ranks: usize, input: impl Fn(usize) -> *const f32 + Copy, out: *mut f32, len: usize) {
+unsafe fn floats(over: f32, ranks: usize, input: impl Fn(usize) -> *const f32 + Copy, out: *mut f32, len: usize) {
     for start in (0..len).step_by(BLOCK) {
         let n = BLOCK.min(len - start);
         // SAFETY: the block lies within `len`, which the caller vouches for.
@@ -55,6 +95,9 @@ unsafe fn floats(ranks: usize, input: impl Fn(usize) -> *const f32 + Copy, out: 
             for r in 2..ranks {
                 out.iter_mut().zip(block(r)).for_each(|(z, a)| *z += a);
             }
+            if over != 1.0 {
+                out.iter_mut().for_each(|z| *z /= over);
+            }
         }
     }
 }
@@ -67,7 +110,7 @@ trait Narrow {
 }
 
 #[inline(always)]
-unsafe fn blocks<T: Narrow>(ranks: usize, input: impl Fn(usize) -> *const u8 + Copy, out: *mut u8, len: usize) {
+unsafe fn blocks<T: Narrow>(over: f32, ranks: usize, input: impl Fn(usize) -> *const u8 + Copy, out: *mut u8, len: usize) {
     let mut sums = [0f32; BLOCK];
     for start in (0..len).step_by(BLOCK) {
         let n = BLOCK.min(len - start);
@@ -76,6 +119,9 @@ unsafe fn blocks<T: Narrow>(ranks: usize, input: impl Fn(usize) -> *const u8 + C
         let block = |r: usize| unsafe { std::slice::from_raw_parts(input(r).cast::<u16>().add(start), n) };
         T::widen(block(0), sums);
         (1..ranks).for_each(|r| T::add(block(r), sums));
+        if over != 1.0 {
+            sums.iter_mut().for_each(|z| *z /= over);
+        }
         // SAFETY: as above.
         T::round(sums, unsafe { std::slice::from_raw_parts_mut(out.cast::<u16>().add(start), n) });
     }
@@ -138,12 +184,19 @@ mod x86 {
     use std::arch::x86_64::*;
 
     #[target_feature(enable = "avx2,f16c")]
-    pub(super) unsafe fn sum(dtype: Dtype, ranks: usize, input: impl Fn(usize) -> *const u8 + Copy, out: *mut u8, len: usize) {
+    pub(super) unsafe fn sum(
+        dtype: Dtype,
+        over: f32,
+        ranks: usize,
+        input: impl Fn(usize) -> *const u8 + Copy,
+        out: *mut u8,
+        len: usize,
+    ) {
         // SAFETY: the caller's promise; this function runs only where the CPU has F16C.
         unsafe {
             match dtype {
-                Dtype::F16 => blocks::<F16c>(ranks, input, out, len),
-                _ => plain(dtype, ranks, input, out, len),
+                Dtype::F16 => blocks::<F16c>(over, ranks, input, out, len),
+                _ => plain(dtype, over, ranks, input, out, len),
             }
         }
     }
@@ -212,15 +265,15 @@ mod tests {
 
     #[test]
     fn wide_and_plain_sums_are_the_same_to_the_bit_and_right() {
-        for dtype in DTYPES {
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
             for (ranks, n) in [(1, 17), (2, 3), (2, 2 * BLOCK + 13), (3, BLOCK), (5, 1000)] {
                 let inputs: Vec<Vec<u32>> = (0..ranks as u64).map(|r| input(dtype, r, n)).collect();
                 let (mut fast, mut slow) = (vec![0u32; n], vec![0u32; n]);
                 let from = |r: usize| inputs[r].as_ptr().cast::<u8>();
                 // SAFETY: all hold n elements, and the outputs are this test's own.
                 unsafe {
-                    sum(dtype, ranks, from, fast.as_mut_ptr().cast(), n);
-                    plain(dtype, ranks, from, slow.as_mut_ptr().cast(), n);
+                    sum(dtype, 1.0, ranks, from, fast.as_mut_ptr().cast(), n);
+                    plain(dtype, 1.0, ranks, from, slow.as_mut_ptr().cast(), n);
                 }
                 assert_eq!(fast, slow, "{dtype} r{ranks} n {n}");
                 let size = dtype.element_bytes().unwrap();
