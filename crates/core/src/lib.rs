@@ -3,6 +3,7 @@
 //! this crate and it depends on nothing of ours, so a record can be read, judged and rendered anywhere.
 
 pub mod case;
+pub mod compare;
 pub mod data;
 pub mod device;
 pub mod dtype;
