@@ -25,8 +25,10 @@ pub(crate) enum Command {
     List(List),
     /// Measure: verify each case, time it, place it under its roof, write records and report.html.
     Run(Run),
-    /// Render record files again: tables, CSV, JSON or HTML. Needs no device.
+    /// Render record files again: tables, CSV, JSON, Markdown or HTML. Needs no device.
     Report(Report),
+    /// Put two sets of records side by side: two nodes, dates, vendors or devices, case by case, with how sure each ratio is.
+    Compare(Compare),
     /// Measure this node and judge it, or judge record files: PASS, WARN or FAIL, with the bad GPU and the reason.
     Accept(Accept),
     /// Rule files: check one, list those built in, print one to start from.
@@ -101,7 +103,33 @@ pub(crate) struct Report {
     /// Record files (raw.jsonl) or folders that hold one.
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
-    /// What to render: table, csv, json, html.
+    /// What to render: table, csv, json, markdown, html.
+    #[arg(long, default_value = "table", value_name = "FORMAT")]
+    pub(crate) format: String,
+    /// Write to this file instead of standard output.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Compare {
+    /// A and B: record files, or folders of them. Several runs in a folder are taken together. One alone is compared with
+    /// itself, on the two devices or by the two providers that are named.
+    #[arg(required = true, num_args = 1..=2, value_names = ["A", "B"])]
+    pub(crate) files: Vec<PathBuf>,
+    /// Only cases whose id contains this, or matches it as a pattern with `*` (several: any of them).
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) case: Vec<String>,
+    /// Device, for both or for each side: `cuda:3`, `cpu:0,vulkan:0`, `cuda:*`. Default: each id with itself, or all there are.
+    #[arg(long, value_name = "ID[,ID]")]
+    pub(crate) device: Option<String>,
+    /// Provider, for both or for each side: `wgmma`, `cublaslt,wgmma`. Default: the best of each case.
+    #[arg(long, value_name = "NAME[,NAME]")]
+    pub(crate) provider: Option<String>,
+    /// End with code 1 where B is surely below so many percent of A (the whole 95 % interval is), or lost a case that A has.
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) fail_below: Option<f64>,
+    /// What to render: table, csv, json, markdown, html.
     #[arg(long, default_value = "table", value_name = "FORMAT")]
     pub(crate) format: String,
     /// Write to this file instead of standard output.

@@ -179,6 +179,14 @@ fn read_all(sources: &[PathBuf], sender: SyncSender<Block>) -> Outcome<Vec<Probl
     Ok(problems)
 }
 
+/// Every record file below `folder` in order, and what was not read, a sentence each.
+pub(crate) fn below(folder: &Path) -> (Vec<PathBuf>, Vec<String>) {
+    let (mut files, mut problems) = (Vec::new(), Vec::new());
+    search(folder, 0, &mut files, &mut problems);
+    files.sort();
+    (files, problems.into_iter().map(|(file, _, text)| format!("{file}: {text}")).collect())
+}
+
 /// Every regular `.jsonl` file below `folder`. Links are not followed: a folder of records has no business outside itself.
 fn search(folder: &Path, depth: usize, files: &mut Vec<PathBuf>, problems: &mut Vec<Problem>) {
     let entries = match std::fs::read_dir(folder) {

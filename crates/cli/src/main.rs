@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         args::Command::List(a) => commands::list::run(a),
         args::Command::Run(a) => commands::run::run(a),
         args::Command::Report(a) => commands::report::run(a),
+        args::Command::Compare(a) => commands::compare::run(a),
         args::Command::Accept(a) => commands::accept::run(a),
         args::Command::Rules(a) => commands::rules::run(a),
         args::Command::Baseline(a) => commands::baseline::run(a),

@@ -3,7 +3,7 @@
 use super::print;
 use crate::args::Accept;
 use crate::exit::{Exit, Failure, Outcome};
-use crate::report::significant;
+use crate::report::{clean, significant};
 use crate::{intake, node, packs, store};
 use ridgepoint_core::verdict::{
     Baseline, Check, Expected, Judgement, MAX_BASELINE, Pattern, Per, Pick, Providers, Rule, RuleBook, RuleSet, Severity,
@@ -166,9 +166,4 @@ fn summary(j: &Judgement) -> String {
         }
     }
     text
-}
-
-/// Text from a file without control characters.
-fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod accept;
 pub(crate) mod baseline;
+pub(crate) mod compare;
 pub(crate) mod devices;
 pub(crate) mod doctor;
 pub(crate) mod list;
@@ -12,7 +13,9 @@ pub(crate) mod schema;
 pub(crate) mod simulate;
 
 use crate::exit::{Failure, Outcome};
+use crate::store;
 use std::io::{ErrorKind, Write};
+use std::path::Path;
 
 /// Writes to standard output; a reader that went away ends the program quietly.
 pub(crate) fn print(text: &str) -> Outcome<()> {
@@ -20,5 +23,13 @@ pub(crate) fn print(text: &str) -> Outcome<()> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Failure::environment(format!("cannot write to standard output: {e}"))),
         _ => Ok(()),
+    }
+}
+
+/// Writes to a file, or to standard output where none is named.
+pub(crate) fn deliver(text: &str, output: Option<&Path>) -> Outcome<()> {
+    match output {
+        Some(path) => std::fs::write(path, text).map_err(|e| store::cannot_write(path, &e)),
+        None => print(text),
     }
 }

@@ -1,6 +1,6 @@
 //! `ridgepoint report`: renders record files again, on any machine.
 
-use super::print;
+use super::deliver;
 use crate::args::Report;
 use crate::exit::{Exit, Outcome};
 use crate::report::{self, Model};
@@ -8,7 +8,7 @@ use crate::store;
 use std::io::Write;
 
 pub(crate) fn run(args: &Report) -> Outcome {
-    let format = report::format(&args.format)?;
+    let format = report::format(report::FORMATS, &args.format)?;
     let mut all = store::Records::default();
     for file in &args.files {
         let found = store::read(file)?;
@@ -21,9 +21,6 @@ pub(crate) fn run(args: &Report) -> Outcome {
     }
     let model = Model::new(all.environments, all.records);
     let text = (format.render)(&model);
-    match &args.output {
-        Some(path) => std::fs::write(path, text).map_err(|e| store::cannot_write(path, &e))?,
-        None => print(&text)?,
-    }
+    deliver(&text, args.output.as_deref())?;
     Ok(if all.problems.is_empty() { model.verdict() } else { Exit::CheckFailed })
 }

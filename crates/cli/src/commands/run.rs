@@ -9,7 +9,7 @@ use ridgepoint_harness::Profile;
 
 pub(crate) fn run(args: &Run) -> Outcome {
     let profile: Profile = if args.quick { ProfileArg::Quick } else { args.profile }.into();
-    let format = report::format(&args.format)?;
+    let format = report::format(report::FORMATS, &args.format)?;
     let interrupted = session::on_interrupt()?;
     let devices = session::devices(&select::devices(&args.device)?)?;
     let jobs = session::jobs(&devices, profile, &args.filters, &args.provider)?;

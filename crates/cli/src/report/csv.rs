@@ -1,8 +1,8 @@
 //! One row a record with what is derived of it, for a spreadsheet.
 
 use super::Model;
+use super::text::{csv_line, number};
 use ridgepoint_core::Outcome;
-use std::fmt::Write;
 
 const COLUMNS: &str = "device,case,component,provider,dtype,outcome,achieved,unit,tflops,gbps,roof,roof_kind,bound,fraction,\
 median_s,p5_s,p95_s,cv,ci,samples,batch,clock,verified_by,error,tolerance,observed_mhz,labels,reason\n";
@@ -19,7 +19,6 @@ pub(super) fn render(model: &Model) -> String {
             Outcome::Skipped { reason } => ("skipped", None, None, reason.as_str()),
             Outcome::Failed { reason } => ("failed", None, None, reason.as_str()),
         };
-        let number = |x: Option<f64>| x.map(|x| x.to_string()).unwrap_or_default();
         let summary = p.map(|p| p.summary);
         let fields = [
             r.device.clone(),
@@ -40,7 +39,7 @@ pub(super) fn render(model: &Model) -> String {
             number(summary.map(|s| s.p5)),
             number(summary.map(|s| s.p95)),
             number(summary.map(|s| s.cv)),
-            number(summary.map(|s| s.ci).filter(|c| c.is_finite())),
+            number(summary.map(|s| s.ci)),
             samples.map(|s| s.seconds.len().to_string()).unwrap_or_default(),
             samples.map(|s| s.batch.to_string()).unwrap_or_default(),
             samples.map(|s| format!("{:?}", s.clock).to_lowercase()).unwrap_or_default(),
@@ -51,32 +50,15 @@ pub(super) fn render(model: &Model) -> String {
             r.labels.join("; "),
             reason.into(),
         ];
-        let _ = writeln!(text, "{}", fields.map(|f| field(&f)).join(","));
+        text += &csv_line(fields);
     }
     text
 }
 
-/// Quoted where it must be (RFC 4180). A text that a spreadsheet would take for a formula gets a leading quote mark.
-fn field(text: &str) -> String {
-    let formula = text.starts_with(['=', '+', '@', '\t', '\r']) || (text.starts_with('-') && text.parse::<f64>().is_err());
-    let text = if formula { format!("'{text}") } else { text.to_owned() };
-    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    #[test]
-    fn fields_are_quoted_and_formulas_defused() {
-        assert_eq!(field("a,b"), "\"a,b\"");
-        assert_eq!(field("say \"x\""), "\"say \"\"x\"\"\"");
-        assert_eq!(field("=1+1"), "'=1+1");
-        assert_eq!(field("-1.5"), "-1.5");
-    }
-
     #[test]
     fn the_header_has_a_name_for_each_field() {
-        assert_eq!(COLUMNS.trim_end().split(',').count(), 28);
+        assert_eq!(super::COLUMNS.trim_end().split(',').count(), 28);
     }
 }

@@ -1,27 +1,17 @@
-//! One self-contained page: data, style and script in one file, no network, readable on a phone and in print. The script only
-//! draws; every figure in it was derived here.
+//! The page of a run: an interactive roofline, staircases, and every sample behind a row.
 
 use super::Model;
+use super::page::page;
 use ridgepoint_core::record::{Outcome, Record};
 use ridgepoint_core::roofline::{Placement, RoofKind, measured_gbps, measured_tflops, observed_mhz};
 use ridgepoint_core::specs::Specs;
 use ridgepoint_core::{Component, DeviceInfo, Dtype, Level};
 use serde_json::{Value, json};
 
-const STYLE: &str = include_str!("page/style.css");
 const SCRIPT: &str = include_str!("page/script.js");
 
 pub(crate) fn render(model: &Model) -> String {
-    // `<` never appears raw in the data, so no string of a record can close the element.
-    let data = data(model).to_string().replace('<', "\\u003c");
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:\">\n\
-         <link rel=\"icon\" href=\"data:,\">\n<title>Ridgepoint report</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
-         <main id=\"page\"><noscript>This page draws its tables with a script that it carries; please allow it.</noscript></main>\n\
-         <script type=\"application/json\" id=\"data\">{data}</script>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n"
-    )
+    page("Ridgepoint report", &data(model), SCRIPT)
 }
 
 fn data(model: &Model) -> Value {
@@ -99,24 +89,8 @@ fn record(record: &Record, placement: Option<&Placement>) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn the_page_reaches_for_nothing_outside_itself() {
-        for word in ["http://", "https://", "//cdn", "@import", "url("] {
-            let allowed = SCRIPT.replace("http://www.w3.org/2000/svg", "");
-            assert!(!STYLE.contains(word) && !allowed.contains(word), "{word}");
-        }
-        assert!(!SCRIPT.contains("innerHTML"), "text from a record must never be parsed as markup");
-    }
-
-    #[test]
-    fn a_hostile_name_cannot_leave_the_data() {
-        let environment = serde_json::from_value(json!({
-            "schema": 1, "hash": "x", "version": "0", "method": 1, "host": "</script><script>alert(1)</script>", "os": "", "cpu": "",
-            "command": [], "profile": "", "seed": 1, "started": "", "devices": [],
-        }));
-        let page = render(&Model::new(vec![environment.unwrap()], vec![]));
-        assert_eq!(page.matches("<script").count(), 2);
+        crate::report::page::tests::stays_inside(super::SCRIPT);
     }
 }

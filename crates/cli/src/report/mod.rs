@@ -1,9 +1,14 @@
-//! What a reader sees of records: one model of the data, one file a format. Everything derived is derived here, at every read.
+//! What a reader sees of records, of a comparison and of a judgement: one model of the data each, one file a format. Everything
+//! derived is derived at every read.
 
+pub(crate) mod comparison;
 mod csv;
 mod html;
 mod json;
+mod markdown;
+mod page;
 mod table;
+mod text;
 
 use crate::exit::{Exit, Failure, Outcome};
 use ridgepoint_core::roofline::{Placement, place};
@@ -11,27 +16,29 @@ use ridgepoint_core::specs::Specs;
 use ridgepoint_core::{DeviceInfo, Environment, Outcome as Result, Record};
 
 pub(crate) use html::render as html;
+pub(crate) use text::{clean, significant};
 
-/// A way to render a model.
-pub(crate) struct Format {
+/// A way to render a model of the data.
+pub(crate) struct Format<M> {
     /// What `--format` takes.
     pub(crate) name: &'static str,
     /// Renders it.
-    pub(crate) render: fn(&Model) -> String,
+    pub(crate) render: fn(&M) -> String,
 }
 
-/// All formats. Adding one is a file and a line here.
-pub(crate) const FORMATS: &[Format] = &[
+/// All formats of records. Adding one is a file and a line here.
+pub(crate) const FORMATS: &[Format<Model>] = &[
     Format { name: "table", render: table::render },
     Format { name: "csv", render: csv::render },
     Format { name: "json", render: json::render },
+    Format { name: "markdown", render: markdown::render },
     Format { name: "html", render: html::render },
 ];
 
-/// The format of this name.
-pub(crate) fn format(name: &str) -> Outcome<&'static Format> {
-    FORMATS.iter().find(|f| f.name == name).ok_or_else(|| {
-        let names: Vec<_> = FORMATS.iter().map(|f| f.name).collect();
+/// The format of this name among `formats`.
+pub(crate) fn format<M>(formats: &'static [Format<M>], name: &str) -> Outcome<&'static Format<M>> {
+    formats.iter().find(|f| f.name == name).ok_or_else(|| {
+        let names: Vec<_> = formats.iter().map(|f| f.name).collect();
         Failure::usage(format!("unknown format '{}'; known: {}", name.escape_debug(), names.join(", ")))
     })
 }
@@ -82,24 +89,9 @@ fn device<'e>(environments: &'e [Environment], record: &Record) -> Option<&'e De
     environment.devices.iter().find(|d| d.id == record.device)
 }
 
-/// A number with three significant digits or more, no exponent: `0.0123`, `4.56`, `789`, `12345`.
-pub(crate) fn significant(value: f64) -> String {
-    if value == 0.0 {
-        return "0".into();
-    }
-    let digits = (2 - value.abs().log10().floor() as i32).clamp(0, 6) as usize;
-    format!("{value:.digits$}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn three_digits_are_kept_at_any_size() {
-        let shown: Vec<_> = [0.0, 0.012_34, 4.561, 78.91, 789.4, 12345.6].map(significant).into();
-        assert_eq!(shown, ["0", "0.0123", "4.56", "78.9", "789", "12346"]);
-    }
 
     #[test]
     fn nothing_measured_is_no_pass() {

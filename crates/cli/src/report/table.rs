@@ -1,6 +1,7 @@
 //! The tables a person reads: one a component, and beneath them whatever was not measured, with its reason.
 
-use super::{Model, Row, significant};
+use super::text::{clean, significant};
+use super::{Model, Row};
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use ridgepoint_core::record::{Clock, Stop};
 use ridgepoint_core::roofline::{Placement, RoofKind, observed_mhz};
@@ -31,7 +32,7 @@ pub(super) fn render(model: &Model) -> String {
             let _ = writeln!(text, "\n{component}\n{}", table(&rows));
         }
     }
-    text += &unmeasured(model);
+    text += &not_measured(model);
     text += &legend(model);
     text
 }
@@ -59,7 +60,7 @@ fn table(rows: &[&Row]) -> Table {
 }
 
 /// The ten cells of a measured record.
-fn line(record: &Record, placement: &Placement) -> [String; 10] {
+pub(super) fn line(record: &Record, placement: &Placement) -> [String; 10] {
     let roof = placement.roofs.first();
     let percent = placement.fraction().map(|f| format!("{:.0}", f * 100.0));
     let spread = (placement.summary.p95 - placement.summary.p5) / placement.summary.median * 100.0;
@@ -102,9 +103,9 @@ fn notes(record: &Record, placement: &Placement) -> String {
     notes.join("; ")
 }
 
-/// Skipped, failed and wrong, grouped by reason: none is silently dropped.
-fn unmeasured(model: &Model) -> String {
-    let mut groups: BTreeMap<(&str, String), Vec<String>> = BTreeMap::new();
+/// Skipped, failed and wrong, grouped by outcome and reason: none is silently dropped.
+pub(super) fn unmeasured(model: &Model) -> BTreeMap<(&'static str, String), Vec<String>> {
+    let mut groups: BTreeMap<(&'static str, String), Vec<String>> = BTreeMap::new();
     for row in &model.rows {
         let r = &row.record;
         let (kind, reason) = match &r.outcome {
@@ -126,8 +127,12 @@ fn unmeasured(model: &Model) -> String {
         };
         groups.entry((kind, reason)).or_default().push(format!("{} by {}", r.case, clean(&r.provider)));
     }
+    groups
+}
+
+fn not_measured(model: &Model) -> String {
     let mut text = String::new();
-    for ((kind, reason), cases) in groups {
+    for ((kind, reason), cases) in unmeasured(model) {
         let shown = cases.iter().take(4).cloned().collect::<Vec<_>>().join(", ");
         let more = if cases.len() > 4 { format!(" and {} more", cases.len() - 4) } else { String::new() };
         let _ = writeln!(text, "\n{kind}: {reason}\n  {shown}{more}");
@@ -144,9 +149,4 @@ fn legend(model: &Model) -> String {
         "\n{measured} results, each verified before and after it was timed. achieved: median; spread: p5 to p95; error: against \
          a float64 reference;\n%: of the roof (datasheet where the model is known, else empirical); clock in MHz. Never clamped.\n"
     )
-}
-
-/// Text from a file or a driver, without control characters: nothing may move a reader's cursor.
-fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

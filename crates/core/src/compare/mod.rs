@@ -223,6 +223,23 @@ impl Absence {
     }
 }
 
+impl Single {
+    /// The side that has it not.
+    #[must_use]
+    pub const fn other(&self) -> Which {
+        match self.only {
+            Which::A => Which::B,
+            Which::B => Which::A,
+        }
+    }
+
+    /// A has measured it, and B was asked for it and could not.
+    #[must_use]
+    pub fn lost(&self) -> bool {
+        self.only == Which::A && matches!(self.absence, Absence::Skipped | Absence::Failed | Absence::Wrong)
+    }
+}
+
 impl Comparison {
     /// How many pairs changed like this.
     #[must_use]
@@ -230,12 +247,10 @@ impl Comparison {
         self.pairs.iter().filter(|p| p.change == change).count()
     }
 
-    /// True where [`Choice::fail_below`] refuses B: a case is surely below it, or A has measured one that B was asked for and
-    /// could not do.
+    /// True where [`Choice::fail_below`] refuses B: a case is surely below it, or lost.
     #[must_use]
     pub fn regressed(&self) -> bool {
-        let lost = |s: &Single| s.only == Which::A && matches!(s.absence, Absence::Skipped | Absence::Failed | Absence::Wrong);
-        self.fail_below.is_some() && (self.pairs.iter().any(|p| p.regressed) || self.single.iter().any(lost))
+        self.fail_below.is_some() && (self.pairs.iter().any(|p| p.regressed) || self.single.iter().any(Single::lost))
     }
 }
 

@@ -73,7 +73,7 @@ fn best<'s>(providers: &BTreeMap<&str, Vec<Taken<'s>>>, wanted: Option<&str>) ->
     found.sort_by(|x, y| time(x).total_cmp(&time(y)));
     let mut bad: Vec<(Absence, String)> = chosen()
         .flat_map(|(_, runs)| runs)
-        .filter_map(|t| why_not(t).map(|(absence, reason)| (absence, format!("{}: {reason}", t.record.provider))))
+        .filter_map(|t| why_not(t).map(|(absence, reason)| (absence, by(&t.record.provider, reason))))
         .collect();
     bad.sort();
     bad.dedup();
@@ -90,6 +90,11 @@ fn best<'s>(providers: &BTreeMap<&str, Vec<Taken<'s>>>, wanted: Option<&str>) ->
         }
         None => Has::Nothing(Absence::Failed, "no sample of it is usable".into()),
     }
+}
+
+/// A reason with who gave it. A case that nobody can do has been skipped by `none`.
+fn by(provider: &str, reason: String) -> String {
+    if provider == "none" { reason } else { format!("{provider}: {reason}") }
 }
 
 /// Why a record holds no figure.

@@ -108,6 +108,7 @@ pub fn judge(fleet: &Fleet, book: &RuleBook) -> Judgement {
             inventory: node.inventory.clone(),
             started: node.started.clone(),
             command: node.command.clone(),
+            facts: node.facts.clone(),
             version: node.version.clone(),
             method: node.method,
             records: node.outcomes,
@@ -194,10 +195,11 @@ impl Place<'_> {
     pub(super) fn about(&self, seen: &Observation, finding: Finding) -> Finding {
         let names = &self.fleet.names;
         let record = format!("{}:{}", names.text(seen.source.file), seen.source.line);
+        let roof = [seen.datasheet, seen.empirical].into_iter().find(|f| f.is_finite());
         Finding {
             case: Some(names.text(seen.case).into()),
             provider: Some(names.text(seen.provider).into()),
-            evidence: Evidence { record: Some(record), ..finding.evidence },
+            evidence: Evidence { record: Some(record), of_roof: roof.map(f64::from), ..finding.evidence },
             ..finding
         }
     }

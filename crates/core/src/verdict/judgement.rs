@@ -3,6 +3,7 @@
 
 use super::{Inventory, Reason, Verdict};
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// Everything that was decided.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -106,6 +107,8 @@ pub struct NodeVerdict {
     pub started: String,
     /// The command line of that run.
     pub command: Vec<String>,
+    /// What else is known of where it ran: `os`, `cpu`, `governor`, `profile`, `seed`, and the facts of its environment.
+    pub facts: BTreeMap<String, String>,
     /// Versions: Ridgepoint and measuring method.
     pub version: String,
     /// [`crate::record::METHOD_VERSION`] of that run.
@@ -140,6 +143,8 @@ pub struct NodeDevice {
     pub uuid: Option<String>,
     /// PCI address, where there is one.
     pub pci: Option<String>,
+    /// Driver version.
+    pub driver: String,
     /// The greatest verdict of the findings that name it.
     pub verdict: Verdict,
 }
@@ -188,6 +193,8 @@ pub struct Evidence {
     pub deviation_pct: Option<f64>,
     /// The same in robust standard deviations of the cohort.
     pub sigmas: Option<f64>,
+    /// The figure over its roof (the datasheet's, else the device's own); never clamped.
+    pub of_roof: Option<f64>,
     /// How many were compared.
     pub population: Option<u32>,
     /// Where the threshold comes from: the rule's `source`.

@@ -7,13 +7,15 @@ use crate::record::{Environment, Outcome, Record};
 use crate::roofline::{RoofKind, place};
 use crate::specs::Specs;
 use crate::{Backend, DeviceInfo};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// Problems kept as sentences; more are counted.
 const MAX_PROBLEMS: usize = 1000;
 /// Longest text of a record that is kept.
 const MAX_TEXT: usize = 300;
+/// Most facts of an environment that are kept.
+const MAX_FACTS: usize = 64;
 /// Most different reasons that are kept; a fleet has a few dozen.
 const MAX_REASONS: usize = 100_000;
 /// Counters that always move and say nothing of health.
@@ -132,6 +134,7 @@ pub(super) struct Node {
     pub(super) whole: bool,
     pub(super) started: String,
     pub(super) command: Vec<String>,
+    pub(super) facts: BTreeMap<String, String>,
     pub(super) version: String,
     pub(super) method: u32,
     pub(super) outcomes: Outcomes,
@@ -218,6 +221,7 @@ impl Fleet {
             node.started = environment.started.clone();
             node.command = environment.command.iter().take(64).map(|w| cut(w).to_owned()).collect();
             node.version = cut(&environment.version).to_owned();
+            node.facts = facts(environment);
             node.method = environment.method;
         }
         self.runs.insert(environment.hash.clone(), Run { node: number, host, devices });
@@ -374,6 +378,20 @@ impl Fleet {
     }
 }
 
+/// What is known of where a run was made, beyond its devices.
+fn facts(environment: &Environment) -> BTreeMap<String, String> {
+    let own = [
+        ("os", Some(environment.os.clone())),
+        ("cpu", Some(environment.cpu.clone())),
+        ("governor", environment.governor.clone()),
+        ("profile", Some(environment.profile.clone())),
+        ("seed", Some(environment.seed.to_string())),
+    ];
+    let own = own.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.filter(|v| !v.is_empty())?)));
+    let all = environment.facts.iter().take(MAX_FACTS).map(|(name, value)| (name.clone(), value.clone())).chain(own);
+    all.map(|(name, value)| (cut(&name).to_owned(), cut(&value).to_owned())).collect()
+}
+
 impl Node {
     /// The index of a device, entered or brought up to date; None beyond what an index holds.
     fn device(&mut self, info: &DeviceInfo, later: bool) -> Option<u16> {
@@ -384,6 +402,7 @@ impl Node {
                 model,
                 uuid: info.uuid.as_deref().map(|t| cut(t).to_owned()),
                 pci: info.pci.as_deref().map(|t| cut(t).to_owned()),
+                driver: cut(&info.driver).to_owned(),
                 ..NodeDevice::default()
             },
             name: cut(&info.name).to_owned(),
@@ -431,6 +450,7 @@ impl Node {
                 self.renew(found, from.whole);
             }
             (self.started, self.command, self.version, self.method) = (from.started, from.command, from.version, from.method);
+            self.facts = from.facts;
         }
         let o = &mut self.outcomes;
         o.measured += from.outcomes.measured;
