@@ -48,3 +48,8 @@ function unfold(row, width, make) {
   if (row.nextSibling?.classList.contains('detail')) return row.nextSibling.remove();
   row.after(element('tr', { class: 'detail' }, element('td', { colspan: width }, ...make())));
 }
+// An id that may go on a new line after each of its slashes.
+function breakable(id) {
+  const parts = id.split('/');
+  return element('span', {}, ...parts.flatMap((part, i) => i + 1 < parts.length ? [part + '/', element('wbr')] : [part]));
+}

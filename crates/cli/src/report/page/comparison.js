@@ -17,10 +17,10 @@ function whisker(p) {
 }
 
 const sortable = [
-  ['case', p => p.case], ['device', p => p.device ?? ''], ['A', p => p.a.value, p => show(p.a.value, p.unit)], ['A of roof', p => p.a.fraction ?? -1, p => percent(p.a.fraction)],
-  ['B', p => p.b.value, p => show(p.b.value, p.unit)], ['B of roof', p => p.b.fraction ?? -1, p => percent(p.b.fraction)],
-  ['ratio', p => p.ratio.value, p => p.ratio.value.toFixed(3)], ['worse ← 1 → better', p => p.ratio.value, whisker], ['ratio per watt', p => p.ratio_per_watt ?? -1, p => p.ratio_per_watt === null ? '–' : p.ratio_per_watt.toFixed(3)],
-  ['notes', p => [p.regressed ? 'REGRESSION' : '', ...p.notes].filter(Boolean).join('; ')]];
+  ['case', p => p.case, p => breakable(p.case)], ['device', p => p.device ?? ''], ['ratio', p => p.ratio.value, p => p.ratio.value.toFixed(3)], ['worse ← 1 → better', p => p.ratio.value, whisker],
+  ['A', p => p.a.value, p => show(p.a.value, p.unit)], ['of roof', p => p.a.fraction ?? -1, p => percent(p.a.fraction)],
+  ['B', p => p.b.value, p => show(p.b.value, p.unit)], ['of its roof', p => p.b.fraction ?? -1, p => percent(p.b.fraction)],
+  ['ratio per watt', p => p.ratio_per_watt ?? -1, p => p.ratio_per_watt === null ? '–' : p.ratio_per_watt.toFixed(3)], ['notes', p => [p.regressed ? 'REGRESSION' : '', ...p.notes].filter(Boolean).join('; ')]];
 function columns() {
   return sortable.filter(([name]) => (name !== 'device' || data.pairs.some(p => p.device)) && (name !== 'ratio per watt' || data.pairs.some(p => p.ratio_per_watt !== null)));
 }
@@ -45,7 +45,7 @@ function fill() {
   if (order) shown.sort((a, b) => compareValues(order(a), order(b)) * (down ? -1 : 1));
   const all = columns();
   body.replaceChildren(...shown.map(p => {
-    const cells = all.map(([name, value, format]) => element('td', { class: name === 'notes' ? 'wrap' : ['case', 'device'].includes(name) ? '' : 'number' }, (format || value)(p)));
+    const cells = all.map(([name, value, format]) => element('td', { class: { notes: 'wrap', case: 'case', device: '' }[name] ?? 'number' }, (format || value)(p)));
     cells[all.findIndex(([name]) => name === 'ratio')].classList.add(TONES[p.change]);
     const row = element('tr', { class: 'row', 'data-case': p.case, onclick: () => unfold(row, all.length, () => [detail(p)]) }, ...cells);
     return row;
@@ -63,6 +63,6 @@ page.append(element('section', {}, element('h2', {}, 'on both sides'), element('
 fill();
 if (data.single.length) {
   page.append(element('section', {}, element('h2', {}, 'on one side only, and why'), element('div', { class: 'scroll' }, element('table', {}, element('tbody', {},
-    ...data.single.map(s => element('tr', {}, element('td', {}, s.only.toUpperCase()), element('td', {}, (s.device ? s.device + ' ' : '') + s.case), element('td', { class: 'number' }, show(s.value, s.unit)), element('td', { class: 'wrap' }, s.why))))))));
+    ...data.single.map(s => element('tr', {}, element('td', {}, s.only.toUpperCase()), element('td', { class: 'case' }, s.device ? s.device + ' ' : '', breakable(s.case)), element('td', { class: 'number' }, show(s.value, s.unit)), element('td', { class: 'wrap' }, s.why))))))));
 }
 page.append(element('p', { class: 'soft' }, data.legend));
