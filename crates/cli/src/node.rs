@@ -50,7 +50,7 @@ pub(crate) fn measure(args: &Here) -> Outcome<Measured> {
     if !complete {
         return Err(session::to_be_continued("accept", &folder));
     }
-    let tables = report::format("table").map(|f| (f.render)(&model))?;
+    let tables = report::format(report::FORMATS, "table").map(|f| (f.render)(&model))?;
     Ok(Measured { records: folder.join(store::RAW), tables })
 }
 

@@ -1,6 +1,5 @@
 //! Two sets of records side by side, from real files: a device with itself on two dates, the CPU with Vulkan, an H100 with a CPU.
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
-#![expect(clippy::print_stdout, reason = "a test that skips says so")]
 
 use ridgepoint_core::{Line, Outcome};
 use serde_json::Value;

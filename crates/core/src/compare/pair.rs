@@ -2,7 +2,7 @@
 
 use super::side::{Best, Has, Key, Taken, by_case};
 use super::{Absence, Change, Choice, Comparison, Described, Pair, Ratio, Side, Single, Which, ratio};
-use crate::{Component, Metric};
+use crate::{Component, Environment, Metric};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) fn compare(sides: [&Side; 2], choice: &Choice) -> Result<Comparison, String> {
@@ -93,23 +93,17 @@ fn line_up(taken: &[Vec<Taken<'_>>; 2]) -> Result<bool, String> {
 
 /// What is different in how the sides were measured, where that may be mistaken for a difference of the devices.
 fn unlike(sides: [&Side; 2]) -> Vec<String> {
-    let of = |side: &Side, what: fn(&crate::Environment) -> String| -> BTreeSet<String> {
-        side.environments.iter().map(what).collect()
-    };
-    let mut found = Vec::new();
-    let questions: [(&str, fn(&crate::Environment) -> String); 3] = [
+    type Question = fn(&Environment) -> String;
+    let questions: [(&str, Question); 3] = [
         ("methods of measuring", |e| e.method.to_string()),
         ("profiles", |e| e.profile.clone()),
         ("seeds of the inputs", |e| e.seed.to_string()),
     ];
-    for (name, what) in questions {
-        let (a, b) = (of(sides[0], what), of(sides[1], what));
-        if a != b && !a.is_empty() && !b.is_empty() {
-            let list = |s: BTreeSet<String>| s.into_iter().collect::<Vec<_>>().join(", ");
-            found.push(format!("the {name} differ: {} in A, {} in B", list(a), list(b)));
-        }
-    }
-    found
+    let of = |side: &Side, what: Question| side.environments.iter().map(what).collect::<BTreeSet<_>>();
+    let list = |s: BTreeSet<String>| s.into_iter().collect::<Vec<_>>().join(", ");
+    let answers = questions.map(|(name, what)| (name, of(sides[0], what), of(sides[1], what)));
+    let differ = answers.into_iter().filter(|(_, a, b)| a != b && !a.is_empty() && !b.is_empty());
+    differ.map(|(name, a, b)| format!("the {name} differ: {} in A, {} in B", list(a), list(b))).collect()
 }
 
 fn described(side: &Side, taken: &[Taken<'_>]) -> Described {
