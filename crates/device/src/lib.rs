@@ -19,6 +19,7 @@ pub mod fake;
 mod finder;
 mod gpu;
 mod hip;
+mod host_memory;
 mod kernel;
 #[cfg(test)]
 mod machine;
@@ -31,6 +32,7 @@ pub use buffer::Buffer;
 pub use capability::{AttentionKernels, AttentionPlan, AttentionProblem, Blas, GemmPlan, GemmProblem, Support, Transpose};
 pub use collectives::{CollectiveOp, CollectiveProblem, Collectives, Communicator, Redop, Registration, Rounding};
 pub use error::{DeviceError, Result};
+pub use host_memory::nodes;
 pub use kernel::{Arg, Geometry, Kernel, Program, Resources, TensorMap};
 pub use probe::{Discovery, Finding, Found, PROBES, Probe, Selected, all_devices, open};
-pub use traits::{Device, Event, Graph, Hold, MatrixShape, Reading, Sensors, Timing};
+pub use traits::{Device, Event, Graph, Hold, HostMemory, MatrixShape, Reading, Sensors, Sibling, Timing, Transfer};

@@ -129,6 +129,40 @@ pub trait Device: Send {
         Err(DeviceError::unsupported("this device shares the host's memory: there is no host link to measure"))
     }
 
+    /// Host memory of a kind: pageable, or on one NUMA node.
+    ///
+    /// # Errors
+    /// As [`Device::alloc_host`]; `Unsupported` where the device knows no such kind.
+    fn alloc_host_as(&self, len: usize, kind: HostMemory) -> Result<Buffer> {
+        if kind == HostMemory::default() {
+            return self.alloc_host(len);
+        }
+        Err(DeviceError::unsupported("this device knows one kind of host memory"))
+    }
+
+    /// Enqueues copies that may run at the same time, each in a queue of its own; work enqueued later waits for all of them. A
+    /// copy's memory may be this device's, a sibling's or the host's.
+    ///
+    /// # Errors
+    /// As [`Device::copy`]; `Unsupported` where copies only run one after the other.
+    fn copy_at_once(&self, _copies: &[Transfer<'_>]) -> Result<()> {
+        Err(DeviceError::unsupported("this device has one queue: copies run one after the other"))
+    }
+
+    /// Devices of this backend that this process can open, this one among them.
+    fn siblings(&self) -> usize {
+        1
+    }
+
+    /// Opens another device of this backend, for work between the two: each may be named in [`Device::copy_at_once`] of the
+    /// other, directly where the two reach each other's memory and else through the host.
+    ///
+    /// # Errors
+    /// `Unsupported` where there is no such device or it is this one.
+    fn sibling(&self, index: usize) -> Result<Sibling> {
+        Err(DeviceError::unsupported(format!("this machine has no device {index} beside this one")))
+    }
+
     /// A descriptor for the tensor copy engine, to be passed as [`Arg::Bytes`].
     ///
     /// # Errors
@@ -161,6 +195,46 @@ pub trait Device: Send {
     fn collectives(&self) -> Option<&dyn Collectives> {
         None
     }
+}
+
+/// Which host memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct HostMemory {
+    /// As a program gets it from malloc: a driver copies it in pieces through page-locked memory of its own.
+    pub pageable: bool,
+    /// The NUMA node that it lies on; None for wherever the system puts it.
+    pub node: Option<usize>,
+}
+
+/// A copy of a whole range.
+#[derive(Clone, Copy, Debug)]
+pub struct Transfer<'a> {
+    /// From …
+    pub src: &'a Buffer,
+    /// … at this byte …
+    pub src_offset: usize,
+    /// … to …
+    pub dst: &'a Buffer,
+    /// … at this byte …
+    pub dst_offset: usize,
+    /// … so many bytes.
+    pub len: usize,
+}
+
+impl<'a> Transfer<'a> {
+    /// All of `src` to the start of `dst`.
+    #[must_use]
+    pub fn whole(src: &'a Buffer, dst: &'a Buffer) -> Self {
+        Self { src, src_offset: 0, dst, dst_offset: 0, len: src.len() }
+    }
+}
+
+/// Another device of the same backend.
+pub struct Sibling {
+    /// The device.
+    pub device: Box<dyn Device>,
+    /// True if each reaches the other's memory; false if a copy between the two goes through the host.
+    pub direct: bool,
 }
 
 /// A product of small matrices that one instruction of a subgroup does: C (m×n) += A (m×k) · B (k×n).

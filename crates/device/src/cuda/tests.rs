@@ -3,7 +3,7 @@
 
 use super::PROBE;
 use crate::machine::{Machine, say_what_is_found};
-use crate::{Arg, DeviceError, Geometry, Program};
+use crate::{Arg, Device, DeviceError, Geometry, HostMemory, Program, Transfer};
 
 fn machine(name: &str) -> Machine {
     Machine::new(name, "RIDGEPOINT_CUDA_PATH")
@@ -141,6 +141,45 @@ fn child_does_what_only_cuda_has() {
     invalid(device.copy(&host, 995, &a, 0, 6), "past the end of host memory");
     invalid(other.upload(&a, 0, &[0]), "another device's buffer");
 
+    // Host memory of other kinds: copies may be given it, a kernel only what is page-locked.
+    let pageable = device.alloc_host_as(1000, HostMemory { pageable: true, node: None }).unwrap();
+    device.upload(&pageable, 3, b"pageable").unwrap();
+    device.copy(&pageable, 3, &a, 40, 8).unwrap();
+    let mut back = [0; 8];
+    device.download(&a, 40, &mut back).unwrap();
+    assert_eq!(&back, b"pageable");
+    match device.alloc_host_as(1000, HostMemory { pageable: false, node: Some(crate::nodes()[0]) }) {
+        Ok(near) => device.copy(&a, 0, &near, 0, 1000).unwrap(),
+        Err(error) => assert!(error.to_string().contains("mbind"), "{error}"),
+    }
+    let none = device.alloc_host_as(1000, HostMemory { pageable: false, node: Some(1000) });
+    assert!(matches!(&none, Err(DeviceError::Unsupported(s)) if s.contains("no memory on NUMA node 1000")), "{none:?}");
+
+    // Copies at once: both ways over the host's link, and to and from the other device, which `copy` alone refuses.
+    assert_eq!(device.siblings(), 2);
+    for index in [0, 2] {
+        assert!(matches!(device.sibling(index), Err(DeviceError::Unsupported(_))), "{index}");
+    }
+    let peer = device.sibling(1).unwrap();
+    assert!(peer.direct && peer.device.info().id == "cuda:1");
+    let far = peer.device.alloc(1000).unwrap();
+    peer.device.upload(&far, 0, b"far").unwrap();
+    device.upload(&a, 0, b"near").unwrap();
+    invalid(device.copy(&a, 0, &far, 0, 4), "another device's buffer");
+    let part = |src, src_offset, dst, dst_offset, len| Transfer { src, src_offset, dst, dst_offset, len };
+    let copies = [part(&a, 0, &far, 100, 4), part(&far, 0, &a, 200, 3), part(&pageable, 3, &a, 300, 8), part(&a, 0, &b, 0, 4)];
+    device.copy_at_once(&copies).unwrap();
+    let read = |device: &dyn Device, buffer, at, len| {
+        let mut bytes = vec![0; len];
+        device.download(buffer, at, &mut bytes).unwrap();
+        String::from_utf8(bytes).unwrap()
+    };
+    let (near, device) = (peer.device.as_ref(), device.as_ref());
+    let got = [read(near, &far, 100, 4), read(device, &a, 200, 3), read(device, &a, 300, 8), read(device, &b, 0, 4)];
+    assert_eq!(got, ["near", "far", "pageable", "near"]);
+    invalid(device.copy_at_once(&[part(&far, 999, &a, 0, 2)]), "past the end of a sibling's memory");
+    assert!(device.sibling(1).unwrap().direct, "access that is there already");
+
     // Memory dropped in a hold or a capture is freed after it: this driver ends the process otherwise.
     let hold = device.hold().unwrap().unwrap();
     drop((device.alloc(64).unwrap(), host));
@@ -169,6 +208,8 @@ fn child_does_what_only_cuda_has() {
         invalid(device.launch(&kernel, geometry, &args), &format!("{geometry:?}"));
     }
     invalid(device.launch(&kernel, one, &[Arg::Bytes(&[0; 129])]), "a value of 129 bytes");
+    let unseen = [Arg::Buffer(&pageable, 0), args[1], args[2], args[3], args[4]];
+    invalid(device.launch(&kernel, one, &unseen), "pageable memory");
     device.fill(&a, 0xff).unwrap();
     match device.launch(&kernel, one, &args[..2]) {
         Ok(()) => {

@@ -13,7 +13,10 @@ pub use settings::{Settings, VARIABLE};
 
 use crate::cpu::{self, pool::Pool};
 use crate::probe::{Discovery, Found, Probe};
-use crate::{Arg, Buffer, Device, DeviceError, Event, Geometry, Graph, Hold, Kernel, Program, Result, Sensors};
+use crate::{
+    Arg, Buffer, Device, DeviceError, Event, Geometry, Graph, Hold, HostMemory, Kernel, Program, Result, Sensors, Sibling,
+    Transfer,
+};
 use ridgepoint_core::{Backend, Bytes, CacheLevel, DeviceInfo, MeasuredRoof, Seconds, data};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,7 +26,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub const PROBE: Probe = Probe {
     backend: Backend::Fake,
     discover,
-    open: |_| Ok(Box::new(FakeDevice::new(from_environment().unwrap_or(Ok(Settings::default())).map_err(DeviceError::Invalid)?))),
+    open: |index| {
+        let settings = from_environment().unwrap_or(Ok(Settings::default())).map_err(DeviceError::Invalid)?;
+        Ok(Box::new(FakeDevice::numbered(settings, index)))
+    },
     doctor: Vec::new,
 };
 
@@ -36,17 +42,20 @@ fn discover() -> Discovery {
         None => Discovery::default(),
         Some(Err(reason)) => Discovery { devices: vec![], absent: Some(reason) },
         Some(Ok(settings)) => {
-            let info = info(&settings);
             let detail = format!("for tests, {}, a clock of its own", settings.memory);
-            Discovery { devices: vec![Found { id: info.id, name: info.name, detail, software: false }], absent: None }
+            let found = |index| {
+                let info = info(&settings, index);
+                Found { id: info.id, name: info.name, detail: detail.clone(), software: false }
+            };
+            Discovery { devices: (0..settings.devices).map(found).collect(), absent: None }
         }
     }
 }
 
-fn info(settings: &Settings) -> DeviceInfo {
+fn info(settings: &Settings, index: usize) -> DeviceInfo {
     let cache = |(name, bytes): (&str, u64)| CacheLevel { name: name.into(), bytes: Bytes(bytes), instances: 1 };
     DeviceInfo {
-        id: "fake:0".into(),
+        id: format!("fake:{index}"),
         backend: Backend::Fake,
         vendor: "Ridgepoint".into(),
         name: "fake device".into(),
@@ -99,9 +108,23 @@ struct Stamp(f64);
 /// Something enqueued, kept for a graph.
 #[derive(Clone)]
 enum Command {
-    Copy { src: Buffer, src_offset: usize, dst: Buffer, dst_offset: usize, len: usize },
-    Fill { dst: Buffer, byte: u8 },
-    Launch { kernel: Kernel, args: Vec<Value> },
+    Copy {
+        src: Buffer,
+        src_offset: usize,
+        dst: Buffer,
+        dst_offset: usize,
+        len: usize,
+    },
+    Fill {
+        dst: Buffer,
+        byte: u8,
+    },
+    Launch {
+        kernel: Kernel,
+        args: Vec<Value>,
+    },
+    /// Copies over links, each between buffers of its own.
+    AtOnce(Vec<(Buffer, usize, Buffer, usize, usize)>),
 }
 
 /// An [`Arg`] that owns what it holds.
@@ -145,8 +168,12 @@ impl FakeDevice {
     /// A device with these settings.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
+        Self::numbered(settings, 0)
+    }
+
+    fn numbered(settings: Settings, index: usize) -> Self {
         Self {
-            info: info(&settings),
+            info: info(&settings, index),
             #[cfg(target_os = "linux")]
             ranks: ranks::FakeRanks::new(&settings),
             settings,
@@ -191,6 +218,13 @@ impl FakeDevice {
             Command::Fill { dst, byte } => {
                 cpu::fill(&self.pool, dst, *byte)?;
                 model::moving(dst.len() as u64)
+            }
+            Command::AtOnce(copies) => {
+                for (src, src_offset, dst, dst_offset, len) in copies {
+                    cpu::copy(&self.pool, src, *src_offset, dst, *dst_offset, *len)?;
+                }
+                let each = copies.iter().map(|(.., len)| *len as f64 / model::LINK);
+                if self.settings.serial { each.sum() } else { each.fold(0.0, f64::max) }
             }
             Command::Launch { kernel, args } => {
                 let args: Vec<Arg<'_>> = args.iter().map(Value::arg).collect();
@@ -320,6 +354,33 @@ impl Device for FakeDevice {
     fn observed_mhz(&self) -> Result<Option<f64>> {
         self.alive()?;
         Ok(Some(sensors::mhz(&self.settings)))
+    }
+
+    fn alloc_host(&self, len: usize) -> Result<Buffer> {
+        self.alloc(len)
+    }
+
+    fn alloc_host_as(&self, len: usize, kind: HostMemory) -> Result<Buffer> {
+        match kind.node {
+            Some(node) if node > 0 => Err(DeviceError::unsupported(format!("the fake host has no NUMA node {node}"))),
+            _ => self.alloc(len),
+        }
+    }
+
+    fn copy_at_once(&self, copies: &[Transfer<'_>]) -> Result<()> {
+        let owned = |c: &Transfer<'_>| (c.src.clone(), c.src_offset, c.dst.clone(), c.dst_offset, c.len);
+        self.enqueue(Command::AtOnce(copies.iter().map(owned).collect()))
+    }
+
+    fn siblings(&self) -> usize {
+        self.settings.devices
+    }
+
+    fn sibling(&self, index: usize) -> Result<Sibling> {
+        if index >= self.settings.devices || self.info.id == format!("fake:{index}") {
+            return Err(DeviceError::unsupported(format!("{} has no sibling {index}", self.info.id)));
+        }
+        Ok(Sibling { device: Box::new(Self::numbered(self.settings.clone(), index)), direct: true })
     }
 
     #[cfg(target_os = "linux")]

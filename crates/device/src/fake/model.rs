@@ -9,6 +9,8 @@ pub(super) const LAUNCH: f64 = 2.5e-6;
 pub(super) const LAUNCH_IN_GRAPH: f64 = 1.25e-6;
 /// Bytes per second of the last level.
 pub(super) const MEMORY: f64 = 50e9;
+/// Bytes per second of a link to the host or another device, one way.
+pub(super) const LINK: f64 = 10e9;
 /// Size of the caches.
 pub(super) const CACHES: [(&str, u64); 2] = [("L1", 64 << 10), ("L2", 4 << 20)];
 

@@ -22,6 +22,10 @@ pub struct Settings {
     pub throttled: bool,
     /// Ranks that can talk to each other; a collective needs two (`ranks=2`).
     pub ranks: usize,
+    /// Devices that there are; copies between them and the host run at the same time (`devices=2`).
+    pub devices: usize,
+    /// Copies that should run at the same time run one after the other (`serial`).
+    pub serial: bool,
     /// One bit of what the last rank receives in a collective is flipped (`corrupt`).
     pub corrupt: bool,
     /// It is lost after so many commands (`lost=20`).
@@ -37,6 +41,8 @@ impl Default for Settings {
             unwritten: false,
             throttled: false,
             ranks: 1,
+            devices: 1,
+            serial: false,
             corrupt: false,
             lost_after: None,
         }
@@ -52,7 +58,7 @@ impl FromStr for Settings {
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
             let wrong = || {
                 format!(
-                    "{VARIABLE}: '{}' is none of healthy, unwritten, throttled, corrupt, lost=N, ranks=N, memory=64MiB, noise=0.05, seed=N",
+                    "{VARIABLE}: '{}' is none of healthy, unwritten, throttled, serial, corrupt, lost=N, ranks=N, devices=N, memory=64MiB, noise=0.05, seed=N",
                     word.escape_debug()
                 )
             };
@@ -60,6 +66,8 @@ impl FromStr for Settings {
                 ("healthy", "") => {}
                 ("unwritten", "") => settings.unwritten = true,
                 ("throttled", "") => settings.throttled = true,
+                ("serial", "") => settings.serial = true,
+                ("devices", n) => settings.devices = n.parse().ok().filter(|n| (1..=8).contains(n)).ok_or_else(wrong)?,
                 ("corrupt", "") => settings.corrupt = true,
                 ("ranks", n) => settings.ranks = n.parse().ok().filter(|n| (1..=8).contains(n)).ok_or_else(wrong)?,
                 ("lost", n) => settings.lost_after = Some(n.parse().map_err(|_| wrong())?),
@@ -92,7 +100,7 @@ mod tests {
         };
         assert_eq!(settings, expected);
         assert_eq!("healthy".parse(), Ok(Settings::default()));
-        for bad in ["broken", "lost", "noise=2", "memory=64", "unwritten=1", "ranks=0", "ranks=9"] {
+        for bad in ["broken", "lost", "noise=2", "memory=64", "unwritten=1", "ranks=0", "ranks=9", "devices=0"] {
             assert!(bad.parse::<Settings>().unwrap_err().contains(VARIABLE), "{bad}");
         }
     }

@@ -5,9 +5,10 @@ use super::driver::{self, Buffer as Memory, Context, Driver, Pinned};
 use super::stream::{self, Place, Stream, elapsed_ms};
 use super::sys::{Ptr, status};
 use crate::cache::Cache;
+use crate::host_memory::Mapping;
 use crate::{
-    Arg, Blas, Buffer, Device, DeviceError, Event, Geometry, Graph, Hold, Kernel, Program, Resources, Result, Sensors, TensorMap,
-    sources,
+    Arg, Blas, Buffer, Device, DeviceError, Event, Geometry, Graph, Hold, HostMemory, Kernel, Program, Resources, Result,
+    Sensors, Sibling, TensorMap, Transfer, sources,
 };
 use ridgepoint_core::record::fnv1a;
 use ridgepoint_core::{Bytes, DeviceInfo, Seconds};
@@ -37,6 +38,8 @@ pub(crate) struct GpuDevice {
     modules: RefCell<HashMap<u64, Arc<Module>>>,
     /// Our own entries, resolved once: a hold must cost little.
     own: RefCell<HashMap<&'static str, Arc<Function>>>,
+    /// Queues for copies that run at once, of this device or a sibling.
+    sides: RefCell<Vec<Stream>>,
     flags: Arc<Pinned>,
     holds: Cell<usize>,
     clock: Memory,
@@ -62,6 +65,7 @@ impl GpuDevice {
             cache: Cache::of_user(&|key| std::env::var_os(key).map(PathBuf::from)),
             modules: RefCell::new(HashMap::new()),
             own: RefCell::default(),
+            sides: RefCell::default(),
             flags: Arc::new(Pinned::new(&ctx, 4 * HOLDS)?),
             holds: Cell::new(0),
             clock: Memory::new(&ctx, 16)?,
@@ -103,12 +107,16 @@ impl GpuDevice {
         Ok(Some(function))
     }
 
-    /// This device's memory behind a buffer, or page-locked memory that it sees.
+    /// This device's memory behind a buffer, or host memory that it copies.
     fn place<'a>(&self, buffer: &'a Buffer) -> Result<Place<'a>> {
+        let place = self.any_place(buffer)?;
+        if place.context().is(&self.shared.ctx) { Ok(place) } else { Err(foreign()) }
+    }
+
+    /// The same, where it may be a sibling's too.
+    fn any_place<'a>(&self, buffer: &'a Buffer) -> Result<Place<'a>> {
         let place = buffer.owner::<Memory>().map(Place::Device).or_else(|| buffer.owner::<Pinned>().map(Place::Host));
-        place
-            .filter(|place| place.context().is(&self.shared.ctx))
-            .ok_or_else(|| DeviceError::invalid("the buffer belongs to another device"))
+        place.filter(|place| Arc::ptr_eq(&place.context().driver, &self.shared.ctx.driver)).ok_or_else(foreign)
     }
 
     /// Memory and what was asked for, where there is no more.
@@ -121,6 +129,10 @@ impl GpuDevice {
             other => other,
         }
     }
+}
+
+fn foreign() -> DeviceError {
+    DeviceError::invalid("the buffer belongs to another device")
 }
 
 impl Device for GpuDevice {
@@ -177,7 +189,9 @@ impl Device for GpuDevice {
         for arg in args {
             values.push(match arg {
                 Arg::Buffer(buffer, offset) if *offset <= buffer.len() => {
-                    self.place(buffer)?;
+                    if !self.place(buffer)?.seen_by_kernels() {
+                        return Err(DeviceError::invalid("a kernel cannot be given pageable memory"));
+                    }
                     code::Arg::Ptr(buffer.address() + *offset as Ptr)
                 }
                 Arg::Buffer(buffer, offset) => {
@@ -270,6 +284,48 @@ impl Device for GpuDevice {
             other => other,
         })?;
         Ok(Buffer::new(len, pinned.ptr, Arc::new(pinned)))
+    }
+
+    fn alloc_host_as(&self, len: usize, kind: HostMemory) -> Result<Buffer> {
+        if kind == HostMemory::default() {
+            return self.alloc_host(len);
+        }
+        let memory = Pinned::of(&self.shared.ctx, Mapping::new(len, kind.node)?, len, kind.pageable)?;
+        Ok(Buffer::new(len, memory.ptr, Arc::new(memory)))
+    }
+
+    fn copy_at_once(&self, copies: &[Transfer<'_>]) -> Result<()> {
+        let places = copies.iter().map(|c| Ok((self.any_place(c.src)?, self.any_place(c.dst)?))).collect::<Result<Vec<_>>>()?;
+        let start = self.shared.stream.record()?;
+        let mut sides = self.sides.borrow_mut();
+        let mut ends = Vec::new();
+        for (i, (copy, (src, dst))) in copies.iter().zip(places).enumerate() {
+            // The source's engines push; the host has none.
+            let ctx = if matches!(src, Place::Device(_)) { src.context() } else { dst.context() };
+            if sides.get(i).is_none_or(|side| !side.ctx.is(ctx)) {
+                let side = Stream::new(ctx)?;
+                if i < sides.len() { sides[i] = side } else { sides.push(side) }
+            }
+            sides[i].wait(&start)?;
+            sides[i].copy(src, copy.src_offset, dst, copy.dst_offset, copy.len)?;
+            ends.push(sides[i].record()?);
+        }
+        ends.iter().try_for_each(|end| Ok(self.shared.stream.wait(end)?))
+    }
+
+    fn siblings(&self) -> usize {
+        self.shared.ctx.driver.count().map_or(1, |n| usize::try_from(n).unwrap_or(1).max(1))
+    }
+
+    fn sibling(&self, index: usize) -> Result<Sibling> {
+        if index >= self.siblings() || index as i32 == self.shared.ctx.device {
+            let (own, all) = (&self.info.id, self.siblings());
+            return Err(DeviceError::unsupported(format!("{own} has no sibling {index}: there are {all} devices")));
+        }
+        let device = Self::open(&self.shared.ctx.driver, index)?;
+        let (own, other) = (&self.shared.ctx, &device.shared.ctx);
+        let direct = own.reach(other)? && other.reach(own)?;
+        Ok(Sibling { device: Box::new(device), direct })
     }
 
     fn tensor_map(&self, buffer: &Buffer, map: &TensorMap) -> Result<Vec<u8>> {

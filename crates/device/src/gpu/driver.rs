@@ -4,8 +4,9 @@
 //! it calls: a device may be used from whichever thread holds it.
 
 use super::Vendor;
-use super::sys::{Api, Handle, Ptr};
+use super::sys::{Api, HOST_PORTABLE_MAPPED, Handle, Ptr, status};
 use crate::dl::{CallError, Opened};
+use crate::host_memory::Mapping;
 use std::ffi::{c_int, c_void};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -140,10 +141,14 @@ struct Parking {
     parked: Vec<Memory>,
 }
 
-#[derive(Clone, Copy)]
 enum Memory {
     Device(Ptr),
     Host(*mut c_void),
+    /// The system's memory, which we mapped and may have page-locked.
+    Mapped {
+        mapping: Mapping,
+        registered: bool,
+    },
 }
 
 /// While one of these lives, nothing is freed.
@@ -187,6 +192,29 @@ impl Context {
         self.device == other.device && self.driver.vendor.prefix() == other.driver.vendor.prefix()
     }
 
+    /// Lets kernels and copies of this device reach another's memory; false where the two cannot.
+    pub(crate) fn reach(&self, other: &Self) -> Result<bool> {
+        let (mut can, api) = (0, self.api()?);
+        // SAFETY: writes one int.
+        unsafe { api.can_access_peer(&mut can, self.device, other.device) }?;
+        if can == 0 {
+            return Ok(false);
+        }
+        // SAFETY: this device is current; the other's context is retained for as long as it lives.
+        let enabled = unsafe {
+            if other.handle.is_null() { api.enable_peer_device(other.device, 0) } else { api.enable_peer(other.handle, 0) }
+        };
+        match enabled {
+            Err(error) if error.status() == Some(status::PEER_ACCESS_ALREADY) => Ok(true),
+            outcome => Ok(outcome.map(|()| true)?),
+        }
+    }
+
+    /// For the functions that take a context by its handle.
+    pub(super) fn handle(&self) -> Handle {
+        self.handle
+    }
+
     fn parking(&self) -> MutexGuard<'_, Parking> {
         self.parking.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -212,7 +240,7 @@ impl Context {
             return;
         }
         let Ok(api) = self.api() else { return };
-        if parking.parked.iter().any(|m| matches!(m, Memory::Host(_))) {
+        if parking.parked.iter().any(|m| !matches!(m, Memory::Device(_))) {
             // SAFETY: takes no pointers. The copies that a stream still has to make must not find the memory gone.
             let _ = unsafe { api.ctx_synchronize() };
         }
@@ -222,6 +250,8 @@ impl Context {
                 match memory {
                     Memory::Device(p) => api.mem_free(p),
                     Memory::Host(p) => api.host_free(p),
+                    Memory::Mapped { mapping, registered: true } => api.host_unregister(mapping.pointer),
+                    Memory::Mapped { .. } => Ok(()),
                 }
             };
         }
@@ -269,12 +299,16 @@ impl Drop for Buffer {
     }
 }
 
-/// Page-locked host memory that the device sees too.
+/// Host memory: page-locked, and then the device sees it too, or pageable.
 pub(crate) struct Pinned {
     pub(super) ctx: Arc<Context>,
     pub(super) host: *mut c_void,
+    /// Where the device sees it; of pageable memory the host's address, which only copies may be given.
     pub(crate) ptr: Ptr,
     pub(crate) len: usize,
+    /// Where it is the system's memory and not the driver's.
+    mapped: Option<Mapping>,
+    pub(super) pageable: bool,
 }
 
 // SAFETY: an owned allocation; whoever has it may use it.
@@ -287,13 +321,26 @@ impl Pinned {
         let mut host = std::ptr::null_mut();
         // SAFETY: writes one pointer.
         unsafe { ctx.api()?.host_alloc(&mut host, len.max(1), ctx.driver.vendor.host_flags()) }?;
-        // Owned from here on, so that a failure below frees it.
-        let mut pinned = Self { ctx: ctx.clone(), host, ptr: 0, len };
-        let mut ptr = 0;
+        // Owned from here on, so that a failure in `seen` frees it.
+        Self { ctx: ctx.clone(), host, ptr: 0, len, mapped: None, pageable: false }.seen()
+    }
+
+    /// Of the system's memory: as it is, or page-locked.
+    pub(crate) fn of(ctx: &Arc<Context>, mapping: Mapping, len: usize, pageable: bool) -> Result<Self> {
+        let host = mapping.pointer;
+        if !pageable {
+            // SAFETY: the mapping has len bytes and lives until it is unregistered.
+            unsafe { ctx.api()?.host_register(host, len.max(1), HOST_PORTABLE_MAPPED) }?;
+        }
+        let memory = Self { ctx: ctx.clone(), host, ptr: host as Ptr, len, mapped: Some(mapping), pageable };
+        if pageable { Ok(memory) } else { memory.seen() }
+    }
+
+    /// Asks where the device sees it.
+    fn seen(mut self) -> Result<Self> {
         // SAFETY: writes one pointer.
-        unsafe { ctx.api()?.host_device_pointer(&mut ptr, host, 0) }?;
-        pinned.ptr = ptr;
-        Ok(pinned)
+        unsafe { self.ctx.api()?.host_device_pointer(&mut self.ptr, self.host, 0) }?;
+        Ok(self)
     }
 
     /// Writes a word that a kernel is polling.
@@ -308,6 +355,10 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        self.ctx.free(Memory::Host(self.host));
+        let memory = match self.mapped.take() {
+            Some(mapping) => Memory::Mapped { mapping, registered: !self.pageable },
+            None => Memory::Host(self.host),
+        };
+        self.ctx.free(memory);
     }
 }

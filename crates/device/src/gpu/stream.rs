@@ -93,6 +93,18 @@ impl Stream {
         }
         let api = self.ctx.api()?;
         let (s, d) = (src.ptr() + from as u64, dst.ptr() + to as u64);
+        if let (Place::Device(a), Place::Device(b)) = (src, dst)
+            && !a.ctx.is(&b.ctx)
+        {
+            // SAFETY: in range on both sides, each in the context that is named beside it.
+            return Ok(unsafe {
+                if self.ctx.driver.vendor.has_contexts() {
+                    api.copy_peer(d, b.ctx.handle(), s, a.ctx.handle(), len, self.handle)
+                } else {
+                    api.copy_peer_device(d, b.ctx.device, s, a.ctx.device, len, self.handle)
+                }
+            }?);
+        }
         // SAFETY: in range on both sides; page-locked memory is freed only after a synchronise.
         Ok(unsafe {
             match (src, dst) {
@@ -121,6 +133,12 @@ impl Stream {
         // SAFETY: live event and stream of one context.
         unsafe { self.ctx.api()?.event_record(handle, self.handle) }?;
         Ok(event)
+    }
+
+    /// What is enqueued from now on waits for an event, of this or another device.
+    pub(crate) fn wait(&self, event: &Event) -> Result<()> {
+        // SAFETY: live handles.
+        Ok(unsafe { self.ctx.api()?.stream_wait_event(self.handle, event.handle, 0) }?)
     }
 
     /// Records what `body` enqueues. Ends the capture whatever `body` says, or the stream would stay unusable.
@@ -260,6 +278,11 @@ impl Place<'_> {
         }
     }
 
+    /// True for memory that a kernel can be given.
+    pub(crate) fn seen_by_kernels(&self) -> bool {
+        !matches!(self, Self::Host(Pinned { pageable: true, .. }))
+    }
+
     /// Where the host sees it; null for the device's own memory.
     fn host(&self, offset: usize) -> *mut c_void {
         match self {
@@ -268,7 +291,7 @@ impl Place<'_> {
         }
     }
 
-    pub(crate) fn context(&self) -> &Context {
+    pub(crate) fn context(&self) -> &Arc<Context> {
         match self {
             Self::Device(b) => &b.ctx,
             Self::Host(p) => &p.ctx,

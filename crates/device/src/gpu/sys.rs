@@ -65,6 +65,8 @@ crate::dl::table! {
         fn mem_free(p: Ptr) = ["cuMemFree_v2", "hipFree"];
         fn host_alloc(p: *mut *mut c_void, bytes: usize, flags: u32) = ["cuMemHostAlloc", "hipHostMalloc"];
         fn host_free(p: *mut c_void) = ["cuMemFreeHost", "hipHostFree"];
+        fn host_register(p: *mut c_void, bytes: usize, flags: u32) = ["cuMemHostRegister_v2", "hipHostRegister"];
+        fn host_unregister(p: *mut c_void) = ["cuMemHostUnregister", "hipHostUnregister"];
         fn host_device_pointer(d: *mut Ptr, p: *mut c_void, flags: u32) = ["cuMemHostGetDevicePointer_v2", "hipHostGetDevicePointer"];
         fn copy_h2d(d: Ptr, s: *const c_void, bytes: usize, stream: Handle) = ["cuMemcpyHtoDAsync_v2", "hipMemcpyHtoDAsync"];
         fn copy_d2h(d: *mut c_void, s: Ptr, bytes: usize, stream: Handle) = ["cuMemcpyDtoHAsync_v2", "hipMemcpyDtoHAsync"];
@@ -145,6 +147,7 @@ pub(crate) mod status {
     /// The toolkit's libcuda, made to be linked with and not to be run.
     pub(crate) const STUB_LIBRARY: i32 = 34;
     pub(crate) const NO_DEVICE: i32 = 100;
+    pub(crate) const PEER_ACCESS_ALREADY: i32 = 704;
     pub(crate) const NOT_FOUND: i32 = 500;
     pub(crate) const FABRIC_NOT_READY: i32 = 802;
     pub(crate) const DRIVER_MISMATCH: i32 = 803;
@@ -248,6 +251,7 @@ mod tests {
             (status::STUB_LIBRARY, E::CUDA_ERROR_STUB_LIBRARY),
             (status::NO_DEVICE, E::CUDA_ERROR_NO_DEVICE),
             (status::NOT_FOUND, E::CUDA_ERROR_NOT_FOUND),
+            (status::PEER_ACCESS_ALREADY, E::CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED),
             (status::FABRIC_NOT_READY, E::CUDA_ERROR_SYSTEM_NOT_READY),
             (status::DRIVER_MISMATCH, E::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH),
             (status::CLUSTER_MISCONFIGURED, E::CUDA_ERROR_INVALID_CLUSTER_SIZE),

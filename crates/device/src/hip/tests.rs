@@ -3,7 +3,7 @@
 
 use super::PROBE;
 use crate::machine::{Machine, say_what_is_found};
-use crate::{Arg, DeviceError, GemmProblem, Geometry, Program, Transpose};
+use crate::{Arg, DeviceError, GemmProblem, Geometry, HostMemory, Program, Transfer, Transpose};
 use ridgepoint_core::Dtype;
 
 const NAMES: &str = include_str!("stubs/names.h");
@@ -194,6 +194,20 @@ fn child_does_what_only_hip_has() {
     let mut back = [0; 6];
     device.download(&b, 0, &mut back).unwrap();
     assert_eq!(&back, b"locked");
+
+    // A sibling, named by its number where CUDA names contexts; and memory that is page-locked after the system gave it.
+    let sibling = device.sibling(1).unwrap();
+    assert!(sibling.direct && device.sibling(0).is_err());
+    let (near, far) = (device.alloc(64).unwrap(), sibling.device.alloc(64).unwrap());
+    device.upload(&near, 0, b"near").unwrap();
+    device.copy_at_once(&[Transfer::whole(&near, &far), Transfer { len: 4, ..Transfer::whole(&near, &b) }]).unwrap();
+    let mut back = [0; 4];
+    sibling.device.download(&far, 0, &mut back).unwrap();
+    assert_eq!(&back, b"near");
+    match device.alloc_host_as(64, HostMemory { pageable: false, node: Some(crate::nodes()[0]) }) {
+        Ok(memory) => device.copy(&near, 0, &memory, 0, 64).unwrap(),
+        Err(error) => assert!(error.to_string().contains("mbind"), "{error}"),
+    }
 
     // What HIP has not is an answer and no panic.
     let program = Program { name: "common/arguments", ..Program::default() };

@@ -14,7 +14,8 @@ typedef uint64_t P;
 enum { INVALID = 1, MEMORY = 2, NOT_FOUND = 500, CAPTURING = 900, MOST = 4096 };
 static const size_t TOTAL = 1 << 30;
 
-static struct { P at; size_t bytes; int host; } live[MOST];
+static struct { P at; size_t bytes; int host, device; } live[MOST];
+static int current, reached[2];  // the device whose context is current; who reaches the other
 static volatile uint32_t *held;
 struct op { int fill, value; P to, from; size_t bytes; };
 struct graph { int n; struct op ops[64]; };
@@ -29,7 +30,7 @@ static int take(P *at, size_t bytes, int host) {
   void *p = NULL;
   if (bytes > TOTAL || posix_memalign(&p, 4096, bytes)) return MEMORY;
   for (int i = 0; i < MOST; i++)
-    if (!live[i].at) { live[i].at = *at = (P)p, live[i].bytes = bytes, live[i].host = host; return 0; }
+    if (!live[i].at) { live[i].at = *at = (P)p, live[i].bytes = bytes, live[i].host = host, live[i].device = current; return 0; }
   return MEMORY;
 }
 static int give(P at) {
@@ -44,6 +45,11 @@ static int give(P at) {
     }
   fprintf(stderr, "freed twice\n");
   abort();
+}
+static int at_device(P at) {
+  for (int i = 0; i < MOST; i++)
+    if (live[i].at && !live[i].host && at >= live[i].at && at < live[i].at + live[i].bytes) return live[i].device;
+  return -1;
 }
 static void run(struct op o) {
   if (o.fill) memset((void *)o.to, o.value, o.bytes); else memmove((void *)o.to, (void *)o.from, o.bytes);
@@ -68,7 +74,7 @@ int cuDeviceGetAttribute(int *v, int a, int d) {
 }
 int cuDevicePrimaryCtxRetain(H *c, int d) { *c = (H)(intptr_t)(d + 1); return 0; }
 int cuDevicePrimaryCtxRelease_v2(int d) { return 0; }
-int cuCtxSetCurrent(H c) { return 0; }
+int cuCtxSetCurrent(H c) { current = (int)(intptr_t)c - 1; return 0; }
 int cuCtxSynchronize(void) { return 0; }
 int cuMemGetInfo_v2(size_t *f, size_t *t) { *f = *t = TOTAL; return 0; }
 int cuMemAlloc_v2(P *p, size_t n) { return take(p, n, 0); }
@@ -83,12 +89,32 @@ int cuMemcpyDtoHAsync_v2(void *d, P s, size_t n, H q) {
   return kind(s, n) == 1 && kind((P)d, n) != 1 ? enqueue((struct op){0, 0, (P)d, s, n}) : INVALID;
 }
 int cuMemcpyDtoDAsync_v2(P d, P s, size_t n, H q) {
+  if (at_device(s) != at_device(d)) return INVALID;
   return kind(s, n) == 1 && kind(d, n) == 1 ? enqueue((struct op){0, 0, d, s, n}) : INVALID;
 }
 int cuMemcpyAsync(P d, P s, size_t n, H q) { return kind(s, n) && kind(d, n) ? enqueue((struct op){0, 0, d, s, n}) : INVALID; }
+int cuMemcpyPeerAsync(P d, H to, P s, H from, size_t n, H q) {
+  if (at_device(s) != (intptr_t)from - 1 || at_device(d) != (intptr_t)to - 1) return INVALID;
+  return kind(s, n) == 1 && kind(d, n) == 1 ? enqueue((struct op){0, 0, d, s, n}) : INVALID;
+}
+int cuDeviceCanAccessPeer(int *v, int d, int peer) { *v = d != peer; return 0; }
+int cuCtxEnablePeerAccess(H c, unsigned f) { return reached[current]++ ? 704 : (intptr_t)c - 1 == current ? 101 : 0; }
+// Page-locking what the system mapped: only what is whole pages, and only once.
+static P locked[16];
+int cuMemHostRegister_v2(void *p, size_t n, unsigned f) {
+  for (int i = 0; i < 16; i++) if (locked[i] == (P)p) return 712;
+  for (int i = 0; i < 16; i++) if (!locked[i]) { locked[i] = (P)p; return (P)p % 4096 ? INVALID : 0; }
+  return MEMORY;
+}
+int cuMemHostUnregister(void *p) {
+  for (int i = 0; i < 16; i++) if (locked[i] == (P)p) { locked[i] = 0; return 0; }
+  fprintf(stderr, "unregistered twice\n");
+  abort();
+}
 int cuMemsetD8Async(P d, uint8_t v, size_t n, H q) { return kind(d, n) ? enqueue((struct op){1, v, d, 0, n}) : INVALID; }
 int cuStreamCreate(H *s, unsigned f) { *s = (H)1; return 0; }
 int cuStreamDestroy_v2(H s) { return 0; }
+int cuStreamWaitEvent(H s, H e, unsigned f) { return e ? 0 : INVALID; }
 int cuStreamSynchronize(H s) { return capture ? CAPTURING : 0; }
 int cuStreamBeginCapture_v2(H s, int mode) { capture = calloc(1, sizeof *capture); return 0; }
 int cuStreamEndCapture(H s, H *g) { *g = capture; capture = NULL; return 0; }

@@ -16,6 +16,10 @@
 #define cuMemcpyHtoDAsync_v2 hipMemcpyHtoDAsync
 #define cuMemcpyDtoHAsync_v2 hipMemcpyDtoHAsync
 #define cuMemcpyDtoDAsync_v2 hipMemcpyDtoDAsync
+#define cuMemHostRegister_v2 hipHostRegister
+#define cuMemHostUnregister hipHostUnregister
+#define cuDeviceCanAccessPeer hipDeviceCanAccessPeer
+#define cuStreamWaitEvent hipStreamWaitEvent
 #define cuMemsetD8Async hipMemsetD8Async
 #define cuStreamCreate hipStreamCreateWithFlags
 #define cuStreamDestroy_v2 hipStreamDestroy
