@@ -1,6 +1,7 @@
 //! The command line. Help texts are written for someone who has five minutes and a node to judge.
 
 use clap::{Parser, Subcommand, ValueEnum};
+use ridgepoint_core::Seconds;
 use ridgepoint_harness::{Class, Profile};
 use std::path::PathBuf;
 
@@ -81,6 +82,9 @@ pub(crate) struct Run {
     /// Short for `--profile quick`.
     #[arg(long)]
     pub(crate) quick: bool,
+    /// Keep each case running this long (60s, 5m) and record bandwidth, clock, power and temperature over time.
+    #[arg(long, value_name = "TIME", value_parser = sustain)]
+    pub(crate) sustain: Option<Seconds>,
     /// Folder for raw.jsonl and report.html. Default: a new one under ridgepoint-out, named by the time.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
@@ -96,6 +100,12 @@ pub(crate) struct Run {
     /// Only this provider (several: any of them): `native`, `cublaslt`, ….
     #[arg(long, value_name = "NAME")]
     pub(crate) provider: Vec<String>,
+}
+
+/// A time to keep a case running.
+fn sustain(text: &str) -> Result<Seconds, String> {
+    let time = humantime::parse_duration(text).map_err(|e| format!("{e}; a time is written 60s or 5m"))?.as_secs_f64();
+    if (0.1..=86_400.0).contains(&time) { Ok(Seconds(time)) } else { Err("from 100ms to 1day".into()) }
 }
 
 #[derive(Debug, clap::Args)]

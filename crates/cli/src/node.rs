@@ -35,7 +35,14 @@ pub(crate) fn measure(args: &Here) -> Outcome<Measured> {
     let jobs = session::jobs(&devices, profile, &args.only, &[])?;
     let shown: Vec<String> = devices.iter().map(|d| format!("{} {}", d.info().id, d.info().name)).collect();
     tell(&format!("accepting {}", shown.join(", ")));
-    let setup = Setup { profile, seed: args.seed, out: args.out.as_deref(), resume: args.resume.as_deref(), streaming: false };
+    let setup = Setup {
+        profile,
+        sustain: None,
+        seed: args.seed,
+        out: args.out.as_deref(),
+        resume: args.resume.as_deref(),
+        streaming: false,
+    };
     let mut session = Session::begin(devices, &setup, interrupted)?;
     let mut complete = true;
     for (name, is_of) in STAGES {

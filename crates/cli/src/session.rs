@@ -9,7 +9,7 @@ use crate::select;
 use crate::store::{self, Records, Writer};
 use crate::suites::Listed;
 use indicatif::{ProgressBar, ProgressStyle};
-use ridgepoint_core::{Environment, Line, Record};
+use ridgepoint_core::{Environment, Line, Record, Seconds};
 use ridgepoint_device::{Device, open};
 use ridgepoint_harness::{Policy, Profile, Scope, measure};
 use std::collections::BTreeSet;
@@ -28,6 +28,8 @@ pub(crate) struct Job {
 /// What a session is told before it begins.
 pub(crate) struct Setup<'s> {
     pub(crate) profile: Profile,
+    /// Keep each case running so long.
+    pub(crate) sustain: Option<Seconds>,
     pub(crate) seed: u64,
     /// Folder for the records; a new one by default.
     pub(crate) out: Option<&'s Path>,
@@ -60,8 +62,7 @@ pub(crate) fn devices(ids: &[String]) -> Outcome<Vec<Box<dyn Device>>> {
 pub(crate) fn jobs(devices: &[Box<dyn Device>], profile: Profile, filters: &[String], providers: &[String]) -> Outcome<Vec<Job>> {
     let mut jobs = Vec::new();
     for (index, device) in devices.iter().enumerate() {
-        let ranks = device.collectives().map_or(1, |c| c.max_ranks());
-        let scope = Scope::of(device.info(), profile, ranks);
+        let scope = Scope::on(device.as_ref(), profile);
         for listed in select::cases(&scope, filters)? {
             for provider in listed.suite.providers(&listed.case, device.as_ref()) {
                 if providers.is_empty() || providers.contains(&provider) {
@@ -94,7 +95,7 @@ impl Session {
             folder,
             interrupted,
             seed: setup.seed,
-            policy: Policy::of(setup.profile),
+            policy: Policy { sustain: setup.sustain, ..Policy::of(setup.profile) },
             environment,
             writer,
             found,

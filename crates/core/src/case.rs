@@ -163,19 +163,23 @@ pub struct Work {
     /// busbw / algbw of nccl-tests, for collectives alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bus_factor: Option<f64>,
+    /// Directions of links that carry the bytes at once, where it is more than one: 2 for both ways, the number of devices for a
+    /// host that feeds them all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub links: Option<u32>,
 }
 
 impl Work {
     /// Only bytes move.
     #[must_use]
     pub const fn bytes(bytes: Bytes) -> Self {
-        Self { flops: Flops(0), bytes, steps: 0, bus_factor: None }
+        Self { flops: Flops(0), bytes, steps: 0, bus_factor: None, links: None }
     }
 
     /// Operations on operands of so many bytes.
     #[must_use]
     pub const fn arithmetic(flops: Flops, bytes: Bytes) -> Self {
-        Self { flops, bytes, steps: 0, bus_factor: None }
+        Self { flops, bytes, steps: 0, bus_factor: None, links: None }
     }
 
     /// FLOPs per byte; None where no bytes are counted.

@@ -101,6 +101,7 @@ pub struct Record {
 }
 
 /// What came of a case. Each of the four has its reason, none is dropped, and none but `measured` reads as a pass.
+#[expect(clippy::large_enum_variant, reason = "nearly every record is measured")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "outcome", rename_all = "lowercase")]
 pub enum Outcome {
@@ -241,6 +242,21 @@ pub struct Telemetry {
     /// Counters that moved during the window, by name: `ecc_corrected`, `ecc_uncorrected`, `xid`, `pcie_replays`.
     #[serde(default)]
     pub counter_deltas: BTreeMap<String, i64>,
+    /// How the case went over time, where it was sustained; sample `i` of the record is that of moment `i`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub timeline: Vec<Moment>,
+}
+
+/// One stretch of a sustained case.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Moment {
+    /// Its end, in seconds since the first sustained execution began.
+    pub at: Seconds,
+    /// Seconds of one execution, the mean over the stretch.
+    pub execution: Seconds,
+    /// The newest reading of each sensor, by the names of [`Telemetry::sensors`], and `observed_mhz` where the device counts.
+    #[serde(default)]
+    pub sensors: BTreeMap<String, f64>,
 }
 
 /// FNV-1a, 64 bit: a short name for an environment, not a signature.

@@ -5,6 +5,7 @@ mod operands;
 pub mod policy;
 mod sample;
 mod suite;
+mod sustain;
 mod trial;
 pub mod verify;
 mod window;

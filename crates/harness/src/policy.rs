@@ -51,6 +51,8 @@ pub struct Policy {
     pub time_limit: Seconds,
     /// Most launches enqueued behind a held queue: a driver's queue is finite, and a full one deadlocks the host.
     pub max_held: u64,
+    /// Keep each case running this long instead of stopping when the median is known, and keep what happened over time.
+    pub sustain: Option<Seconds>,
 }
 
 impl Policy {
@@ -71,6 +73,7 @@ impl Policy {
             target_ci: 0.005,
             time_limit: Seconds(time_limit),
             max_held: 512,
+            sustain: None,
         }
     }
 }

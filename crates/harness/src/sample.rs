@@ -1,7 +1,8 @@
 //! Method version 1: warm up until steady, size the batch, sample until the median is known well enough.
 
+use crate::sustain::sustain;
 use crate::{Policy, Ready, Window};
-use ridgepoint_core::record::Stop;
+use ridgepoint_core::record::{Clock, Stop};
 use ridgepoint_core::stats::Summary;
 use ridgepoint_core::{Cache, Samples, Seconds};
 use ridgepoint_device::{Device, Graph, Result, Timing};
@@ -32,6 +33,38 @@ pub fn sample(ready: &mut dyn Ready, cache: Cache, device: &dyn Device, policy: 
     runner.capture(single, batch)?;
     let passes = runner.ready.passes();
 
+    let mut course = match policy.sustain {
+        Some(time) => sustain(time, batch * passes, &mut || runner.run(batch), device, window)?,
+        None => until_known(&mut runner, batch, policy, window)?,
+    };
+    course.observed_mhz.extend(runner.observed_mhz()?);
+    runner.run_the_rest()?;
+    Ok(Samples {
+        seconds: course.seconds.into_iter().map(Seconds).collect(),
+        batch: batch * passes,
+        clock: course.clock,
+        warmup,
+        steady,
+        stop: course.stop,
+        graph: runner.graph.is_some() || runner.ready.replays(),
+        observed_mhz: course.observed_mhz,
+        throttled: course.throttled,
+    })
+}
+
+/// What the timed runs gave.
+pub(crate) struct Course {
+    pub(crate) seconds: Vec<f64>,
+    pub(crate) clock: Clock,
+    pub(crate) stop: Stop,
+    pub(crate) observed_mhz: Vec<f64>,
+    /// Indices of samples taken while the device held its clock back.
+    pub(crate) throttled: Vec<usize>,
+}
+
+/// Samples until the median is known as well as the policy wants.
+fn until_known(runner: &mut Runner<'_>, batch: u64, policy: &Policy, window: &Window) -> Result<Course> {
+    let passes = runner.ready.passes();
     let started = Instant::now();
     let (mut seconds, mut throttled, mut observed_mhz) = (Vec::new(), Vec::new(), Vec::new());
     let mut next_check = policy.min_samples;
@@ -58,22 +91,10 @@ pub fn sample(ready: &mut dyn Ready, cache: Cache, device: &dyn Device, policy: 
                 break Stop::Converged;
             }
             next_check = seconds.len() + seconds.len().div_ceil(10);
-            observed_mhz.extend(device.observed_mhz()?);
+            observed_mhz.extend(runner.device.observed_mhz()?);
         }
     };
-    observed_mhz.extend(runner.observed_mhz()?);
-    runner.run_the_rest()?;
-    Ok(Samples {
-        seconds: seconds.into_iter().map(Seconds).collect(),
-        batch: batch * passes,
-        clock,
-        warmup,
-        steady,
-        stop,
-        graph: runner.graph.is_some() || runner.ready.replays(),
-        observed_mhz,
-        throttled,
-    })
+    Ok(Course { seconds, clock, stop, observed_mhz, throttled })
 }
 
 /// Executions a batch needs so that it lasts `min_sample`, within what a held queue may hold.

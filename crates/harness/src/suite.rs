@@ -31,6 +31,12 @@ pub struct Scope {
     pub units: u32,
     /// Ranks that collectives can use.
     pub ranks: usize,
+    /// Devices of the same backend, and which of them this one is.
+    pub devices: usize,
+    /// See [`Scope::devices`].
+    pub index: usize,
+    /// NUMA nodes of the host that have memory.
+    pub nodes: Vec<usize>,
 }
 
 impl Scope {
@@ -44,17 +50,35 @@ impl Scope {
             (Backend::Fake, _) => Class::Cpu,
             _ => Class::Gpu,
         };
-        Self { profile, class, memory: info.memory, last_level_cache: info.last_level_cache(), units: info.units.max(1), ranks }
+        let index = info.id.split_once(':').and_then(|(_, index)| index.parse().ok()).unwrap_or(0);
+        Self {
+            profile,
+            class,
+            memory: info.memory,
+            last_level_cache: info.last_level_cache(),
+            units: info.units.max(1),
+            ranks,
+            devices: 1,
+            index,
+            nodes: vec![0],
+        }
+    }
+
+    /// The scope of an open device, with the devices beside it and the host's memory nodes.
+    #[must_use]
+    pub fn on(device: &dyn Device, profile: Profile) -> Self {
+        let ranks = device.collectives().map_or(1, |c| c.max_ranks());
+        Self { devices: device.siblings(), nodes: ridgepoint_device::nodes(), ..Self::of(device.info(), profile, ranks) }
     }
 
     /// A typical device of `class`, for listing where there is none.
     #[must_use]
-    pub const fn typical(class: Class, profile: Profile) -> Self {
-        let (memory, last_level_cache, units, ranks) = match class {
-            Class::Cpu | Class::SoftwareGpu => (Bytes::mib(16 << 10), Bytes::mib(32), 2, 2),
-            Class::Gpu => (Bytes::mib(80 << 10), Bytes::mib(50), 132, 8),
+    pub fn typical(class: Class, profile: Profile) -> Self {
+        let (memory, last_level_cache, units, ranks, devices, nodes) = match class {
+            Class::Cpu | Class::SoftwareGpu => (Bytes::mib(16 << 10), Bytes::mib(32), 2, 2, 1, vec![0]),
+            Class::Gpu => (Bytes::mib(80 << 10), Bytes::mib(50), 132, 8, 8, vec![0, 1]),
         };
-        Self { profile, class, memory, last_level_cache, units, ranks }
+        Self { profile, class, memory, last_level_cache, units, ranks, devices, index: 0, nodes }
     }
 }
 

@@ -1,8 +1,9 @@
 //! What a device's sensors read while a case's timed runs go on: a thread of its own, slow enough to disturb nothing.
 
-use ridgepoint_core::Telemetry;
-use ridgepoint_core::record::Range;
+use ridgepoint_core::record::{Moment, Range};
+use ridgepoint_core::{Seconds, Telemetry};
 use ridgepoint_device::{Reading, Sensors};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,7 @@ const PERIOD: Duration = Duration::from_millis(50);
 /// An open telemetry window.
 pub struct Window {
     readings: Arc<Mutex<Vec<Reading>>>,
+    moments: RefCell<Vec<Moment>>,
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -29,7 +31,7 @@ impl Window {
             let readings = Arc::clone(&readings);
             std::thread::Builder::new().name("telemetry".into()).spawn(move || watch(sensors, &readings, &stopped)).ok()
         });
-        Self { readings, stop: Some(stop), thread }
+        Self { readings, moments: RefCell::default(), stop: Some(stop), thread }
     }
 
     /// True if the newest reading says that the device holds its clock back.
@@ -37,6 +39,15 @@ impl Window {
     pub fn throttled(&self) -> bool {
         let readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
         readings.last().is_some_and(|r| !r.throttle_reasons.is_empty())
+    }
+
+    /// Keeps a moment of a sustained case, which ended `at` and whose executions took `execution` each, with what the sensors
+    /// read last.
+    pub(crate) fn mark(&self, at: Seconds, execution: Seconds, observed_mhz: Option<f64>) {
+        let readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = readings.last().into_iter().flat_map(|r| &r.sensors).map(|(name, value)| ((*name).to_owned(), *value));
+        let sensors = read.chain(observed_mhz.map(|mhz| ("observed_mhz".to_owned(), mhz))).collect();
+        self.moments.borrow_mut().push(Moment { at, execution, sensors });
     }
 
     /// Reads once more and summarises.
@@ -48,7 +59,7 @@ impl Window {
             let _ = thread.join();
         }
         let readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
-        summarise(&readings)
+        Telemetry { timeline: self.moments.take(), ..summarise(&readings) }
     }
 }
 
@@ -86,6 +97,7 @@ fn summarise(readings: &[Reading]) -> Telemetry {
             .filter_map(|(name, end)| Some(((*name).to_owned(), end - first.get(name)?)))
             .filter(|(_, delta)| *delta != 0)
             .collect(),
+        timeline: Vec::new(),
     }
 }
 

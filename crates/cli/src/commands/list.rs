@@ -15,10 +15,7 @@ pub(crate) fn run(args: &List) -> Outcome {
         None => {
             let best =
                 PROBES.iter().find_map(|p| (p.discover)().devices.into_iter().next()).and_then(|found| open(&found.id).ok());
-            best.map_or(Scope::typical(Class::Gpu, profile), |device| {
-                let ranks = device.collectives().map_or(1, |c| c.max_ranks());
-                Scope::of(device.info(), profile, ranks)
-            })
+            best.map_or_else(|| Scope::typical(Class::Gpu, profile), |device| Scope::on(device.as_ref(), profile))
         }
     };
     let cases = select::cases(&scope, &args.filters)?;

@@ -14,7 +14,14 @@ pub(crate) fn run(args: &Run) -> Outcome {
     let devices = session::devices(&select::devices(&args.device)?)?;
     let jobs = session::jobs(&devices, profile, &args.filters, &args.provider)?;
     let streaming = args.format == "json";
-    let setup = Setup { profile, seed: args.seed, out: args.out.as_deref(), resume: args.resume.as_deref(), streaming };
+    let setup = Setup {
+        profile,
+        sustain: args.sustain,
+        seed: args.seed,
+        out: args.out.as_deref(),
+        resume: args.resume.as_deref(),
+        streaming,
+    };
     let mut session = Session::begin(devices, &setup, interrupted)?;
     let complete = session.measure(jobs.iter())?;
     let folder = session.folder.clone();

@@ -296,7 +296,7 @@ fn record(shape: &Shape, c: &Context<'_>, dice: &mut Dice) -> Record {
             sensors: sensors.into_iter().map(|(name, x)| (name.to_owned(), range(x))).collect(),
             throttle_bits: Some(if c.throttled { 0x40 } else { 0 }),
             throttle_reasons: reasons,
-            counter_deltas: BTreeMap::new(),
+            ..Telemetry::default()
         };
         Outcome::Measured { samples, verification, telemetry }
     };
