@@ -11,6 +11,7 @@ pub mod minifloat;
 pub mod record;
 pub mod roofline;
 pub mod specs;
+pub mod staircase;
 pub mod stats;
 pub mod units;
 pub mod verdict;
