@@ -5,7 +5,7 @@ use super::checks::{Place, Table, is_for};
 use super::cohort::{Mode, SMALLEST, modes, nearest};
 use super::judge::{Findings, RuleBook};
 use super::metrics::Metrics;
-use super::observe::Fleet;
+use super::observe::{Fleet, Observation};
 use super::words::figure;
 use super::{Against, Check, Combine, Deviation, Finding, Reason, Rule, RuleSet, Verdict};
 use crate::stats::median_of_sorted;
@@ -180,9 +180,14 @@ impl View<'_> {
             finding.device = device;
             (finding.measured, finding.limit, finding.unit) = (Some(gap), Some(-min_gap_pct.max(mads * mode.sigma)), "%".into());
             if let Some(of) = d.of {
-                let names = &self.fleet.names;
-                finding.case = Some(names.text(self.metrics.case(of.metric)).into());
-                finding.provider = Some(names.text(self.metrics.provider(of.metric)).into());
+                let node = &self.fleet.nodes[index];
+                let is_it = |s: &&Observation| {
+                    (s.device, s.case, s.provider) == (of.device, self.metrics.case(of.metric), self.metrics.provider(of.metric))
+                };
+                let mut current = self.metrics.current(index).iter().map(|i| &node.seen[*i as usize]);
+                if let Some(seen) = current.find(is_it) {
+                    finding = self.place(index).about(seen, finding);
+                }
                 let (usual, unit) = self.metrics.usual(of.metric, f64::from(of.value));
                 finding.text = format!("{} {unit}, {}", figure(f64::from(of.value)), finding.text);
                 finding.evidence.reference = Some(usual);
