@@ -167,9 +167,12 @@ pub(crate) struct Accept {
     /// A warning is a failure, in the exit code too.
     #[arg(long)]
     pub(crate) strict: bool,
-    /// What to print: a summary, or the whole judgement as JSON.
+    /// What to print: table, json, csv, markdown, html, junit, prometheus, openmetrics.
     #[arg(long, default_value = "table", value_name = "FORMAT")]
     pub(crate) format: String,
+    /// Write every report into this folder: a page to sign, Markdown, CSV, JSON, JUnit XML, metrics for Prometheus.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) report: Option<PathBuf>,
     /// Write to this file instead of standard output.
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,

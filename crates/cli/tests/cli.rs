@@ -116,36 +116,3 @@ fn ranks_are_processes_of_this_program() {
     assert!(raw.contains("\"outcome\":\"measured\"") && raw.contains("shared-memory engine"), "{raw}");
     std::fs::remove_dir_all(folder).unwrap();
 }
-
-#[test]
-fn the_page_draws_its_roofline_with_no_error_and_no_network() {
-    let browsers = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
-    let Some(chromium) = browsers.into_iter().find(|p| Path::new(p).exists()) else {
-        println!("SKIP: chromium: it is not installed (apt-get install chromium)");
-        return;
-    };
-    let folder = scratch("page");
-    let cases = ["gemm/m64n48k80/f32", "gemm/m128n64k64/bf16", "memory/latency/16KiB"];
-    let output = run(&cases, "--out", &folder);
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    let dom = Command::new(chromium)
-        .args([
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--no-first-run",
-            "--disable-background-networking",
-        ])
-        .args(["--disable-component-update", "--disable-sync", "--enable-logging=stderr", "--v=0", "--dump-dom"])
-        .arg(format!("--user-data-dir={}", folder.join("profile").display()))
-        .arg(format!("file://{}", folder.join("report.html").display()))
-        .output()
-        .unwrap();
-    let (html, log) = (String::from_utf8_lossy(&dom.stdout), String::from_utf8_lossy(&dom.stderr));
-    assert!(!log.contains("CONSOLE"), "{log}");
-    for case in &cases[..2] {
-        assert_eq!(html.matches(&format!("data-case=\"{case}\"")).count(), 1, "{case} has no point on the roofline");
-    }
-    std::fs::remove_dir_all(folder).unwrap();
-}

@@ -1,32 +1,12 @@
 //! Two sets of records side by side, from real files: a device with itself on two dates, the CPU with Vulkan, an H100 with a CPU.
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
+mod common;
+
+use common::{outcome, ridgepoint, scratch, text};
 use ridgepoint_core::{Line, Outcome};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-
-fn ridgepoint(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_ridgepoint")).args(args).output().unwrap()
-}
-
-fn scratch(name: &str) -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("ridgepoint-compare-{}-{name}", std::process::id()));
-    let _ = std::fs::remove_dir_all(&folder);
-    std::fs::create_dir_all(&folder).unwrap();
-    folder
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-/// Code, standard output and error; never a panic.
-fn outcome(output: &Output) -> (i32, String, String) {
-    let (out, err) = (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned());
-    assert!(!err.contains("panicked"), "{err}");
-    (output.status.code().unwrap(), out, err)
-}
 
 fn compared(args: &[&str]) -> Value {
     let (_, out, err) = outcome(&ridgepoint(&[&["compare"], args, &["--format", "json"]].concat()));

@@ -1,27 +1,23 @@
 //! `ridgepoint accept`: judges records, of this node measured now or of files, and names what is to be refused.
 
-use super::print;
+use super::{deliver, print};
 use crate::args::Accept;
 use crate::exit::{Exit, Failure, Outcome};
-use crate::report::{clean, significant};
-use crate::{intake, node, packs, store};
+use crate::report::acceptance::{Acceptance, FILES, FORMATS};
+use crate::{intake, node, packs, report, store};
 use ridgepoint_core::verdict::{
-    Baseline, Check, Expected, Judgement, MAX_BASELINE, Pattern, Per, Pick, Providers, Rule, RuleBook, RuleSet, Severity,
-    Verdict, judge,
+    Baseline, Check, Expected, MAX_BASELINE, Pattern, Per, Pick, Providers, Rule, RuleBook, RuleSet, Severity, judge,
 };
-use std::fmt::Write as _;
 use std::io::{Read, Write as _};
 use std::path::Path;
 
 /// Up to so many nodes, findings that passed are kept for the report.
 const DETAILED: usize = 64;
-/// Nodes and suspects listed on a terminal.
+/// Problems listed on a terminal.
 const LISTED: usize = 20;
 
 pub(crate) fn run(args: &Accept) -> Outcome {
-    if !["table", "json"].contains(&args.format.as_str()) {
-        return Err(Failure::usage(format!("unknown format '{}'; known: table, json", args.format.escape_debug())));
-    }
+    let format = report::format(FORMATS, &args.format)?;
     let mut book = book(args)?;
     let mut files = args.files.clone();
     if files.is_empty() {
@@ -41,15 +37,27 @@ pub(crate) fn run(args: &Accept) -> Outcome {
     if judgement.problems.len() > LISTED {
         let _ = writeln!(std::io::stderr(), "ridgepoint: and {} more problems", judgement.problems.len() - LISTED);
     }
-    let text = match args.format.as_str() {
-        "json" => serde_json::to_string(&judgement).map_err(|e| Failure::environment(format!("cannot encode: {e}")))? + "\n",
-        _ => summary(&judgement),
+    let accepted = Acceptance {
+        judgement,
+        strict: args.strict,
+        judged: humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string(),
     };
-    match &args.output {
-        Some(path) => std::fs::write(path, text).map_err(|e| store::cannot_write(path, &e))?,
-        None => print(&text)?,
+    if let Some(folder) = &args.report {
+        write_all(&accepted, folder)?;
     }
+    deliver(&(format.render)(&accepted), args.output.as_deref())?;
+    let judgement = &accepted.judgement;
     Ok(Exit::of(judgement.verdict, args.strict, !judgement.problems.is_empty()))
+}
+
+/// Every report there is, side by side.
+fn write_all(accepted: &Acceptance, folder: &Path) -> Outcome<()> {
+    std::fs::create_dir_all(folder).map_err(|e| store::cannot_write(folder, &e))?;
+    for (file, name) in FILES {
+        let text = (report::format(FORMATS, name)?.render)(accepted);
+        deliver(&text, Some(&folder.join(file)))?;
+    }
+    Ok(())
 }
 
 /// The rules that the arguments ask for.
@@ -116,54 +124,4 @@ fn read_baseline(path: &Path) -> Outcome<Baseline> {
     let file = std::fs::File::open(path).map_err(cannot)?;
     file.take(MAX_BASELINE as u64 + 1).read_to_end(&mut bytes).map_err(cannot)?;
     Baseline::parse(&bytes).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))
-}
-
-/// The judgement in a page of text.
-fn summary(j: &Judgement) -> String {
-    let mut text = String::new();
-    let counts = j.counts();
-    let by_verdict: Vec<String> =
-        Verdict::ALL.iter().filter(|v| counts.of(**v) > 0).map(|v| format!("{} {v}", counts.of(*v))).collect();
-    let nodes = j.nodes.len();
-    let _ = writeln!(text, "{}  {nodes} node{}: {}", j.verdict, if nodes == 1 { "" } else { "s" }, by_verdict.join(", "));
-    let _ = writeln!(text, "{} records, rules: {}", j.records, j.rules.join(", "));
-    let bad: Vec<_> = j.nodes.iter().filter(|n| n.verdict != Verdict::Pass).collect();
-    for node in bad.iter().take(LISTED) {
-        let _ = writeln!(text, "\n{:<8}{}", node.verdict, clean(&node.node));
-        let findings = j.findings_of(&node.node).iter().filter(|f| f.verdict != Verdict::Pass);
-        let same_as_node = findings.clone().filter(|f| f.verdict == node.verdict).count();
-        for f in findings.filter(|f| f.verdict == node.verdict).take(6) {
-            let device = f.device.as_deref().map_or_else(String::new, |id| {
-                let pci = node.devices.iter().find(|d| d.id == id).and_then(|d| d.pci.as_deref());
-                format!("{}{} ", clean(id), pci.map_or_else(String::new, |p| format!(" at {}", clean(p))))
-            });
-            let case = f.case.as_deref().map_or_else(String::new, |c| format!(" {}", clean(c)));
-            let _ = writeln!(text, "  {device}{}{case}: {} [{}]", clean(&f.rule), clean(&f.text), f.reason);
-        }
-        if same_as_node > 6 {
-            let _ = writeln!(text, "  and {} more", same_as_node - 6);
-        }
-    }
-    if bad.len() > LISTED {
-        let _ = writeln!(text, "\nand {} more nodes that did not pass", bad.len() - LISTED);
-    }
-    for f in &j.fleet {
-        let _ = writeln!(text, "\n{:<8}fleet: {} [{}]", f.verdict, clean(&f.text), f.reason);
-    }
-    if nodes > 1 && !j.suspects.is_empty() {
-        let _ = writeln!(text, "\nlook at first");
-        for s in j.suspects.iter().take(LISTED) {
-            let device = s.device.as_deref().map(|d| format!(" {}", clean(d))).unwrap_or_default();
-            let _ = writeln!(
-                text,
-                "  {:>3}  {}{device}  {}: {} (score {})",
-                s.rank,
-                clean(&s.node),
-                s.fault,
-                clean(&s.text),
-                significant(s.score)
-            );
-        }
-    }
-    text
 }

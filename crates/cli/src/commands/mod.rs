@@ -29,7 +29,22 @@ pub(crate) fn print(text: &str) -> Outcome<()> {
 /// Writes to a file, or to standard output where none is named.
 pub(crate) fn deliver(text: &str, output: Option<&Path>) -> Outcome<()> {
     match output {
-        Some(path) => std::fs::write(path, text).map_err(|e| store::cannot_write(path, &e)),
+        Some(path) => replace(path, text).map_err(|e| store::cannot_write(path, &e)),
         None => print(text),
     }
+}
+
+/// Puts a new file in the place of an old one at once, so that whoever watches it (a collector of metrics) never sees half of it.
+fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+    let ordinary = path.symlink_metadata().map_or(true, |m| m.is_file());
+    let Some(name) = path.file_name().filter(|_| ordinary) else { return std::fs::write(path, text) };
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".{}", std::process::id()));
+    let hidden = path.with_file_name(hidden);
+    let written = std::fs::write(&hidden, text).and_then(|()| std::fs::rename(&hidden, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&hidden);
+    }
+    written
 }

@@ -1,6 +1,7 @@
 //! What a reader sees of records, of a comparison and of a judgement: one model of the data each, one file a format. Everything
 //! derived is derived at every read.
 
+pub(crate) mod acceptance;
 pub(crate) mod comparison;
 mod csv;
 mod html;
@@ -16,7 +17,7 @@ use ridgepoint_core::specs::Specs;
 use ridgepoint_core::{DeviceInfo, Environment, Outcome as Result, Record};
 
 pub(crate) use html::render as html;
-pub(crate) use text::{clean, significant};
+pub(crate) use text::significant;
 
 /// A way to render a model of the data.
 pub(crate) struct Format<M> {

@@ -26,12 +26,12 @@ pub(super) fn number(x: Option<f64>) -> String {
     x.filter(|x| x.is_finite()).map(|x| x.to_string()).unwrap_or_default()
 }
 
-/// A field of a CSV file, quoted where it must be (RFC 4180). A text that a spreadsheet would take for a formula gets a leading
-/// quote mark.
+/// A field of a CSV file, quoted where it must be (RFC 4180); it stays on its line, since the file may be a terminal. A text that a
+/// spreadsheet would take for a formula gets a leading quote mark.
 pub(super) fn csv_field(text: &str) -> String {
     let formula = text.starts_with(['=', '+', '@', '\t', '\r']) || (text.starts_with('-') && text.parse::<f64>().is_err());
-    let text = if formula { format!("'{text}") } else { text.to_owned() };
-    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
+    let text = if formula { format!("'{}", clean(text)) } else { clean(text) };
+    if text.contains([',', '"']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
 }
 
 /// One line of a CSV file.
@@ -81,6 +81,7 @@ mod tests {
         assert_eq!(csv_field("say \"x\""), "\"say \"\"x\"\"\"");
         assert_eq!(csv_field("=1+1"), "'=1+1");
         assert_eq!(csv_field("-1.5"), "-1.5");
+        assert_eq!(csv_field("a\n\u{1b}[2J"), "a\u{fffd}\u{fffd}[2J");
     }
 
     #[test]

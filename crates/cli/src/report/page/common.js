@@ -7,7 +7,7 @@ const COLORS = ['#1f6feb', '#d1642c', '#1a7f37', '#8250df', '#bf3989', '#0a7ea4'
 
 function element(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
-  for (const [key, value] of Object.entries(attributes)) key.startsWith('on') ? node[key] = value : node.setAttribute(key, value);
+  for (const [key, value] of Object.entries(attributes)) key.startsWith('on') ? node[key] = value : value === null || node.setAttribute(key, value);
   node.append(...children.filter(c => c !== null && c !== undefined));
   return node;
 }
