@@ -6,6 +6,7 @@
 
 mod cases;
 mod check;
+mod common;
 mod mla;
 mod nvidia;
 mod ready;

@@ -6,11 +6,15 @@ pub(crate) const HEADER: (&str, &str) = ("../common/rp.h", include_str!("../../.
 /// Program names and sources.
 const CPP: &[(&str, &str)] = &[
     ("attention/decode_splitkv", include_str!("../../../kernels/attention/decode_splitkv.cu")),
+    ("attention/flash_portable", include_str!("../../../kernels/attention/flash_portable.cu")),
+    ("attention/flash_sm80", include_str!("../../../kernels/attention/flash_sm80.cu")),
     ("attention/flash_sm90", include_str!("../../../kernels/attention/flash_sm90.cu")),
     ("attention/mla_decode_sm90", include_str!("../../../kernels/attention/mla_decode_sm90.cu")),
     ("common/arguments", include_str!("../../../kernels/common/arguments.cu")),
     ("common/clock", include_str!("../../../kernels/common/clock.cu")),
     ("common/init", include_str!("../../../kernels/common/init.cu")),
+    ("gemm/mma_sm80", include_str!("../../../kernels/gemm/mma_sm80.cu")),
+    ("gemm/tile", include_str!("../../../kernels/gemm/tile.cu")),
     ("gemm/wgmma_sm90", include_str!("../../../kernels/gemm/wgmma_sm90.cu")),
     ("launch/count", include_str!("../../../kernels/launch/count.cu")),
     ("memory/chase", include_str!("../../../kernels/memory/chase.cu")),

@@ -6,7 +6,9 @@
 
 mod cases;
 mod check;
+mod mma;
 mod ready;
+mod tile;
 mod tiled;
 mod variants;
 mod wgmma;

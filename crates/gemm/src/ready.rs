@@ -3,7 +3,7 @@
 
 use crate::cases::Shape;
 use crate::check::{Reference, check};
-use crate::{tiled, variants, wgmma};
+use crate::{mma, tile, tiled, variants, wgmma};
 use ridgepoint_core::{Dtype, Seconds, Verification, data};
 use ridgepoint_device::{Buffer, Device, DeviceError, GemmPlan, Result, Support};
 use ridgepoint_harness::{Prepared, Ready, random, trial};
@@ -21,6 +21,8 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
         Some(blas) => blas.plan(&variants::problem(shape, input))?,
         None if tiled::providers(shape, device).contains(&provider) => Box::new(tiled::plan(device, shape, provider)?),
         None if provider == wgmma::PROVIDER => Box::new(wgmma::plan(device, shape)?),
+        None if provider == mma::PROVIDER => Box::new(mma::plan(device, shape)?),
+        None if provider == tile::PROVIDER => Box::new(tile::plan(device, shape)?),
         None => {
             let device = &device.info().id;
             return Err(DeviceError::unsupported(format!(

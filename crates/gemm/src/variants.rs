@@ -1,7 +1,7 @@
 //! Who can do a GEMM on a device: the libraries it found, and our own kernels.
 
 use crate::cases::Shape;
-use crate::{tiled, wgmma};
+use crate::{mma, tile, tiled, wgmma};
 use ridgepoint_core::{Backend, Dtype};
 use ridgepoint_device::{Blas, Device, GemmProblem, Transpose};
 
@@ -31,7 +31,11 @@ pub(crate) fn encoding(dtype: Dtype, device: &dyn Device) -> Dtype {
 /// The providers of a shape on a device.
 pub(crate) fn providers(shape: Shape, device: &dyn Device) -> Vec<String> {
     let libraries = device.blas().into_iter().map(|b| b.provider().to_owned());
-    let own = wgmma::fits(device).then(|| wgmma::PROVIDER.to_owned());
+    // The best of ours for this chip: mma.sync reaches about 60 % of what wgmma does.
+    let matrix = if wgmma::fits(device) { Some(wgmma::PROVIDER) } else { mma::fits(shape, device).then_some(mma::PROVIDER) };
+    let has_units = matrix.is_some() || !device.blas().is_empty();
+    let plain = (tile::fits(shape, device) && (shape.dtype == Dtype::F32 || !has_units)).then_some(tile::PROVIDER);
+    let own = matrix.into_iter().chain(plain).map(str::to_owned);
     let vulkan = tiled::providers(shape, device).into_iter().map(str::to_owned);
     // Fast accumulation is a choice of FP8 alone: for all else it is no provider, not one to be skipped.
     let fp8 = matches!(shape.dtype, Dtype::E4m3 | Dtype::E5m2);
@@ -42,4 +46,20 @@ pub(crate) fn providers(shape: Shape, device: &dyn Device) -> Vec<String> {
 /// The library of this name.
 pub(crate) fn find<'d>(device: &'d dyn Device, provider: &str) -> Option<&'d dyn Blas> {
     device.blas().into_iter().find(|b| b.provider() == provider)
+}
+
+/// The number of an NVIDIA architecture: 90 of `sm_90a`; 0 of any other.
+pub(crate) fn number(arch: &str) -> u32 {
+    let digits = arch.strip_prefix("sm_").unwrap_or_default().trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    digits.parse().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number;
+
+    #[test]
+    fn architectures_are_compared_as_numbers() {
+        assert_eq!(["sm_80", "sm_90a", "sm_120a", "gfx942", "sm_", "x86-64-v4"].map(number), [80, 90, 120, 0, 0, 0]);
+    }
 }

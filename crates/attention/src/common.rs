@@ -1,0 +1,144 @@
+//! Our flash kernels for chips that have no kernel of their own: kernels/attention/flash_sm80.cu by mma.sync from sm_80 on, and
+//! flash_portable.cu in plain f32 arithmetic for whatever CUDA or HIP drives. Their host contracts stand in the sources. Not yet
+//! run on hardware as providers.
+
+use crate::cases::{Kind, Shape};
+use crate::nvidia::scale;
+use ridgepoint_core::{Backend, Dtype};
+use ridgepoint_device::{Arg, AttentionPlan, Buffer, Device, DeviceError, Geometry, Kernel, Program, Result, Support};
+use std::collections::BTreeMap;
+
+/// The providers' names.
+pub(crate) const SM80: &str = "flash-sm80";
+pub(crate) const PORTABLE: &str = "flash-portable";
+
+/// Query rows of a block of the mma.sync kernel, and its threads.
+const ROWS: u64 = 128;
+const THREADS: u32 = 128;
+/// Threads of a block of the portable kernel.
+const PORTABLE_THREADS: u32 = 256;
+/// Most blocks along y.
+const MOST_BLOCKS: u64 = 65_535;
+
+/// The kernel for a shape where the chip has none of its own.
+pub(crate) fn provider(shape: Shape, device: &dyn Device) -> Option<&'static str> {
+    let backend = device.info().backend;
+    if !matches!(backend, Backend::Cuda | Backend::Hip) || shape.kind == Kind::MlaDecode || shape.b * shape.hq > MOST_BLOCKS {
+        return None;
+    }
+    let half = matches!(shape.dtype, Dtype::Bf16 | Dtype::F16);
+    let square = shape.dqk == shape.dv && matches!(shape.dqk, 64 | 128);
+    match shape.kind {
+        Kind::Prefill if backend == Backend::Cuda && half && square => Some(SM80),
+        _ if shape.dqk <= 256 && shape.dv <= 256 => Some(PORTABLE),
+        _ => None,
+    }
+}
+
+/// Compiles the kernel of a provider.
+///
+/// # Errors
+/// As [`Device::compile`].
+pub(crate) fn plan<'d>(shape: Shape, provider: &str, device: &'d dyn Device) -> Result<Box<dyn AttentionPlan + 'd>> {
+    let fits = |n: u64| i32::try_from(n).is_ok();
+    if !fits(shape.sq) || !fits(shape.sk) {
+        return Err(DeviceError::unsupported("more queries or keys than the kernel counts"));
+    }
+    Ok(if provider == SM80 { Box::new(Sm80::new(shape, device)?) } else { Box::new(Portable::new(shape, device)?) })
+}
+
+struct Sm80<'d> {
+    device: &'d dyn Device,
+    shape: Shape,
+    kernel: Kernel,
+}
+
+impl<'d> Sm80<'d> {
+    fn new(shape: Shape, device: &'d dyn Device) -> Result<Self> {
+        let mask = if shape.causal { "causal" } else { "full" };
+        let entry = format!("rp_flash_sm80_{}_d{}_{mask}", shape.dtype, shape.dqk);
+        let kernel = device.compile(&Program { name: "attention/flash_sm80", ..Program::default() }, &entry)?;
+        Ok(Self { device, shape, kernel })
+    }
+}
+
+impl AttentionPlan for Sm80<'_> {
+    fn enqueue(&self, q: &Buffer, k: &Buffer, v: &Buffer, o: &Buffer) -> Result<()> {
+        let s = self.shape;
+        let args = [
+            Arg::Buffer(q, 0),
+            Arg::Buffer(k, 0),
+            Arg::Buffer(v, 0),
+            Arg::Buffer(o, 0),
+            Arg::I32((s.hq / s.hkv) as i32),
+            Arg::I32(s.sq as i32),
+            Arg::I32(s.sk as i32),
+            Arg::F32(scale(s)),
+        ];
+        let grid = [s.sq.div_ceil(ROWS) as u32, (s.b * s.hq) as u32, 1];
+        let shared = if s.dqk == 64 { 32_768 } else { 49_152 };
+        self.device.launch(&self.kernel, Geometry { grid, ..Geometry::linear(1, THREADS).with_shared(shared) }, &args)
+    }
+
+    fn config(&self) -> BTreeMap<String, String> {
+        let keys = if self.shape.dqk == 64 { 64 } else { 32 };
+        BTreeMap::from([("tile".into(), format!("{ROWS} queries × {keys} keys"))])
+    }
+}
+
+struct Portable<'d> {
+    device: &'d dyn Device,
+    shape: Shape,
+    kernel: Kernel,
+}
+
+impl<'d> Portable<'d> {
+    fn new(shape: Shape, device: &'d dyn Device) -> Result<Self> {
+        let number = match shape.dtype {
+            Dtype::F16 => "1",
+            Dtype::Bf16 => "2",
+            _ => "0",
+        };
+        let defines = [("RP_D", shape.dqk.to_string()), ("RP_DV", shape.dv.to_string()), ("RP_TYPE", number.to_owned())];
+        let program = Program { name: "attention/flash_portable", defines: &defines, ..Program::default() };
+        Ok(Self { device, shape, kernel: device.compile(&program, "rp_flash_portable")? })
+    }
+
+    /// Rows and keys of a tile, as the kernel's own macro has it.
+    fn tile(&self) -> u64 {
+        if self.shape.dqk.max(self.shape.dv) > 128 { 16 } else { 32 }
+    }
+}
+
+impl AttentionPlan for Portable<'_> {
+    fn enqueue(&self, q: &Buffer, k: &Buffer, v: &Buffer, o: &Buffer) -> Result<()> {
+        let s = self.shape;
+        let args = [
+            Arg::Buffer(q, 0),
+            Arg::Buffer(k, 0),
+            Arg::Buffer(v, 0),
+            Arg::Buffer(o, 0),
+            // No lengths, every sequence has all its keys; and no sinks.
+            Arg::U64(0),
+            Arg::U64(0),
+            Arg::I32(s.hq as i32),
+            Arg::I32((s.hq / s.hkv) as i32),
+            Arg::I32(s.sq as i32),
+            Arg::I32(s.sk as i32),
+            Arg::I32(i32::from(s.causal)),
+            Arg::I32(0),
+            Arg::F32(scale(s)),
+        ];
+        let grid = [s.sq.div_ceil(self.tile()) as u32, (s.b * s.hq) as u32, 1];
+        self.device.launch(&self.kernel, Geometry { grid, ..Geometry::linear(1, PORTABLE_THREADS) }, &args)
+    }
+
+    /// Narrow types are widened to f32: there is no peak of theirs to compare with.
+    fn support(&self) -> Support {
+        if self.shape.dtype == Dtype::F32 { Support::Native } else { Support::Emulated }
+    }
+
+    fn config(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([("tile".into(), format!("{0} queries × {0} keys, f32 arithmetic", self.tile()))])
+    }
+}
