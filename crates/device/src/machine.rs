@@ -26,6 +26,7 @@ impl Machine {
             .args(["-shared", "-fPIC", "-w", "-O1"])
             .arg(&file)
             .args(options)
+            .arg("-lm")
             .arg("-o")
             .arg(self.dir.join(library))
             .output();
@@ -47,6 +48,8 @@ impl Machine {
         let output = Command::new(std::env::current_exe().unwrap())
             .args([tests, "--include-ignored", "--test-threads=1", "--nocapture"])
             .env(self.variable, &self.dir)
+            // The tests' own environment may hold a real library of the vendor's.
+            .env("VIRTUAL_ENV", &self.dir)
             .env("RIDGEPOINT_CACHE", self.dir.join("cache"))
             .envs(variables.iter().copied())
             .output()

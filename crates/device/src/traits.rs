@@ -293,8 +293,13 @@ pub struct Reading {
     pub counters: BTreeMap<&'static str, i64>,
 }
 
-/// Reads sensors. A reading costs well under a millisecond and never disturbs work on the device.
+/// Reads sensors, without disturbing work on the device.
 pub trait Sensors: Send {
-    /// Reads all of them now. A sensor that fails is left out.
+    /// Reads all of them now, counters too. A sensor that fails is left out.
     fn read(&mut self) -> Reading;
+
+    /// Reads those that change from moment to moment, at less cost; all of them where that makes no difference.
+    fn glance(&mut self) -> Reading {
+        self.read()
+    }
 }

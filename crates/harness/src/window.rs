@@ -1,4 +1,5 @@
-//! What a device's sensors read while a case's timed runs go on: a thread of its own, slow enough to disturb nothing.
+//! What a device's sensors read while a case's timed runs go on: a thread of its own, slow enough to disturb nothing. It reads all
+//! there is at both ends, only what changes from moment to moment between them, and takes at most a hundredth of one core.
 
 use ridgepoint_core::record::{Moment, Range};
 use ridgepoint_core::{Seconds, Telemetry};
@@ -8,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Sensors change no faster than this: NVML and SMI average over 100 ms and more.
 const PERIOD: Duration = Duration::from_millis(50);
@@ -22,7 +23,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Reads once now and then every 50 ms until it is closed. Without sensors it stays empty.
+    /// Reads once now and then every 50 ms, or less often where a reading costs much, until it is closed. Without sensors it stays empty.
     #[must_use]
     pub fn open(sensors: Option<Box<dyn Sensors>>) -> Self {
         let readings = Arc::new(Mutex::new(Vec::new()));
@@ -64,12 +65,20 @@ impl Window {
 }
 
 fn watch(mut sensors: Box<dyn Sensors>, readings: &Mutex<Vec<Reading>>, stopped: &Receiver<()>) {
-    let mut read = || readings.lock().unwrap_or_else(PoisonError::into_inner).push(sensors.read());
-    read();
-    while stopped.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
-        read();
+    let keep = |reading| readings.lock().unwrap_or_else(PoisonError::into_inner).push(reading);
+    let mut wait = PERIOD;
+    keep(sensors.read());
+    while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+        let started = Instant::now();
+        keep(sensors.glance());
+        wait = until_next(started.elapsed());
     }
-    read();
+    keep(sensors.read());
+}
+
+/// How long to leave the device alone after a glance that took so long.
+fn until_next(took: Duration) -> Duration {
+    PERIOD.max(took * 99)
 }
 
 fn summarise(readings: &[Reading]) -> Telemetry {
@@ -104,6 +113,42 @@ fn summarise(readings: &[Reading]) -> Telemetry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sensors_take_at_most_a_hundredth_of_a_core() {
+        for took in [0, 20, 400, 600, 5_000, 100_000].map(Duration::from_micros) {
+            let share = took.as_secs_f64() / (took + until_next(took)).as_secs_f64();
+            assert!(share <= 0.01 + 1e-9, "{took:?}: {share}");
+        }
+        assert_eq!(until_next(Duration::from_micros(300)), PERIOD);
+    }
+
+    struct Counting(std::sync::Arc<Mutex<[u32; 2]>>);
+
+    impl Sensors for Counting {
+        fn read(&mut self) -> Reading {
+            self.0.lock().unwrap()[0] += 1;
+            self.glance()
+        }
+
+        fn glance(&mut self) -> Reading {
+            let mut calls = self.0.lock().unwrap();
+            calls[1] += 1;
+            Reading { sensors: BTreeMap::from([("power_w", f64::from(calls[1]))]), ..Reading::default() }
+        }
+    }
+
+    #[test]
+    fn counters_are_read_at_both_ends_alone() {
+        let calls = std::sync::Arc::new(Mutex::new([0; 2]));
+        let window = Window::open(Some(Box::new(Counting(calls.clone()))));
+        while calls.lock().unwrap()[1] < 3 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let telemetry = window.close();
+        let [full, all] = *calls.lock().unwrap();
+        assert_eq!((full, telemetry.readings), (2, all));
+    }
 
     #[test]
     fn bits_are_joined_and_counters_that_stand_still_are_left_out() {

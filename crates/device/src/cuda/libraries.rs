@@ -95,37 +95,48 @@ pub(super) fn libraries() -> &'static Libraries {
 }
 
 fn load(places: &Places) -> Libraries {
-    let any = |_: &Opened| Ok(());
     let (driver, driver_finding) = gpu::start(&Cuda, &CUDA, find(&CUDA, places, &refuse_stub));
     let major = driver.as_ref().ok().map(|d| d.version / 1000);
     let mut findings = vec![driver_finding];
-    // A library of a newer major than the driver's would start and then fail at its first launch.
-    let fits = |version: fn(&Opened) -> Option<i32>| {
-        move |opened: &Opened| match (version(opened), major) {
-            (Some(library), Some(driver)) if library > driver => {
+    let mut look = |wanted: &Wanted, cuda: Option<fn(&Opened) -> Option<i32>>, version: &dyn Fn(&Opened) -> Option<String>| {
+        let built_for = |opened: &Opened| Some((cuda?(opened)?, major?));
+        // A library of a newer major than the driver's would start and then fail at its first launch.
+        let fits = |opened: &Opened| match built_for(opened) {
+            Some((library, driver)) if library > driver => {
                 Err(format!("it is for CUDA {library} and the driver is for CUDA {driver}"))
             }
             _ => Ok(()),
+        };
+        let search = find(wanted, places, &fits);
+        let mut finding = search.finding(wanted, major, search.found.as_ref().and_then(version));
+        if let Some((library, driver)) = search.found.as_ref().and_then(built_for) {
+            finding.detail += &format!("; for CUDA {library}, fits the driver's {driver}");
         }
-    };
-    let mut look = |wanted: &Wanted, fit: &dyn Fn(&Opened) -> Result<(), String>, version: &dyn Fn(&Opened) -> Option<String>| {
-        let search = find(wanted, places, fit);
-        findings.push(search.finding(wanted, major, search.found.as_ref().and_then(version)));
+        findings.push(finding);
         let sentence = search.sentence(wanted, major);
         search.found.ok_or(sentence)
     };
-    let nvml = look(&NVML, &any, &|_| None);
-    let nvrtc = look(&NVRTC, &fits(|o| Some(nvrtc_version(o)?.0)), &|o| {
-        nvrtc_version(o).map(|(major, minor)| format!("{major}.{minor}"))
-    });
-    let cublaslt = look(&CUBLASLT, &fits(|o| i32::try_from(size_version(o, "cublasLtGetVersion")? / 10000).ok()), &|o| {
+    let nvml = look(&NVML, None, &|_| None);
+    let nvrtc =
+        look(&NVRTC, Some(|o| Some(nvrtc_version(o)?.0)), &|o| nvrtc_version(o).map(|(major, minor)| format!("{major}.{minor}")));
+    let cublaslt = look(&CUBLASLT, Some(|o| i32::try_from(size_version(o, "cublasLtGetVersion")? / 10000).ok()), &|o| {
         size_version(o, "cublasLtGetVersion").map(dotted)
     });
-    let _ = look(&CUDNN, &any, &|o| size_version(o, "cudnnGetVersion").map(dotted));
-    let _ = look(&NCCL, &any, &|o| int_version(o, "ncclGetVersion").map(dotted));
+    let _ = look(&CUDNN, Some(|o| i32::try_from(size_version(o, "cudnnGetCudartVersion")? / 1000).ok()), &|o| {
+        size_version(o, "cudnnGetVersion").map(dotted)
+    });
+    // NCCL does not say for which CUDA it is.
+    let _ = look(&NCCL, None, &|o| int_version(o, "ncclGetVersion").map(dotted));
+    let nvml = nvml.ok().map(|o| Arc::new(nvml::Nvml::bind(o)));
+    if let Some((_, version)) = nvml.as_ref().and_then(|n| n.versions().ok()) {
+        findings[1].detail = format!("{version} from {}", findings[1].detail);
+    }
+    if nvrtc.is_err() {
+        findings[2].detail += "; kernels that were built ahead serve until then";
+    }
     Libraries {
         driver,
-        nvml: nvml.ok().map(|o| Arc::new(nvml::Nvml::bind(o))),
+        nvml,
         nvrtc: nvrtc.map(|o| Rtc::bind_prefixed(o, "nvrtc")),
         cublaslt: cublaslt.map(|o| Arc::new(Lt::bind_prefixed(o, cublaslt::NUMBERS.prefix))),
         findings,

@@ -7,6 +7,7 @@ mod cublaslt;
 mod libraries;
 mod nvml;
 mod nvrtc;
+mod ptx;
 #[cfg(test)]
 mod tests;
 mod tiled;

@@ -20,6 +20,16 @@ pub(crate) struct FieldValue {
     pub(crate) value: u64,
 }
 
+/// What happened to a device, of which only the fact counts here.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct EventData {
+    device: Device,
+    pub(crate) kind: u64,
+    pub(crate) data: u64,
+    instances: [u32; 2],
+}
+
 crate::dl::table! {
     /// `libnvidia-ml.so.1`.
     pub struct Nvml;
@@ -45,6 +55,10 @@ crate::dl::table! {
         fn pcie_replays(d: Device, n: *mut u32) = ["nvmlDeviceGetPcieReplayCounter"];
         fn nvlink_state(d: Device, link: u32, active: *mut u32) = ["nvmlDeviceGetNvLinkState"];
         fn mig_mode(d: Device, current: *mut u32, pending: *mut u32) = ["nvmlDeviceGetMigMode"];
+        fn event_set(set: *mut *mut c_void) = ["nvmlEventSetCreate"];
+        fn watch(d: Device, kinds: u64, set: *mut c_void) = ["nvmlDeviceRegisterEvents"];
+        fn event(set: *mut c_void, data: *mut EventData, timeout_ms: u32) = ["nvmlEventSetWait_v2", "nvmlEventSetWait"];
+        fn event_set_free(set: *mut c_void) = ["nvmlEventSetFree"];
         fn fields(d: Device, n: c_int, values: *mut FieldValue) = ["nvmlDeviceGetFieldValues"];
     }
     raw {
@@ -87,13 +101,26 @@ pub(crate) const REASONS: &[(u64, &str, bool)] = &[
 const FIELD_MEMORY_TEMPERATURE: u32 = 82;
 const FIELD_POWER_INSTANT: u32 = 186;
 const NVLINKS: u32 = 18;
+const EVENT_XID: u64 = 8;
 
 pub(crate) struct Sensors {
     api: std::sync::Arc<Nvml>,
     device: Device,
+    /// Events of this device since it was opened here; null where they cannot be had (a MIG instance, a container).
+    events: *mut c_void,
+    xids: i64,
 }
-// SAFETY: NVML is thread-safe by its manual; the handle is a token.
+// SAFETY: NVML is thread-safe by its manual; the handles are tokens.
 unsafe impl Send for Sensors {}
+
+impl Drop for Sensors {
+    fn drop(&mut self) {
+        if !self.events.is_null() {
+            // SAFETY: made by `open`, freed once.
+            let _ = unsafe { self.api.event_set_free(self.events) };
+        }
+    }
+}
 
 impl Sensors {
     /// By PCI address, which is right for a MIG instance (its parent's sensors) and under CUDA_VISIBLE_DEVICES.
@@ -105,11 +132,19 @@ impl Sensors {
             api.init()?;
             api.by_pci(c.as_ptr(), &mut device)?;
         }
-        Ok(Self { api, device })
+        let mut sensors = Self { api, device, events: std::ptr::null_mut(), xids: 0 };
+        // SAFETY: a live handle; writes one pointer, which `drop` frees whether or not the device can be watched.
+        unsafe {
+            if sensors.api.event_set(&mut sensors.events).is_ok() && sensors.api.watch(device, EVENT_XID, sensors.events).is_err()
+            {
+                let _ = sensors.api.event_set_free(std::mem::replace(&mut sensors.events, std::ptr::null_mut()));
+            }
+        }
+        Ok(sensors)
     }
 
-    /// What changes while work runs.
-    pub(crate) fn read(&self) -> Reading {
+    /// What changes from moment to moment: few calls, each of a few microseconds.
+    pub(crate) fn glance(&self) -> Reading {
         let (api, d) = (&*self.api, self.device);
         let mut r = Reading::default();
         let mut word = |name, scale: f64, get: &dyn Fn(&mut u32) -> Result<(), CallError>| {
@@ -135,12 +170,33 @@ impl Sensors {
                 }
             }
         }
-        let (mut bits, mut n, mut m) = (0, 0_u64, 0_u32);
+        let mut bits = 0;
         // SAFETY: as above.
+        if unsafe { api.throttle(d, &mut bits) }.is_ok() {
+            r.throttle_bits = Some(bits);
+            r.throttle_reasons = REASONS.iter().filter(|(bit, _, bad)| *bad && bits & bit != 0).map(|x| x.1).collect();
+        }
+        r
+    }
+
+    /// All there is: also the links, which a device lets sleep, and the counters, which cost milliseconds on some boards.
+    pub(crate) fn read(&mut self) -> Reading {
+        let mut r = self.glance();
+        self.take_xids(&mut r);
+        let (api, d) = (&*self.api, self.device);
+        r.sensors.insert("nvlinks_up", self.nvlinks_up());
+        let (mut n, mut m) = (0_u64, 0_u32);
+        // SAFETY: a live handle; each call writes values of the types that it is given.
         unsafe {
-            if api.throttle(d, &mut bits).is_ok() {
-                r.throttle_bits = Some(bits);
-                r.throttle_reasons = REASONS.iter().filter(|(bit, _, bad)| *bad && bits & bit != 0).map(|x| x.1).collect();
+            if api.pcie_gen(d, &mut m).is_ok() {
+                r.sensors.insert("pcie_gen", f64::from(m));
+            }
+            if api.pcie_width(d, &mut m).is_ok() {
+                r.sensors.insert("pcie_width", f64::from(m));
+            }
+            let (mut corrected, mut uncorrected) = (0, 0);
+            if api.remapped(d, &mut corrected, &mut uncorrected, &mut 0, &mut 0).is_ok() {
+                r.counters.insert("rows_remapped", i64::from(corrected) + i64::from(uncorrected));
             }
             for (name, kind) in [("ecc_corrected", 0), ("ecc_uncorrected", 1)] {
                 if api.ecc_errors(d, kind, 0, &mut n).is_ok() {
@@ -155,6 +211,32 @@ impl Sensors {
             }
         }
         r
+    }
+
+    /// Critical errors that the driver told of since these sensors were opened.
+    fn take_xids(&mut self, into: &mut Reading) {
+        if self.events.is_null() {
+            return;
+        }
+        let mut event = EventData { device: std::ptr::null_mut(), kind: 0, data: 0, instances: [0; 2] };
+        // A device in agony may tell of more without end.
+        for _ in 0..64 {
+            // SAFETY: a live set; writes one event, and does not wait.
+            if unsafe { self.api.event(self.events, &mut event, 0) }.is_err() {
+                break;
+            }
+            self.xids += i64::from(event.kind == EVENT_XID);
+        }
+        into.counters.insert("xid", self.xids);
+    }
+
+    fn nvlinks_up(&self) -> f64 {
+        let up = (0..NVLINKS).filter(|link| {
+            let mut on = 0;
+            // SAFETY: a live handle; writes one int. A link that does not exist is a status.
+            unsafe { self.api.nvlink_state(self.device, *link, &mut on) }.is_ok() && on == 1
+        });
+        up.count() as f64
     }
 
     /// What stays, read once when a device is opened.
@@ -182,12 +264,7 @@ impl Sensors {
             word("row_remap_pending", &|v| api.remapped(d, &mut 0, &mut 0, v, &mut 0));
             word("row_remap_failed", &|v| api.remapped(d, &mut 0, &mut 0, &mut 0, v));
         }
-        let up = (0..NVLINKS).filter(|link| {
-            let mut on = 0;
-            // SAFETY: as above; a link that does not exist is a status.
-            unsafe { api.nvlink_state(d, *link, &mut on) }.is_ok() && on == 1
-        });
-        out.insert("nvlinks_up", up.count() as f64);
+        out.insert("nvlinks_up", self.nvlinks_up());
         out
     }
 }
@@ -203,6 +280,9 @@ mod tests {
         assert_eq!(size_of::<FieldValue>(), size_of::<oracle::nvmlFieldValue_t>());
         assert_eq!(offset_of!(FieldValue, status), offset_of!(oracle::nvmlFieldValue_t, nvmlReturn));
         assert_eq!(offset_of!(FieldValue, value), offset_of!(oracle::nvmlFieldValue_t, value));
+        assert_eq!(size_of::<EventData>(), size_of::<oracle::nvmlEventData_t>());
+        assert_eq!(offset_of!(EventData, kind), offset_of!(oracle::nvmlEventData_t, eventType));
+        assert_eq!(EVENT_XID, u64::from(oracle::nvmlEventTypeXidCriticalError));
         assert_eq!(FIELD_MEMORY_TEMPERATURE, oracle::field_id::NVML_FI_DEV_MEMORY_TEMP);
         assert_eq!(FIELD_POWER_INSTANT, oracle::field_id::NVML_FI_DEV_POWER_INSTANT);
         let theirs = [

@@ -9,13 +9,20 @@ fn machine(name: &str) -> Machine {
     Machine::new(name, "RIDGEPOINT_CUDA_PATH")
 }
 
+const BLAS: &str = "int cublasLtCreate(void **h) { *h = h; return 0; } int cublasLtDestroy(void *h) { return 0; }
+    unsigned long cublasLtGetVersion(void) { return 130205; }";
+const CUDNN: &str =
+    "unsigned long cudnnGetVersion(void) { return 91400; } unsigned long cudnnGetCudartVersion(void) { return 13000; }";
+const NCCL: &str = "int ncclGetVersion(int *v) { *v = 22803; return 0; }";
+
 /// With a driver, a compiler and a GEMM library that work.
 fn whole(name: &str, driver: &[&str], compiler: &[&str]) -> Option<Machine> {
     let compiler: Vec<&str> = compiler.iter().chain(&["-DMAJOR=13"]).copied().collect();
     machine(name)
         .with("libcuda.so.1", include_str!("stubs/driver.c"), driver)?
         .with("libnvrtc.so.13", include_str!("stubs/compiler.c"), &compiler)?
-        .with("libcublasLt.so.13", "int cublasLtCreate(void **h) { *h = h; return 0; } int cublasLtDestroy(void *h) { return 0; } unsigned long cublasLtGetVersion(void) { return 130205; }", &[])
+        .with("libnvidia-ml.so.1", include_str!("stubs/nvml.c"), &[])?
+        .with("libcublasLt.so.13", BLAS, &[])
 }
 
 #[test]
@@ -64,13 +71,180 @@ fn a_file_that_is_no_library_is_one_sentence() {
     assert!(text.contains("libcuda.so.1 was found but ") && text.contains("To get it: install the NVIDIA driver"), "{text}");
 }
 
+/// Everything there is; then each library missing, of an older CUDA, or without its version, in turn.
+#[test]
+fn each_library_missing_or_older_is_a_sentence_of_its_own() {
+    let libraries = [
+        ("libnvidia-ml.so", "libnvidia-ml.so.1", include_str!("stubs/nvml.c"), "ok libnvidia-ml.so: 13.580.65.06 from /"),
+        ("libnvrtc.so", "libnvrtc.so.13", include_str!("stubs/compiler.c"), "; for CUDA 13, fits the driver's 13 []"),
+        ("libcublasLt.so", "libcublasLt.so.13", BLAS, "ok libcublasLt.so: 13.2.5 from /"),
+        ("libcudnn.so", "libcudnn.so.9", CUDNN, "ok libcudnn.so: 9.14.0 from /"),
+        ("libnccl.so", "libnccl.so.2", NCCL, "ok libnccl.so: 2.28.3 from /"),
+    ];
+    let older = [
+        ("libnvrtc.so", "-DMAJOR=12", "libnvrtc.so: 12.0 from /"),
+        ("libcublasLt.so", "-DcublasLtGetVersion=no", "libcublasLt.so: /"),
+        ("libcudnn.so", "-DcudnnGetCudartVersion=no", "libcudnn.so: 9.14.0 from /"),
+        ("libnccl.so", "-DncclGetVersion=ncclVersion", "was found but it has no ncclGetVersion [pip install nvidia-nccl-cu13]"),
+    ];
+    let build = |name: &str, change: &dyn Fn(&str) -> Option<&'static str>| {
+        let driver = machine(name).with("libcuda.so.1", include_str!("stubs/driver.c"), &[]);
+        libraries.iter().fold(driver, |machine, (stem, file, source, _)| match change(stem) {
+            Some("") => machine,
+            option => machine?.with(file, source, &[option.unwrap_or("-DMAJOR=13")]),
+        })
+    };
+    let Some(all) = build("all", &|_| None) else { return };
+    let text = all.run("cuda::tests::child_says_what_it_finds");
+    for (stem, _, _, line) in libraries {
+        assert!(text.contains(line) && text.contains(&format!("ok {stem}: ")), "{stem}: {line}\n{text}");
+    }
+    assert!(!text.contains("not ok") && !text.contains("open: "), "{text}");
+    for (stem, ..) in libraries {
+        let Some(machine) = build(&format!("no-{stem}"), &|s| (s == stem).then_some("")) else { return };
+        let text = machine.run("cuda::tests::child_says_what_it_finds");
+        let said: Vec<&str> = text.lines().filter(|line| line.starts_with("not ok ")).collect();
+        assert!(
+            matches!(said[..], [line] if line.contains(stem) && line.len() < 300 && !line.ends_with("[]")),
+            "{stem}: {said:?}"
+        );
+        assert!(text.contains("device cuda:1: Stub GPU MIG 1g.5gb") && !text.contains("open: "), "{stem}\n{text}");
+    }
+    for (stem, option, line) in older {
+        let Some(machine) = build(&format!("old-{stem}"), &|s| (s == stem).then_some(option)) else { return };
+        let text = machine.run("cuda::tests::child_says_what_it_finds");
+        assert!(text.contains(line) && !text.contains("open: "), "{stem}: {line}\n{text}");
+    }
+}
+
+#[test]
+fn what_the_user_hides_stays_hidden_and_a_slice_is_a_device() {
+    let Some(machine) = whole("visible", &[], &[]) else { return };
+    let found = |list| machine.run_with("cuda::tests::child_says_what_it_finds", &[("CUDA_VISIBLE_DEVICES", list)]);
+    let one = found("1");
+    assert!(one.contains("device cuda:0: Stub GPU MIG 1g.5gb, 4 SMs") && !one.contains("cuda:1"), "{one}");
+    let turned = found("1,0");
+    assert!(turned.contains("device cuda:0: Stub GPU MIG") && turned.contains("device cuda:1: Stub GPU, "), "{turned}");
+    let none = found("");
+    assert!(none.contains("absent: the driver reports no device; is CUDA_VISIBLE_DEVICES set to nothing?"), "{none}");
+    let text = machine.run_with("cuda::tests::child_is_a_slice", &[("CUDA_VISIBLE_DEVICES", "1")]);
+    assert!(text.contains("1 passed"), "{text}");
+}
+
+#[test]
+#[ignore = "run by another test, on the machine that it makes"]
+fn child_is_a_slice() {
+    let device = (PROBE.open)(0).unwrap();
+    let info = device.info();
+    assert_eq!((info.id.as_str(), info.name.as_str()), ("cuda:0", "Stub GPU MIG 1g.5gb"));
+    assert_eq!(info.uuid.as_deref(), Some("MIG-10111213-1415-1617-1819-1a1b1c1d1e1f"));
+    // The sensors are its whole GPU's, found by the PCI address and not by the place in a list.
+    assert_eq!((info.pci.as_deref(), info.facts["mig_mode"].as_str()), (Some("ffff:ff:01.0"), "1"));
+    assert!(!info.facts.contains_key("peer access"));
+}
+
+#[test]
+fn sensors_say_what_a_board_has_and_cost_few_calls() {
+    let Some(machine) = whole("sensors", &[], &[]) else { return };
+    let text = machine.run("cuda::tests::child_reads_its_sensors");
+    assert!(text.contains("1 passed"), "{text}");
+}
+
+#[test]
+#[ignore = "run by another test, on the machine that it makes"]
+fn child_reads_its_sensors() {
+    let device = (PROBE.open)(0).unwrap();
+    for (fact, value) in
+        [("ecc_mode", "1"), ("pcie_gen_max", "5"), ("pcie_width_max", "16"), ("row_remap_pending", "1"), ("sm_mhz_max", "1980")]
+    {
+        assert_eq!(device.info().facts[fact], value, "{fact}");
+    }
+    let mut sensors = device.sensors().unwrap();
+    let all = sensors.read();
+    let expected = [
+        ("mem_clock_mhz", 2619.0),
+        ("memory_temperature_c", 70.0),
+        ("nvlinks_up", 17.0),
+        ("pcie_gen", 5.0),
+        ("pcie_width", 16.0),
+        ("power_instant_w", 701.0),
+        ("power_limit_w", 700.0),
+        ("power_w", 699.5),
+        ("sm_clock_mhz", 1410.0),
+        ("temperature_c", 61.0),
+    ];
+    assert_eq!(all.sensors.iter().map(|(name, value)| (*name, *value)).collect::<Vec<_>>(), expected);
+    // Idle is no throttling; the power limit is.
+    assert_eq!((all.throttle_bits, &all.throttle_reasons[..]), (Some(5), &["power cap"][..]));
+    let counters = |name: &str| all.counters[name];
+    assert_eq!(["ecc_corrected", "ecc_uncorrected", "pcie_replays", "rows_remapped", "xid"].map(counters), [3, 0, 7, 3, 1]);
+    assert_eq!(sensors.read().counters["xid"], 1, "an error is told of once");
+
+    // What a sampler does between both ends: seven calls, and none of those that can take milliseconds.
+    let path = std::env::var_os("RIDGEPOINT_CUDA_PATH").unwrap();
+    let library = crate::dl::Opened::open(&std::path::Path::new(&path).join("libnvidia-ml.so.1")).unwrap();
+    let count = library.address(&["rp_stub_calls"]).unwrap();
+    // SAFETY: the stub's own function, of no arguments.
+    let calls = || unsafe { std::mem::transmute::<*mut std::ffi::c_void, unsafe extern "C" fn() -> u32>(count)() };
+    let before = calls();
+    let glance = sensors.glance();
+    assert_eq!(calls() - before, 7);
+    assert!(glance.counters.is_empty() && glance.sensors.len() == 7 && glance.throttle_bits == Some(5));
+}
+
+#[test]
+fn without_a_compiler_every_device_test_holds_on_what_was_built_ahead() {
+    let Some(machine) = machine("ptx").with("libcuda.so.1", include_str!("stubs/driver.c"), &[]) else { return };
+    let text = machine.run("conformance::cuda::");
+    assert!(text.contains(" passed") && !text.contains(" 0 passed") && !text.contains("SKIP"), "{text}");
+    let text = machine.run("cuda::tests::child_has_no_compiler");
+    assert!(text.contains("1 passed") && text.contains("serve until then [pip install 'nvidia-cuda-nvrtc==13.*']"), "{text}");
+    // A driver of before 12.0 does not read it, and a compiler that does not know the chip is no better than none.
+    let driver = include_str!("stubs/driver.c").replace("*v = 13000", "*v = 11080");
+    let Some(before) = self::machine("ptx-old").with("libcuda.so.1", &driver, &[]) else { return };
+    let text = before.run("cuda::tests::child_compiles_the_clock");
+    assert!(text.contains("; the PTX that was built ahead needs a driver of 525 or newer"), "{text}");
+    let compiler = include_str!("stubs/compiler.c").replace("v[1] = 90", "v[1] = 86");
+    let Some(machine) = machine.with("libnvrtc.so.13", &compiler, &["-DMAJOR=13"]) else { return };
+    let text = machine.run("cuda::tests::child_compiles_the_clock");
+    assert!(text.contains("clock: compiled"), "{text}");
+}
+
+#[test]
+#[ignore = "run by another test, on the machine that it makes"]
+fn child_has_no_compiler() {
+    say_what_is_found(&PROBE);
+    let device = (PROBE.open)(0).unwrap();
+    assert!(device.info().facts["kernels"].contains("built ahead"), "{:?}", device.info().facts);
+    assert!(device.hold().unwrap().is_some() && device.observed_mhz().unwrap().is_some());
+    let defines = [("RP_BLOCK", "96".to_owned())];
+    let other = device.compile(&Program { name: "memory/stream", defines: &defines, ..Program::default() }, "rp_copy");
+    let reason = match other {
+        Err(DeviceError::Unsupported(reason)) => reason,
+        other => panic!("{other:?}"),
+    };
+    assert!(
+        reason.contains("To get it: pip install") && reason.contains("; no PTX of memory/stream RP_BLOCK=96 for sm_90a"),
+        "{reason}"
+    );
+}
+
+#[test]
+#[ignore = "run by another test, on the machine that it makes"]
+fn child_compiles_the_clock() {
+    let device = (PROBE.open)(0).unwrap();
+    let compiled = device.compile(&Program { name: "common/clock", ..Program::default() }, "rp_clock");
+    println!("clock: {}", compiled.map_or_else(|error| error.to_string(), |_| "compiled".into()));
+}
+
 #[test]
 fn a_library_of_another_major_version_is_refused_with_the_one_to_get() {
     let driver = include_str!("stubs/driver.c").replace("*v = 13000", "*v = 12080");
     let Some(machine) = machine("newer").with("libcuda.so.1", &driver, &[]) else { return };
     let Some(machine) = machine.with("libnvrtc.so.13", include_str!("stubs/compiler.c"), &["-DMAJOR=13"]) else { return };
     let text = machine.run("cuda::tests::child_says_what_it_finds");
-    assert!(text.contains("it is for CUDA 13 and the driver is for CUDA 12 [pip install nvidia-cuda-nvrtc-cu12]"), "{text}");
+    assert!(text.contains("it is for CUDA 13 and the driver is for CUDA 12; kernels"), "{text}");
+    assert!(text.contains("[pip install nvidia-cuda-nvrtc-cu12]"), "{text}");
     assert!(text.contains("device cuda:0: Stub GPU, 4 SMs, sm_90a"), "{text}");
     assert!(!text.contains("open: "), "a device needs no compiler to open\n{text}");
 }
@@ -93,10 +267,10 @@ fn child_lacks_its_libraries() {
     let device = (PROBE.open)(0).unwrap();
     assert!(device.blas().is_empty());
     assert_eq!(device.info().facts["no GEMM library"], "cublasLtCreate returned 1");
-    let outcome = device.compile(&Program { name: "common/init", ..Program::default() }, "rp_init_f32");
+    let outcome = device.compile(&Program { name: "mine", cpp: Some("fine"), ..Program::default() }, "rp_init_f32");
     assert!(matches!(&outcome, Err(DeviceError::Unsupported(s)) if s.contains("has no nvrtcCreateProgram")), "{outcome:?}");
-    assert!(device.hold().unwrap().is_none());
-    assert_eq!(device.observed_mhz().unwrap(), None);
+    // What was built ahead needs no compiler.
+    assert!(device.hold().unwrap().is_some());
 }
 
 #[test]
@@ -156,7 +330,7 @@ fn child_does_what_only_cuda_has() {
     assert!(matches!(&none, Err(DeviceError::Unsupported(s)) if s.contains("no memory on NUMA node 1000")), "{none:?}");
 
     // Copies at once: both ways over the host's link, and to and from the other device, which `copy` alone refuses.
-    assert_eq!(device.siblings(), 2);
+    assert_eq!((device.siblings(), device.info().facts["peer access"].as_str()), (2, "cuda:1"));
     for index in [0, 2] {
         assert!(matches!(device.sibling(index), Err(DeviceError::Unsupported(_))), "{index}");
     }

@@ -2,7 +2,7 @@
 
 use super::libraries::libraries;
 use super::tiled::{self, Tiled};
-use super::{cublaslt, nvml, nvrtc};
+use super::{cublaslt, nvml, nvrtc, ptx};
 use crate::cache::Cache;
 use crate::gpu::driver::{self, Buffer as Memory, Context, Driver, Facts, Failure};
 use crate::gpu::matmul::Library as Lt;
@@ -85,7 +85,10 @@ impl Vendor for Cuda {
                 version: nvrtc.version().map_or_else(|e| e.to_string(), |(a, b)| format!("{a}.{b}")),
                 path: Some(nvrtc.library.path.display().to_string()),
             }),
-            Err(reason) => drop(facts.insert("no NVRTC".into(), reason.clone())),
+            Err(reason) => {
+                facts.insert("no NVRTC".into(), reason.clone());
+                facts.insert("kernels".into(), "PTX that was built ahead, assembled by the driver".into());
+            }
         }
         DeviceInfo {
             id: format!("cuda:{index}"),
@@ -108,8 +111,19 @@ impl Vendor for Cuda {
     }
 
     fn code(&self, program: &Program<'_>, source: &str, target: &str, cache: Option<&Cache>) -> Result<Vec<u8>> {
-        let nvrtc = libraries().nvrtc.as_ref().map_err(|reason| DeviceError::unsupported(reason.clone()))?;
-        nvrtc::compile(nvrtc, program, source, target, cache)
+        let compiled = match &libraries().nvrtc {
+            Ok(nvrtc) => nvrtc::compile(nvrtc, program, source, target, cache),
+            Err(reason) => Err(DeviceError::unsupported(reason.clone())),
+        };
+        match compiled {
+            // No NVRTC, or one that is too old for the chip: what was built ahead is left.
+            Err(DeviceError::Unsupported(reason)) => {
+                let driver = libraries().driver.as_ref().map_or(0, |driver| driver.version);
+                ptx::find(program.name, program.defines, source, target, driver)
+                    .map_err(|why| DeviceError::unsupported(format!("{reason}; {why}")))
+            }
+            outcome => outcome,
+        }
     }
 
     fn blas(&self, shared: &Arc<Shared>) -> std::result::Result<Vec<Box<dyn Blas + Send>>, String> {
@@ -168,5 +182,9 @@ struct Nvml(nvml::Sensors);
 impl Sensors for Nvml {
     fn read(&mut self) -> Reading {
         self.0.read()
+    }
+
+    fn glance(&mut self) -> Reading {
+        self.0.glance()
     }
 }

@@ -58,6 +58,11 @@ impl GpuDevice {
             info.facts.insert("no GEMM library".into(), reason);
             vec![]
         });
+        let peers = driver.peers(index as i32);
+        if !peers.is_empty() {
+            let names: Vec<String> = peers.iter().map(|peer| format!("{}:{peer}", info.backend)).collect();
+            info.facts.insert("peer access".into(), names.join(", "));
+        }
         info.libraries.extend(blas.first().and_then(|b| b.library()));
         let scratch = 2 * (info.last_level_cache().0 as usize).max(32 << 20);
         Ok(Self {

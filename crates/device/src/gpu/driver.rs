@@ -92,6 +92,22 @@ impl Driver {
         }
     }
 
+    /// Devices whose memory this one reaches by itself.
+    pub(crate) fn peers(&self, ordinal: i32) -> Vec<i32> {
+        let device = |ordinal| {
+            let mut d = 0;
+            // SAFETY: writes one int.
+            unsafe { self.api.device_get(&mut d, ordinal) }.ok().map(|()| d)
+        };
+        let reaches = |peer: &i32| {
+            let mut can = 0;
+            let (Some(own), Some(other)) = (device(ordinal), device(*peer)) else { return false };
+            // SAFETY: writes one int.
+            unsafe { self.api.can_access_peer(&mut can, own, other) }.is_ok() && can == 1
+        };
+        (0..self.count().unwrap_or(0)).filter(|peer| *peer != ordinal).filter(reaches).collect()
+    }
+
     pub(crate) fn facts(&self, ordinal: i32) -> Result<Facts> {
         let mut d = 0;
         let (mut name, mut pci, mut uuid, mut memory) = ([0_u8; 256], [0_u8; 32], [0_u8; 16], 0_usize);

@@ -19,6 +19,8 @@ crate::dl::table! {
         fn compile_program(p: *mut c_void, n: c_int, options: *const *const c_char) = ["nvrtcCompileProgram", "hiprtcCompileProgram"];
         fn code_size(p: *mut c_void, n: *mut usize) = ["nvrtcGetCUBINSize", "hiprtcGetCodeSize"];
         fn code(p: *mut c_void, out: *mut c_char) = ["nvrtcGetCUBIN", "hiprtcGetCode"];
+        fn ptx_size(p: *mut c_void, n: *mut usize) = ["nvrtcGetPTXSize"];
+        fn ptx_text(p: *mut c_void, out: *mut c_char) = ["nvrtcGetPTX"];
         fn log_size(p: *mut c_void, n: *mut usize) = ["nvrtcGetProgramLogSize", "hiprtcGetProgramLogSize"];
         fn log(p: *mut c_void, out: *mut c_char) = ["nvrtcGetProgramLog", "hiprtcGetProgramLog"];
         fn arch_count(n: *mut c_int) = ["nvrtcGetNumSupportedArchs"];
@@ -135,14 +137,20 @@ impl Rtc {
         if let Some(code) = store.and_then(|s| s.get(&key)) {
             return Ok(code);
         }
-        let code = self.run(request)?;
+        let code = self.run(request, Self::code_size, Self::code)?;
         if let Some(s) = store {
             s.put(&key, &code);
         }
         Ok(code)
     }
 
-    fn run(&self, r: &Request<'_>) -> Result<Vec<u8>, CompileError> {
+    /// NVIDIA's portable assembly, for a virtual architecture: what is built ahead.
+    #[cfg(test)]
+    pub(crate) fn ptx(&self, request: &Request<'_>) -> Result<Vec<u8>, CompileError> {
+        self.run(request, Self::ptx_size, Self::ptx_text)
+    }
+
+    fn run(&self, r: &Request<'_>, size: Size, read: Read) -> Result<Vec<u8>, CompileError> {
         let c = |s: &str, what: &str| CString::new(s).map_err(|_| CompileError::Nul(what.into()));
         let (source, name) = (c(r.source, r.name)?, c(r.name, "a program's name")?);
         let bodies = r.headers.iter().map(|(n, b)| c(b, n)).collect::<Result<Vec<_>, _>>()?;
@@ -168,7 +176,7 @@ impl Rtc {
             .bytes(Self::log_size, Self::log)
             .map(|b| String::from_utf8_lossy(&b).trim_end_matches('\0').trim().to_owned());
         match compiled {
-            Ok(()) => Ok(program.bytes(Self::code_size, Self::code)?),
+            Ok(()) => Ok(program.bytes(size, read)?),
             Err(e) if e.status() == Some(INVALID_OPTION) => Err(CompileError::Option),
             Err(e) if e.status().is_some() => {
                 let log = log.ok().filter(|l| !l.is_empty()).unwrap_or_else(|| e.to_string());

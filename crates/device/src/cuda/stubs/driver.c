@@ -1,8 +1,9 @@
 // A driver of two devices whose memory is this host's, for tests: every call runs at once. It refuses what a real driver
 // refuses (a copy in a direction that the addresses do not have), and ends the process where ours must not call at all:
-// freeing in a hold or a capture.
+// freeing in a hold or a capture. It takes a cubin, or PTX of a version that CUDA 12.0 reads.
 //
-// -DWITHOUT_PARAMETERS: a driver before 12.4, which does not say what a kernel takes.
+// -DWITHOUT_PARAMETERS: a driver before 12.4, which does not say what a kernel takes. -DCAPABILITY=8: an older chip.
+#include <math.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,13 +13,19 @@
 typedef void *H;
 typedef uint64_t P;
 enum { INVALID = 1, MEMORY = 2, NOT_FOUND = 500, CAPTURING = 900, MOST = 4096 };
+#ifndef CAPABILITY
+#define CAPABILITY 9
+#endif
 static const size_t TOTAL = 1 << 30;
 
 static struct { P at; size_t bytes; int host, device; } live[MOST];
 static int current, reached[2];  // the device whose context is current; who reaches the other
 static volatile uint32_t *held;
-struct op { int fill, value; P to, from; size_t bytes; };
-struct graph { int n; struct op ops[64]; };
+enum { PARAMETERS = 16 };
+struct kernel { const char *name; size_t sizes[PARAMETERS]; void (*run)(void **); };
+struct op { int fill, value; P to, from; size_t bytes; struct kernel *kernel; uint64_t arguments[PARAMETERS]; };
+enum { OPS = 1024 };
+struct graph { int n; struct op ops[OPS]; };
 static struct graph *capture;
 
 static int kind(P at, size_t bytes) {  // 0 unknown, 1 device, 2 pinned
@@ -52,24 +59,36 @@ static int at_device(P at) {
   return -1;
 }
 static void run(struct op o) {
-  if (o.fill) memset((void *)o.to, o.value, o.bytes); else memmove((void *)o.to, (void *)o.from, o.bytes);
+  if (o.kernel) {
+    void *p[PARAMETERS];
+    for (int i = 0; i < PARAMETERS; i++) p[i] = &o.arguments[i];
+    o.kernel->run(p);
+  } else if (o.fill) memset((void *)o.to, o.value, o.bytes); else memmove((void *)o.to, (void *)o.from, o.bytes);
 }
 static int enqueue(struct op o) {
   if (!capture) run(o);
-  else if (capture->n < 64) capture->ops[capture->n++] = o;
+  else if (capture->n < OPS) capture->ops[capture->n++] = o;
   return 0;
 }
 
 int cuInit(unsigned f) { return 0; }
 int cuDriverGetVersion(int *v) { *v = 13000; return 0; }
-int cuDeviceGetCount(int *n) { *n = 2; return 0; }
-int cuDeviceGet(int *d, int i) { *d = i; return 0; }
+// CUDA_VISIBLE_DEVICES is the driver's own affair: a list of those there are, in its order; it ends at what is none.
+static int visible[2];
+int cuDeviceGetCount(int *n) {
+  const char *list = getenv("CUDA_VISIBLE_DEVICES");
+  *n = 0;
+  if (!list) list = "0,1";
+  for (; *n < 2 && (*list == '0' || *list == '1'); list += list[1] == ',' ? 2 : 1) visible[(*n)++] = *list - '0';
+  return 0;
+}
+int cuDeviceGet(int *d, int i) { int n; cuDeviceGetCount(&n); return i < n ? (*d = visible[i], 0) : 101; }
 int cuDeviceGetName(char *s, int n, int d) { snprintf(s, n, d ? "Stub GPU MIG 1g.5gb" : "Stub GPU"); return 0; }
 int cuDeviceGetUuid_v2(char *u, int d) { for (int i = 0; i < 16; i++) u[i] = i + 16 * d; return 0; }
 int cuDeviceGetPCIBusId(char *s, int n, int d) { snprintf(s, n, "ffff:ff:%02x.0", d); return 0; }
 int cuDeviceTotalMem_v2(size_t *n, int d) { *n = TOTAL; return 0; }
 int cuDeviceGetAttribute(int *v, int a, int d) {
-  *v = a == 13 ? 1500000 : a == 16 ? 4 : a == 38 ? 1 << 20 : a == 75 ? 9 : a == 97 ? 100 << 10 : 0;
+  *v = a == 13 ? 1500000 : a == 16 ? 4 : a == 38 ? 1 << 20 : a == 75 ? CAPABILITY : a == 97 ? 100 << 10 : 0;
   return 0;
 }
 int cuDevicePrimaryCtxRetain(H *c, int d) { *c = (H)(intptr_t)(d + 1); return 0; }
@@ -151,11 +170,88 @@ static void arguments(void **p) {
 }
 static void tick(void **p) { ARG(uint64_t *, 0)[0] = 150000, ARG(uint64_t *, 0)[1] = 100000; }
 static void hold(void **p) { held = ARG(volatile uint32_t *, 0); }
-static struct kernel { const char *name; size_t sizes[6]; void (*run)(void **); } kernels[] = {
-  {"rp_init_f32", {8, 8, 8}, init}, {"rp_scale", {8, 8, 4, 8, 4}, scale}, {"rp_arguments", {8, 4, 4, 8, 4}, arguments},
-  {"rp_clock", {8, 8}, tick},       {"rp_hold", {8, 8}, hold},
+static void count(void **p) { ++*ARG(uint32_t *, 0); }
+static void copy(void **p) { memmove(ARG(float *, 1), ARG(float *, 0), 4 * ARG(uint64_t, 2)); }
+static void triad(void **p) {
+  for (uint64_t i = 0; i < ARG(uint64_t, 4); i++) ARG(float *, 2)[i] = fmaf(ARG(float, 3), ARG(float *, 1)[i], ARG(float *, 0)[i]);
+}
+static void chase(void **p) {
+  uint64_t at = ARG(uint64_t, 3);
+  for (uint64_t i = 0; i < ARG(uint64_t, 4); i++) at = ARG(uint64_t *, 0)[at];
+  ARG(uint64_t *, 1)[0] = at;
+}
+
+// Elements of 32 or 16 bits (bf16).
+static float get(void *x, uint64_t i, int half) {
+  if (!half) return ((float *)x)[i];
+  uint32_t bits = (uint32_t)((uint16_t *)x)[i] << 16;
+  float f;
+  memcpy(&f, &bits, 4);
+  return f;
+}
+static void put(void *x, uint64_t i, float f, int half) {
+  uint32_t bits;
+  memcpy(&bits, &f, 4);
+  if (half) ((uint16_t *)x)[i] = (bits + 0x7fff + (bits >> 16 & 1)) >> 16; else ((float *)x)[i] = f;
+}
+static void init_half(void **p) {
+  for (uint64_t i = 0; i < ARG(uint64_t, 2); i++) put(ARG(void *, 0), i, normal(ARG(uint64_t, 1), i), 1);
+}
+static void gemm(void **p, int half) {
+  int m = ARG(int, 3), n = ARG(int, 4), k = ARG(int, 5);
+  for (int i = 0; i < m; i++)
+    for (int j = 0; j < n; j++) {
+      double sum = 0;
+      for (int l = 0; l < k; l++) sum += (double)get(ARG(void *, 0), (uint64_t)i * k + l, half) * get(ARG(void *, 1), (uint64_t)j * k + l, half);
+      put(ARG(void *, 2), (uint64_t)i * n + j, ARG(float, 6) * sum, half);
+    }
+}
+static void gemm_float(void **p) { gemm(p, 0); }
+static void gemm_half(void **p) { gemm(p, 1); }
+// Both head dimensions are 64, 2 heads.
+static void attend(void **p, int group, int queries, int keys, int causal, float scale, int half) {
+  double s[4096];
+  for (int h = 0; h < 2; h++)
+    for (int i = 0; i < queries; i++) {
+      double sum = 0;
+      for (int j = 0; j < keys; j++) {
+        double x = 0;
+        for (int d = 0; d < 64; d++)
+          x += (double)get(ARG(void *, 0), (h * queries + i) * 64 + d, half) * get(ARG(void *, 1), (h / group * keys + j) * 64 + d, half);
+        sum += s[j] = causal && j > i + keys - queries ? 0 : exp(x * scale);
+      }
+      for (int d = 0; d < 64; d++) {
+        double o = 0;
+        for (int j = 0; j < keys; j++) o += s[j] * get(ARG(void *, 2), (h / group * keys + j) * 64 + d, half);
+        put(ARG(void *, 3), (h * queries + i) * 64 + d, o / sum, half);
+      }
+    }
+}
+static void flash_causal(void **p) { attend(p, ARG(int, 4), ARG(int, 5), ARG(int, 6), 1, ARG(float, 7), 1); }
+static void flash_portable(void **p) {
+  if (ARG(P, 4) || ARG(P, 5) || ARG(int, 6) != 2 || ARG(int, 11)) return;  // lengths, sinks, heads, window
+  attend(p, ARG(int, 7), ARG(int, 8), ARG(int, 9), ARG(int, 10), ARG(float, 12), 0);
+}
+static struct kernel kernels[] = {
+  {"rp_init_f32", {8, 8, 8}, init},
+  {"rp_init_bf16", {8, 8, 8}, init_half},
+  {"rp_scale", {8, 8, 4, 8, 4}, scale},
+  {"rp_arguments", {8, 4, 4, 8, 4}, arguments},
+  {"rp_clock", {8, 8}, tick},
+  {"rp_hold", {8, 8}, hold},
+  {"rp_count", {8}, count},
+  {"rp_copy", {8, 8, 8, 4}, copy},
+  {"rp_triad", {8, 8, 8, 4, 8, 4}, triad},
+  {"rp_chase", {8, 8, 8, 8, 8}, chase},
+  {"rp_gemm_tile", {8, 8, 8, 4, 4, 4, 4}, gemm_float},
+  {"rp_gemm_mma", {8, 8, 8, 4, 4, 4, 4}, gemm_half},
+  {"rp_flash_sm80_bf16_d64_causal", {8, 8, 8, 8, 4, 4, 4, 4}, flash_causal},
+  {"rp_flash_portable", {8, 8, 8, 8, 8, 8, 4, 4, 4, 4, 4, 4, 4}, flash_portable},
 };
-int cuModuleLoadDataEx(H *m, const char *image, unsigned n, void *o, void *v) { *m = (H)1; return memcmp(image, "\177ELF", 4) ? 200 : 0; }
+int cuModuleLoadDataEx(H *m, const char *image, unsigned n, void *o, void *v) {
+  *m = (H)1;
+  return memcmp(image, "\177ELF", 4) && memcmp(image, ".version 8.0\n", 13) ? 200 : 0;
+}
 int cuModuleUnload(H m) { return 0; }
 int cuModuleGetFunction(H *f, H m, const char *name) {
   for (unsigned i = 0; i < sizeof kernels / sizeof *kernels; i++)
@@ -168,11 +264,13 @@ int cuFuncSetAttribute(H f, int a, int v) { return 0; }
 int cuFuncGetParamInfo(H f, size_t i, size_t *offset, size_t *bytes) {
   struct kernel *k = f;
   *offset = 0;
-  return i < 6 && (*bytes = k->sizes[i]) ? 0 : INVALID;
+  return i < PARAMETERS && (*bytes = k->sizes[i]) ? 0 : INVALID;
 }
 #endif
 int cuLaunchKernel(H f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, H s, void **p, void **e) {
   if (gy > 65535 || gz > 65535) return INVALID;
-  ((struct kernel *)f)->run(p);
-  return 0;
+  struct op o = {.kernel = f};
+  // A driver without their sizes copies what is there: the tests' caller passes slots of 128 bytes.
+  for (int i = 0; i < PARAMETERS && o.kernel->sizes[i]; i++) memcpy(&o.arguments[i], p[i], o.kernel->sizes[i]);
+  return enqueue(o);
 }

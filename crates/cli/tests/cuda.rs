@@ -1,0 +1,151 @@
+//! The binary on an NVIDIA node, without one: a stub driver whose kernels run on this host stands where NVIDIA's would, and what
+//! our launches must hand to each kernel is checked by what comes out.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+#![expect(clippy::print_stdout, reason = "a test that skips says so")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A folder with a driver, and with a compiler where `compiler` says so; None without a C compiler.
+struct Node {
+    folder: PathBuf,
+}
+
+impl Node {
+    fn new(name: &str, driver: &[&str], compiler: bool) -> Option<Self> {
+        let node = Self { folder: std::env::temp_dir().join(format!("ridgepoint-cuda-{}-{name}", std::process::id())) };
+        std::fs::create_dir_all(&node.folder).unwrap();
+        node.build("driver.c", "libcuda.so.1", driver)?;
+        if compiler {
+            node.build("compiler.c", "libnvrtc.so.13", &["-DMAJOR=13"])?;
+        }
+        Some(node)
+    }
+
+    fn build(&self, source: &str, library: &str, options: &[&str]) -> Option<()> {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../device/src/cuda/stubs").join(source);
+        let mut command = Command::new("cc");
+        command.args(["-shared", "-fPIC", "-w", "-O2"]).arg(source).args(options).arg("-lm");
+        let Ok(built) = command.arg("-o").arg(self.folder.join(library)).output() else {
+            println!("SKIP: host compiler: cc is not installed (apt-get install gcc)");
+            return None;
+        };
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        Some(())
+    }
+
+    fn ridgepoint(&self, args: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_ridgepoint"))
+            .args(args)
+            .current_dir(&self.folder)
+            .env("RIDGEPOINT_CUDA_PATH", &self.folder)
+            .env("RIDGEPOINT_CACHE", self.folder.join("cache"))
+            .env("VIRTUAL_ENV", &self.folder)
+            .output()
+            .unwrap()
+    }
+
+    /// Measures `cases` and gives their records.
+    fn records(&self, cases: &[&str]) -> Vec<serde_json::Value> {
+        let out = self.folder.join("out");
+        let _ = std::fs::remove_dir_all(&out);
+        let output = self.ridgepoint(&[&["run"], cases, &["--device", "cuda:0", "--quick", "--out", "out"]].concat());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!said.contains("panicked"), "{said}");
+        let raw = std::fs::read_to_string(out.join("raw.jsonl")).unwrap_or_else(|_| panic!("{said}"));
+        let lines: Vec<serde_json::Value> = raw.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let device = &lines[0]["devices"][0];
+        assert!(device["uuid"].as_str().is_some_and(|u| u.starts_with("GPU-")) && device["pci"] == "ffff:ff:00.0", "{device}");
+        lines.into_iter().filter(|line| line["kind"] == "record").collect()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[test]
+fn one_binary_starts_whatever_is_there() {
+    let Some(node) = Node::new("starts", &[], false) else { return };
+    let library = node.folder.join("libcuda.so.1");
+    let none = node.folder.join("none.c");
+    std::fs::write(&none, "int cuInit(unsigned f) { return 100; }").unwrap();
+    let no_device = || node.build(none.to_str().unwrap(), "libcuda.so.1", &[]).unwrap();
+    let states: [(&str, &dyn Fn(), &str); 4] = [
+        ("a driver and nothing else", &|| {}, "CUDA 13.0 from "),
+        ("a driver without a device", &no_device, "cuInit returned 100"),
+        ("a file that is none", &|| std::fs::write(&library, "text").unwrap(), "libcuda.so.1 was found but "),
+        ("no driver", &|| std::fs::remove_file(&library).unwrap(), "libcuda.so"),
+    ];
+    for (state, make, expected) in states {
+        make();
+        for command in ["doctor", "devices"] {
+            let output = node.ridgepoint(&[command]);
+            let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(0), "{state}, {command}: {said}");
+            assert!(said.contains("cpu:0") || command == "doctor", "{state}: {said}");
+            assert!(!said.contains("panicked") && (command == "devices" || said.contains(expected)), "{state}: {said}");
+        }
+    }
+}
+
+#[test]
+fn a_run_on_a_chip_before_hopper_is_verified_from_end_to_end() {
+    let Some(node) = Node::new("ampere", &["-DCAPABILITY=8"], true) else { return };
+    let cases = [
+        ("launch/stream", "cuda"),
+        ("launch/graph", "cuda"),
+        ("launch/sync", "cuda"),
+        ("memory/copy/1MiB/f32", "kernel"),
+        ("memory/triad/1MiB/f32", "kernel"),
+        ("memory/latency/64KiB", "kernel"),
+        ("memory/h2d/1MiB", "copy-engine"),
+        ("gemm/m33n50k65/f32", "tile"),
+        ("gemm/m40n48k72/bf16", "mma-sync"),
+        ("attention/prefill/b1hq2hkv1sq40sk56d64/bf16/causal", "flash-sm80"),
+        ("attention/prefill/b1hq2hkv1sq33sk50d64/f32/causal", "flash-portable"),
+        ("attention/prefill/b1hq2hkv2sq33sk50d64/f32", "flash-portable"),
+    ];
+    let records = node.records(&cases.map(|(id, _)| id));
+    for (id, provider) in cases {
+        let of_case: Vec<_> = records.iter().filter(|r| r["case"] == id).collect();
+        let measured = of_case.iter().find(|r| r["provider"] == provider && r["outcome"] == "measured");
+        assert!(measured.is_some(), "{id} by {provider}: {of_case:?}");
+        assert!(of_case.iter().all(|r| r["outcome"] != "wrong" && r["outcome"] != "failed"), "{id}: {of_case:?}");
+    }
+    let graph = records.iter().find(|r| r["case"] == "launch/graph").unwrap();
+    assert_eq!(graph["samples"]["graph"], true);
+}
+
+/// The stub has not all these kernels, which then is the reason; that their code was not built ahead must not be.
+#[test]
+fn what_a_first_look_launches_was_built_ahead_for_a_node_without_a_compiler() {
+    for (name, capability) in [("ptx-80", "-DCAPABILITY=8"), ("ptx-90", "-DCAPABILITY=9")] {
+        let Some(node) = Node::new(name, &[capability], false) else { return };
+        let records = node.records(&[
+            "launch/stream",
+            "memory/copy/1MiB/f32",
+            "memory/read/1MiB/f32",
+            "memory/read/64KiB/f32/hot",
+            "memory/latency/64KiB",
+            "memory/shared/32KiB",
+            "gemm/m64n64k64/bf16",
+            "gemm/m64n64k64/f16",
+            "gemm/m64n64k64/tf32",
+            "gemm/m64n64k64/f32",
+            "attention/prefill/b1hq2hkv2sq64sk64d128/bf16",
+            "attention/prefill/b1hq2hkv2sq64sk64d128/bf16/causal",
+            "attention/mla-prefill/b1hq2hkv2sq64sk64d192v128/bf16/causal",
+            "attention/decode/b1hq8hkv2sq1sk512d128/bf16",
+        ]);
+        assert!(records.len() >= 14);
+        for record in &records {
+            let reason = record["reason"].as_str().unwrap_or_default();
+            assert!(!reason.contains("was built ahead"), "{}: {reason}", record["case"]);
+        }
+        let measured = |id: &str| records.iter().any(|r| r["case"] == id && r["outcome"] == "measured");
+        assert!(measured("launch/stream") && measured("memory/copy/1MiB/f32") && measured("gemm/m64n64k64/f32"));
+    }
+}
