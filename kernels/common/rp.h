@@ -209,17 +209,21 @@ RP_DEVICE float rp_float(rp_u32 u) { return __uint_as_float(u); }
 typedef rp_u32 rp_u4_native __attribute__((ext_vector_type(4)));
 template <int HINT> RP_DEVICE rp_u4 rp_load16(const void *p) {
   const rp_u4_native *q = (const rp_u4_native *)p;
-  return __builtin_bit_cast(rp_u4, HINT == RP_CACHED ? *q : __builtin_nontemporal_load(q));
+  if constexpr (HINT == RP_CACHED) return __builtin_bit_cast(rp_u4, *q);
+  else return __builtin_bit_cast(rp_u4, __builtin_nontemporal_load(q));
 }
 template <int HINT> RP_DEVICE void rp_store16(void *p, const rp_u4 &r) {
   rp_u4_native *q = (rp_u4_native *)p, v = __builtin_bit_cast(rp_u4_native, r);
-  if (HINT == RP_CACHED) *q = v; else __builtin_nontemporal_store(v, q);
+  if constexpr (HINT == RP_CACHED) *q = v; else __builtin_nontemporal_store(v, q);
 }
 RP_DEVICE rp_u4 rp_load_shared16(const void *p) {
   return __builtin_bit_cast(rp_u4, *(const volatile rp_u4_native __attribute__((address_space(3))) *)p);
 }
+// Neither a scalar load, which has a cache of its own, nor a volatile one, which passes every cache by: an address that the compiler
+// must take to differ from lane to lane.
 template <int HINT> RP_DEVICE rp_u64 rp_load_address(rp_u64 p) {
-  const volatile rp_u64 __attribute__((address_space(1))) *q = (const volatile rp_u64 __attribute__((address_space(1))) *)p;
+  asm volatile("" : "+v"(p));
+  const rp_u64 __attribute__((address_space(1))) *q = (const rp_u64 __attribute__((address_space(1))) *)p;
   return HINT == RP_L2_ONLY ? __hip_atomic_load(q, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT) : *q;
 }
 RP_DEVICE float rp_float(rp_u32 u) { return __builtin_bit_cast(float, u); }
@@ -255,6 +259,11 @@ template <int HINT, int W> RP_DEVICE void rp_store(float *p, const rp_vec<W> &r)
     return;
   }
 #endif
+#if RP_HIP
+  // No loop here: clang drops the hint of a store that it simplifies out of one.
+  static_assert(W == 4, "no wider than 16 bytes");
+  rp_store16<HINT>(p, rp_u4{{rp_bits(r.v[0]), rp_bits(r.v[1]), rp_bits(r.v[2]), rp_bits(r.v[3])}});
+#else
 #pragma unroll
   for (int q = 0; q < W / 4; q++) {
     rp_u4 u;
@@ -262,6 +271,7 @@ template <int HINT, int W> RP_DEVICE void rp_store(float *p, const rp_vec<W> &r)
     for (int k = 0; k < 4; k++) u.v[k] = rp_bits(r.v[4 * q + k]);
     rp_store16<HINT>(p + 4 * q, u);
   }
+#endif
 }
 
 // ---- sums ------------------------------------------------------------------------------------

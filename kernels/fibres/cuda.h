@@ -8,6 +8,9 @@
 // What is not: timing, memory ordering, bank conflicts, registers.
 #pragma once
 #define RP_HOST_FIBRES 1
+#ifndef RP_LANES
+#define RP_LANES 32  // of a warp; AMD's wave has 64 on CDNA
+#endif
 #include <ucontext.h>
 #include <algorithm>
 #include <cmath>
@@ -71,7 +74,7 @@ template <class Work> void meet(Meeting& m, unsigned count, Work work) {
     wait_until([&] { return m.round != round; });
 }
 
-struct Warp { Meeting meeting; u64 in[32][8]; };
+struct Warp { Meeting meeting; u64 in[RP_LANES][8]; };
 struct Product { std::function<void()> run; };
 struct Warpgroup { Meeting meeting; std::vector<void*> args; };
 struct MBarrier { int count = 0, pending = 0; long long bytes = 0; unsigned phase = 0; };
@@ -84,8 +87,8 @@ inline Thread threads[MAX_THREADS];
 struct Queue { std::deque<std::vector<std::function<void()>>> groups; std::vector<std::function<void()>> open; Meeting meeting; const void* slot[128][4]; };
 inline Queue queues[8];
 
-inline Warp& warp() { return warps[current->thread / 32]; }
-inline unsigned lane() { return current->thread % 32; }
+inline Warp& warp() { return warps[current->thread / RP_LANES]; }
+inline unsigned lane() { return current->thread % RP_LANES; }
 inline unsigned char* at(u32 address) { if (address < SMEM_ORIGIN || address - SMEM_ORIGIN >= SMEM_BYTES) fail("a shared address outside shared memory"); return smem + (address - SMEM_ORIGIN); }
 inline u32 swizzle128(u32 address) { return address ^ (address >> 7 & 7) << 4; }
 
@@ -156,8 +159,8 @@ template <int N, bool F16> void wgmma(float* d, const u32* a, u64 da, u64 db, bo
 // ---- what the kernels call ------------------------------------------------------------------------------------------------
 
 inline void __syncthreads() { unsigned alive = 0; for (auto& f : fibres::all) alive += !f.done; fibres::meet(fibres::whole, alive, [] {}); }
-inline void __syncwarp(unsigned = ~0u) { fibres::meet(fibres::warp().meeting, 32, [] {}); }
-template <class T> T __shfl_sync(unsigned, T v, int source) { auto& w = fibres::warp(); memcpy(w.in[fibres::lane()], &v, sizeof v); __syncwarp(); T r; memcpy(&r, w.in[source & 31], sizeof r); __syncwarp(); return r; }
+inline void __syncwarp(unsigned = ~0u) { fibres::meet(fibres::warp().meeting, RP_LANES, [] {}); }
+template <class T> T __shfl_sync(unsigned, T v, int source) { auto& w = fibres::warp(); memcpy(w.in[fibres::lane()], &v, sizeof v); __syncwarp(); T r; memcpy(&r, w.in[source & (RP_LANES - 1)], sizeof r); __syncwarp(); return r; }
 template <class T> T __shfl_xor_sync(unsigned m, T v, int mask) { return __shfl_sync(m, v, (int)fibres::lane() ^ mask); }
 inline bool __any_sync(unsigned, bool x) { auto& w = fibres::warp(); w.in[fibres::lane()][0] = x; __syncwarp(); bool r = false; for (auto& i : w.in) r |= i[0] != 0; __syncwarp(); return r; }
 inline u32 atomicAdd(u32* p, u32 x) { u32 o = *p; *p += x; return o; }

@@ -10,7 +10,7 @@
 #define RP_SHARED static  // one block runs at a time
 #define RP_ALIGN(n) __attribute__((aligned(n)))
 #define RP_DYNAMIC_SHARED(name) rp_u8 *name = fibres::smem
-#define RP_WARP 32
+#define RP_WARP RP_LANES
 
 inline rp_u32 rp_thread() { return threadIdx.x; }
 inline rp_u32 rp_block() { return blockIdx.x; }

@@ -75,7 +75,7 @@ int main() {
     want(ok, "staircase"); }
   { Array x(2048 * 4); x.generate(SX); u32 out[1]; u64 cycles[1]; bool ok = true;
     for (u32 ways : {1u, 2u, 4u, 8u}) { on(1, 1024, [&] { rp_shared_read(x.data(), out, cycles, ways, 3); }); u32 s = 0;
-      for (u32 t = 0; t < 1024; t++) for (u32 k = 0; k < 8; k++) for (u32 e = 0; e < 4; e++) s += rp_bits(x.data()[(t % 32 * ways + t / 32 * 8 + 192 * k) * 4 + e]);
+      for (u32 t = 0; t < 1024; t++) for (u32 k = 0; k < 8; k++) for (u32 e = 0; e < 4; e++) s += rp_bits(x.data()[(t % RP_LANES * ways + t / RP_LANES * 8 + 192 * k) * 4 + e]);
       ok &= out[0] == s * 3; }
     want(ok, "shared memory, 1 to 8 ways"); }
   { bool ok = true; for (u32 bytes : {16u, 528u, 1536u, 3072u, 4096u + 16}) for (int rows = 0; rows < 2; rows++) {

@@ -17,7 +17,7 @@
 
 RP_KERNEL(1) rp_chase(const rp_u64 *ring, rp_u64 *out, rp_u64 elements, rp_u64 start, rp_u64 steps) {
   rp_u64 at = start;
-  for (rp_u64 i = 0; i < steps && at < elements; i++) at = ring[at];
+  for (rp_u64 i = 0; i < steps && at < elements; i++) at = rp_load_address<RP_CACHED>((rp_u64)(ring + at));
   out[0] = at;
 }
 

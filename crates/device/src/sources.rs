@@ -3,6 +3,9 @@
 /// The portable layer that every kernel includes, and the name by which it does.
 pub(crate) const HEADER: (&str, &str) = ("../common/rp.h", include_str!("../../../kernels/common/rp.h"));
 
+/// What kernels for AMD's chips include after it.
+pub(crate) const AMD: (&str, &str) = ("../common/amd.h", include_str!("../../../kernels/common/amd.h"));
+
 /// Program names and sources.
 const CPP: &[(&str, &str)] = &[
     ("attention/decode_splitkv", include_str!("../../../kernels/attention/decode_splitkv.cu")),
@@ -13,6 +16,7 @@ const CPP: &[(&str, &str)] = &[
     ("common/arguments", include_str!("../../../kernels/common/arguments.cu")),
     ("common/clock", include_str!("../../../kernels/common/clock.cu")),
     ("common/init", include_str!("../../../kernels/common/init.cu")),
+    ("gemm/matrix_amd", include_str!("../../../kernels/gemm/matrix_amd.cu")),
     ("gemm/mma_sm80", include_str!("../../../kernels/gemm/mma_sm80.cu")),
     ("gemm/tile", include_str!("../../../kernels/gemm/tile.cu")),
     ("gemm/wgmma_sm90", include_str!("../../../kernels/gemm/wgmma_sm90.cu")),

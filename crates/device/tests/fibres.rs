@@ -1,5 +1,5 @@
-//! The kernels' numerics without a GPU: the unchanged CUDA source, compiled as host C++ over kernels/fibres, which runs a
-//! block as fibres and models TMA, mbarriers, wgmma and mma.sync, compared with float64.
+//! The kernels' numerics without a GPU: the unchanged CUDA and HIP source, compiled as host C++ over kernels/fibres, which runs a
+//! block as fibres and models TMA, mbarriers, wgmma, mma.sync, MFMA and WMMA, compared with float64.
 
 #![expect(clippy::print_stdout, reason = "a skip says why")]
 
@@ -9,12 +9,14 @@ use std::process::Command;
 
 #[test]
 fn attention_kernels_agree_with_float64_on_host_fibres() {
-    passes("attention_test");
+    passes("attention_test", &[]);
 }
 
+/// In warps of 32 lanes, and in waves of 64 as on CDNA.
 #[test]
 fn memory_kernels_move_what_they_should_on_host_fibres() {
-    passes("memory_test");
+    passes("memory_test", &[]);
+    passes("memory_test", &["-DRP_LANES=64"]);
 }
 
 /// Bit for bit what the host makes of the same stream, FP8 in both encodings.
@@ -22,7 +24,7 @@ fn memory_kernels_move_what_they_should_on_host_fibres() {
 fn fills_round_as_the_host_does() {
     const SEED: u64 = 42;
     const N: usize = 100_000;
-    let Some(program) = build("init_test") else { return };
+    let Some(program) = build("init_test", &[]) else { return };
     let ran = Command::new(program).args([SEED.to_string(), N.to_string()]).output().expect("it was just built");
     let mut rest = &ran.stdout[..];
     for dtype in [Dtype::F64, Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::E4m3, Dtype::E5m2, Dtype::E4m3fnuz, Dtype::E5m2fnuz] {
@@ -41,6 +43,11 @@ fn fills_round_as_the_host_does() {
 #[test]
 fn gemm_kernels_agree_with_float64_on_host_fibres_and_planted_bugs_show() {
     script("gemm_test.py");
+}
+
+#[test]
+fn amd_kernels_agree_with_float64_and_amds_layouts_on_host_fibres_and_planted_bugs_show() {
+    script("amd_test.py");
 }
 
 #[test]
@@ -63,22 +70,23 @@ fn script(name: &str) {
 }
 
 /// Builds and runs `name`.cpp.
-fn passes(name: &str) {
-    let Some(program) = build(name) else { return };
+fn passes(name: &str, defines: &[&str]) {
+    let Some(program) = build(name, defines) else { return };
     let ran = Command::new(&program).output().expect("it was just built");
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stdout));
 }
 
 /// Builds `name`.cpp; None without a compiler.
-fn build(name: &str) -> Option<PathBuf> {
+fn build(name: &str, defines: &[&str]) -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernels/fibres");
     if Command::new("g++").arg("--version").output().is_err() {
         println!("SKIP: host compiler: g++ is not installed (apt-get install g++)");
         return None;
     }
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}{}", defines.concat()));
     let built = Command::new("g++")
         .args(["-O2", "-std=c++17", "-w", "-Wno-psabi", "-I../attention"])
+        .args(defines)
         .arg(format!("{name}.cpp"))
         .arg("-o")
         .arg(&program)

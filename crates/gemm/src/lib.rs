@@ -6,6 +6,7 @@
 
 mod cases;
 mod check;
+mod matrix_amd;
 mod mma;
 mod ready;
 mod tile;

@@ -3,7 +3,7 @@
 
 use crate::cases::Shape;
 use crate::check::{Reference, check};
-use crate::{mma, tile, tiled, variants, wgmma};
+use crate::{matrix_amd, mma, tile, tiled, variants, wgmma};
 use ridgepoint_core::{Dtype, Seconds, Verification, data};
 use ridgepoint_device::{Buffer, Device, DeviceError, GemmPlan, Result, Support};
 use ridgepoint_harness::{Prepared, Ready, random, trial};
@@ -23,6 +23,7 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
         None if provider == wgmma::PROVIDER => Box::new(wgmma::plan(device, shape)?),
         None if provider == mma::PROVIDER => Box::new(mma::plan(device, shape)?),
         None if provider == tile::PROVIDER => Box::new(tile::plan(device, shape)?),
+        None if matrix_amd::provider(shape, device) == Some(provider) => Box::new(matrix_amd::plan(device, shape)?),
         None => {
             let device = &device.info().id;
             return Err(DeviceError::unsupported(format!(

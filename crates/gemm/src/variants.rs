@@ -1,7 +1,7 @@
 //! Who can do a GEMM on a device: the libraries it found, and our own kernels.
 
 use crate::cases::Shape;
-use crate::{mma, tile, tiled, wgmma};
+use crate::{matrix_amd, mma, tile, tiled, wgmma};
 use ridgepoint_core::{Backend, Dtype};
 use ridgepoint_device::{Blas, Device, GemmProblem, Transpose};
 
@@ -32,7 +32,8 @@ pub(crate) fn encoding(dtype: Dtype, device: &dyn Device) -> Dtype {
 pub(crate) fn providers(shape: Shape, device: &dyn Device) -> Vec<String> {
     let libraries = device.blas().into_iter().map(|b| b.provider().to_owned());
     // The best of ours for this chip: mma.sync reaches about 60 % of what wgmma does.
-    let matrix = if wgmma::fits(device) { Some(wgmma::PROVIDER) } else { mma::fits(shape, device).then_some(mma::PROVIDER) };
+    let nvidia = if wgmma::fits(device) { Some(wgmma::PROVIDER) } else { mma::fits(shape, device).then_some(mma::PROVIDER) };
+    let matrix = nvidia.or_else(|| matrix_amd::provider(shape, device));
     let has_units = matrix.is_some() || !device.blas().is_empty();
     let plain = (tile::fits(shape, device) && (shape.dtype == Dtype::F32 || !has_units)).then_some(tile::PROVIDER);
     let own = matrix.into_iter().chain(plain).map(str::to_owned);

@@ -1,6 +1,8 @@
 //! AMD GPUs through HIP. What HIP shares with CUDA's driver is in `gpu/`; here is what AMD does its own way: names and numbers,
 //! where ROCm keeps its libraries, partitions, and sensors that the kernel driver shows as files.
 
+#[cfg(test)]
+mod claims;
 mod code_objects;
 mod hipblaslt;
 mod hiprtc;

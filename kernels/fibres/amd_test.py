@@ -1,0 +1,119 @@
+"""Proves the kernels for AMD's matrix units on the host, chip by chip (amd_test.cpp), then plants one bug at a time and asks that the
+proof catch each.
+
+usage: amd_test.py [--all] [word…]   (a first choice of variants and bugs; all of them; only those whose description has a word)
+"""
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+from planted import all_caught, each
+
+HERE = pathlib.Path(__file__).resolve().parent
+KERNEL = HERE.parent / "gemm" / "matrix_amd.cu"
+HEADER = HERE.parent / "common" / "amd.h"
+
+SMALL = "RP_BM=128 RP_BN=128"
+VARIANTS = [
+    f"__gfx90a__ RP_DTYPE=bf16 {SMALL}",
+    f"__gfx90a__ RP_DTYPE=i8 {SMALL}",
+    "__gfx942__ RP_DTYPE=bf16 RP_XCDS=8",
+    f"__gfx942__ RP_DTYPE=f16 RP_DIRECT=4 {SMALL}",
+    f"__gfx942__ RP_DTYPE=e4m3fnuz {SMALL}",
+    f"__gfx942__ RP_DTYPE=e5m2fnuz RP_OUT=f32 RP_BM=256 RP_BN=128",
+    f"__gfx942__ RP_DTYPE=i8 {SMALL}",
+    f"__gfx950__ RP_DTYPE=bf16 RP_DIRECT=16 {SMALL}",
+    "__gfx950__ RP_DTYPE=f16",
+    f"__gfx950__ RP_DTYPE=e4m3 RP_DIRECT=16 {SMALL}",
+    f"__gfx950__ RP_DTYPE=i8 {SMALL}",
+    "__gfx1100__ RP_DTYPE=bf16",
+    "__gfx1100__ RP_DTYPE=f16 RP_GROUP=1",
+    "__gfx1100__ RP_DTYPE=i8",
+    "__gfx1201__ RP_DTYPE=bf16",
+    "__gfx1201__ RP_DTYPE=e4m3 RP_XCDS=2",
+    "__gfx1201__ RP_DTYPE=e5m2 RP_ROW=128",
+    "__gfx1201__ RP_DTYPE=i8",
+    "__gfx1250__ RP_DTYPE=bf16 RP_DIRECT=16",
+    "__gfx1250__ RP_DTYPE=e4m3 RP_BM=256 RP_BN=256",
+    "__gfx1250__ RP_DTYPE=i8 RP_DIRECT=16",
+]
+# Those that every run proves: each chip, each type, each way into LDS.
+FIRST = [1, 3, 4, 9, 11, 17, 18]
+
+CDNA, DIRECT4, DIRECT16, RDNA3, RDNA4 = VARIANTS[0], VARIANTS[3], VARIANTS[7], VARIANTS[11], VARIANTS[14]
+
+# what, file, old text, new text, the variant; * for those that every run plants (planted.py)
+BUGS = [
+    ("* tile read before it is placed", KERNEL, "    rp_sync();\n    if (block + 1 < blocks) fetch(from, held", "    if (block + 1 < blocks) fetch(from, held", CDNA),
+    ("* direct load not waited for", KERNEL, "    rp_wait_direct();\n", "", DIRECT16),
+    ("tile read before all direct loads have landed", KERNEL, "    rp_wait_direct();\n    rp_sync();\n", "    rp_wait_direct();\n", DIRECT16),
+    ("buffer overwritten while it is read", KERNEL, "fetch(from, next, block + 1);\n    multiply", "fetch(from, now, block + 1);\n    multiply", DIRECT16),
+    ("words of a direct load by the wrong lanes", KERNEL, "quarter * 16 + lane / 4", "quarter * 16 + lane % 16", DIRECT4),
+    ("quarters of a direct load on each other", KERNEL, "to + quarter * 256", "to", DIRECT4),
+    ("* swizzle forgotten by whoever reads", KERNEL, "row * RP_ROW + swizzled(row, unit) * 16", "row * RP_ROW + unit * 16", CDNA),
+    ("* operands differ in the order of K", KERNEL, "+ i * kSide + lane % kSide, step, lane);\n#pragma", "+ i * kSide + lane % kSide, step, lane ^ kSide);\n#pragma", RDNA4),
+    ("one step read twice", KERNEL, "int unit = step * kUnits * kGroups + unit_of", "int unit = unit_of", CDNA),
+    ("* tail of K not zeroed", KERNEL, "bool inside = x + swizzled(place / kRowUnits, place % kRowUnits) * 16 < s.k_bytes;", "bool inside = true;", CDNA),
+    ("tail of K dropped", KERNEL, "((int)from.k_bytes + RP_ROW - 1) / RP_ROW", "(int)from.k_bytes / RP_ROW + ((int)from.k_bytes < RP_ROW)", CDNA),
+    ("rows beyond M read", KERNEL, "of < most ? of : most - 1", "of", RDNA3),
+    ("B's tile laid over A's", KERNEL, "r < RP_BM ? r : r - RP_BM", "r", RDNA4),
+    ("* product transposed", KERNEL, "multiply(d[i][j], b, a[j])", "multiply(d[i][j], a[j], b)", CDNA),
+    ("runs of sums in the wrong rows", KERNEL, "part * kSide + sum_row(lane, at)", "part * kSide + at", RDNA4),
+    ("* patch read before it is written", KERNEL, "      rp_sync_wave();\n#pragma", "#pragma", CDNA),
+    ("patch reused while it is read", KERNEL, "      }\n      rp_sync_wave();\n    }\n}", "      }\n    }\n}", RDNA3),
+    ("waves share a patch", KERNEL, "&stages[0][0] + wave * kSide * kPitch", "&stages[0][0]", CDNA),
+    ("patch laid over a tile that is read", KERNEL, "  rp_sync();\n  store(", "  store(", RDNA3),
+    ("* rows beyond M written", KERNEL, "if (y < m && ", "if (", CDNA),
+    ("columns beyond N written", KERNEL, "&& x < n * (int)sizeof(rp_out))", ")", RDNA3),
+    ("short band walked as a full one", KERNEL, "tiles_m - first < RP_GROUP ? tiles_m - first : RP_GROUP", "RP_GROUP", RDNA4),
+    ("a die's run begins in another's", KERNEL, "tile % RP_XCDS * each +", "tile % RP_XCDS * (each + 1) +", VARIANTS[15]),
+    ("waves share their columns", KERNEL, "wave / 2 * kWaveN", "0", RDNA3),
+    ("* RDNA3's sums as RDNA4's", HEADER, "return i * 2 + lane / 16;", "return lane / 16 * 8 + i;", RDNA3),
+    ("RDNA3's lanes as RDNA4's", HEADER, "constexpr int kGroups = 1;", "constexpr int kGroups = 2;", RDNA3),
+    ("RDNA4's sums as RDNA3's", HEADER, "return lane / 16 * 8 + i;", "return i * 2 + lane / 16;", RDNA4),
+    ("MFMA's sums in one run", HEADER, "i / 4 * 8 + lane / 32 * 4 + i % 4", "lane / 32 * 16 + i", CDNA),
+    ("* second half of a lane's bytes dropped", HEADER, "multiply_once(d, a.word + at, b.word + at)", "multiply_once(d, a.word, b.word)", CDNA),
+]
+
+
+def outcome(variant, file=None, text=None):
+    """The exit status of the proof and what it said; None where it does not compile. `file` is taken to hold `text`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        scratch = pathlib.Path(scratch)
+        for folder in ["common", "gemm", "fibres"]:
+            (scratch / folder).mkdir()
+            for source in (HERE.parent / folder).iterdir():
+                if source.suffix in (".h", ".cu", ".cpp"):
+                    (scratch / folder / source.name).symlink_to(source)
+        if file:
+            target = scratch / file.parent.name / file.name
+            target.unlink()
+            target.write_text(text)
+        program = scratch / "test"
+        command = ["g++", "-O1", "-std=c++17", "-w", "-Wno-psabi", *(f"-D{d}" for d in variant.split()), str(scratch / "fibres" / "amd_test.cpp"), "-o", str(program)]
+        if subprocess.run(command, stderr=subprocess.DEVNULL if file else None).returncode:
+            return None, ""
+        try:
+            run = subprocess.run([str(program)], capture_output=True, text=True, timeout=120)
+        except subprocess.TimeoutExpired:
+            return 124, "timed out"
+        return run.returncode, run.stdout + run.stderr
+
+
+def main():
+    words = [a for a in sys.argv[1:] if not a.startswith("-")]
+    everything = "--all" in sys.argv
+    variants = [v for i, v in enumerate(VARIANTS) if (any(w in v for w in words) if words else everything or i in FIRST)]
+    bad = 0
+    for variant, (status, said) in zip(variants, each(variants, outcome)):
+        print(f"{'right ' if status == 0 else 'WRONG '} {variant}", flush=True)
+        if status != 0:
+            print(said)
+            bad += 1
+    bad += all_caught(BUGS, lambda file, text, variant: outcome(variant, file, text))
+    return bad != 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
