@@ -149,3 +149,51 @@ fn what_a_first_look_launches_was_built_ahead_for_a_node_without_a_compiler() {
         assert!(measured("launch/stream") && measured("memory/copy/1MiB/f32") && measured("gemm/m64n64k64/f32"));
     }
 }
+
+/// The whole of scripts/gpu-node, with a carried binary and a carried test program.
+#[test]
+fn a_node_is_gathered_in_one_folder() {
+    let Some(node) = Node::new("gathered", &["-DCAPABILITY=8"], true) else { return };
+    let carried = |text: &str| {
+        let tests = node.folder.join("tests");
+        std::fs::create_dir_all(&tests).unwrap();
+        let program = tests.join("device");
+        std::fs::write(&program, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        tests
+    };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/gpu-node");
+    let gather = |out: &str, tests: &Path, filter: &str| {
+        let output = Command::new(&script)
+            .args([out, "--binary", env!("CARGO_BIN_EXE_ridgepoint"), "--device", "cuda:0", "--seconds", "120", "--tests"])
+            .arg(tests)
+            .arg(filter)
+            .current_dir(&node.folder)
+            .env("RIDGEPOINT_CUDA_PATH", &node.folder)
+            .env("RIDGEPOINT_CACHE", node.folder.join("cache"))
+            .output()
+            .unwrap();
+        let summary = std::fs::read_to_string(node.folder.join(out).join("summary.txt")).unwrap_or_default();
+        (output.status.code(), summary, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let right = carried("echo 'test result: ok. 15 passed; 0 failed'");
+    let (code, summary, error) = gather("out", &right, "launch/");
+    for line in [
+        "doctor: exit 0",
+        "devices: cuda:0 cuda:1 ",
+        "run: exit 0 ",
+        "results: 3 measured 0 skipped",
+        "tests of cuda: exit 0, 15 passed",
+    ] {
+        assert!(summary.contains(line), "{line}: {summary}{error}");
+    }
+    assert_eq!(code, Some(0), "{summary}{error}");
+    for file in ["raw.jsonl", "report.html", "tables.txt", "doctor.txt", "devices.json", "tests.txt"] {
+        assert!(node.folder.join("out").join(file).metadata().is_ok_and(|m| m.len() > 0), "{file}");
+    }
+    let (code, _, error) = gather("out", &right, "launch/");
+    assert!(code == Some(2) && error.contains("holds a run already"), "{error}");
+    // A test that fails, or that skips though its GPU is here, is a failure.
+    let skips = carried("echo 'SKIP: cuda device: there is none here'; echo 'test result: ok. 15 passed; 0 failed'");
+    assert_eq!(gather("skips", &skips, "launch/sync").0, Some(1));
+}
