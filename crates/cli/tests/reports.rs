@@ -16,8 +16,15 @@ const HOSTILE: &str = "=<img src=x onerror=window.pwned=1>\"'</script><script>wi
 /// Reports of a simulated fleet: node 6 computes wrong, node 3 has a hostile name.
 fn reports(name: &str, nodes: u32) -> PathBuf {
     let folder = scratch(name);
-    let simulation =
-        Simulation { seed: 11, nodes, gpus: 4, fault: Fault::WrongResults, size_pct: 12.0, every: 12, second_group: (0.0, 0.0) };
+    let simulation = Simulation {
+        seed: 11,
+        nodes,
+        gpus: if nodes == 1 { 8 } else { 4 },
+        fault: Fault::WrongResults,
+        size_pct: 12.0,
+        every: 12,
+        second_group: (0.0, 0.0),
+    };
     for n in 0..nodes {
         let (mut environment, records) = simulation.node(n);
         if n == 3 {
@@ -129,10 +136,11 @@ fn the_page_of_one_node_is_its_sheet() {
         assert!(said["text"].as_str().unwrap().contains(words), "{words}");
     }
     let rows = said["rows"].as_array().unwrap();
-    // verdict, test, device, case, measured, expected, of peak, difference, threshold
-    let full = rows.iter().filter(|r| [4, 5, 6, 8].iter().all(|i| !["–", ""].contains(&r[*i].as_str().unwrap())));
-    assert!(full.count() > 5, "{said}");
-    assert!(said["heat"].as_u64().unwrap() > 20 && said["narrow"] == true, "{said}");
+    // verdict, test, device, measured, expected, of peak, difference, case, threshold
+    let full = rows.iter().filter(|r| [3, 4, 5, 8].iter().all(|i| !["–", ""].contains(&r[*i].as_str().unwrap())));
+    assert!(full.count() > 5, "{rows:?}");
+    // Eight alike say what is usual; the page itself is no wider than the window.
+    assert!(said["heat"].as_u64().unwrap() > 20 && said["narrow"] == true);
     std::fs::remove_dir_all(folder).unwrap();
 }
 

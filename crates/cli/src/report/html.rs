@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 const SCRIPT: &str = include_str!("page/script.js");
 
 pub(crate) fn render(model: &Model) -> String {
-    page("Ridgepoint report", &data(model), SCRIPT)
+    page("Ridgepoint report", &data(model).to_string(), SCRIPT)
 }
 
 fn data(model: &Model) -> Value {

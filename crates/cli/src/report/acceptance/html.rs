@@ -7,6 +7,7 @@ use ridgepoint_core::Component;
 use ridgepoint_core::verdict::{Finding, Judgement, NodeVerdict, Verdict};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 const SCRIPT: &str =
     concat!(include_str!("../page/acceptance.js"), include_str!("../page/node.js"), include_str!("../page/fleet.js"));
@@ -18,18 +19,29 @@ pub(super) fn render(a: &Acceptance) -> String {
     page("Ridgepoint acceptance", &data(a), SCRIPT)
 }
 
-fn data(a: &Acceptance) -> Value {
+/// The data as JSON. Nodes and findings are written one by one: as one tree they would be several times their size.
+fn data(a: &Acceptance) -> String {
     let j = &a.judgement;
     let mut thresholds = Thresholds::default();
-    let findings: Vec<Value> = j.findings.iter().map(|f| finding(f, &mut thresholds)).collect();
+    let nodes = list(j.nodes.iter().map(|n| node(n, j)));
+    let findings = list(j.findings.iter().map(|f| finding(f, &mut thresholds)));
     let fleet: Vec<Value> = j.fleet.iter().map(|f| finding(f, &mut thresholds)).collect();
-    json!({
+    let rest = json!({
         "verdict": j.verdict.name(), "verdicts": Verdict::ALL.map(Verdict::name), "components": Component::ALL.map(Component::name),
         "strict": a.strict, "judged": a.judged, "version": env!("CARGO_PKG_VERSION"), "records": j.records, "rules": j.rules,
-        "passesKept": j.passes_kept, "metrics": j.metrics, "problems": j.problems,
-        "nodes": j.nodes.iter().map(|n| node(n, j)).collect::<Vec<_>>(),
-        "findings": findings, "fleet": fleet, "suspects": j.suspects, "thresholds": thresholds.texts,
-    })
+        "passesKept": j.passes_kept, "metrics": j.metrics, "problems": j.problems, "fleet": fleet, "suspects": j.suspects,
+        "thresholds": thresholds.texts,
+    });
+    format!("{{\"nodes\":[{nodes}],\"findings\":[{findings}],{}", &rest.to_string()[1..])
+}
+
+fn list(all: impl Iterator<Item = Value>) -> String {
+    let mut text = String::new();
+    for value in all {
+        let comma = if text.is_empty() { "" } else { "," };
+        let _ = write!(text, "{comma}{value}");
+    }
+    text
 }
 
 /// Where limits come from, each text once: thousands of findings share a few dozen.

@@ -2,7 +2,7 @@
 //! INVALID are skipped, an unreadable record is an error. Each suite begins with its node's own verdict, so that a node on which
 //! nothing was judged is no empty suite that passes.
 
-use super::{Acceptance, expected, measured, rule, what};
+use super::{Acceptance, expected, gathered, measured, rule, times, what};
 use crate::report::text::clean;
 use ridgepoint_core::verdict::{Finding, NodeVerdict, Verdict};
 use std::fmt::Write;
@@ -26,11 +26,11 @@ pub(super) fn render(a: &Acceptance) -> String {
     let mut all: Counts = (0, 0, 0, 0);
     for node in &j.nodes {
         let mut tests = vec![of_node(node)];
-        tests.extend(j.findings_of(&node.node).iter().map(of_finding));
+        tests.extend(gathered(j.findings_of(&node.node)).into_iter().map(of_finding));
         suite(&mut suites, &mut all, a.strict, &node.node, &properties(node), &tests);
     }
     if !j.fleet.is_empty() {
-        suite(&mut suites, &mut all, a.strict, "fleet", &[], &j.fleet.iter().map(of_finding).collect::<Vec<_>>());
+        suite(&mut suites, &mut all, a.strict, "fleet", &[], &j.fleet.iter().map(|f| of_finding((f, 1))).collect::<Vec<_>>());
     }
     unreadable(&mut suites, &mut all, a);
     let (tests, failures, errors, skipped) = all;
@@ -50,8 +50,8 @@ fn of_node(node: &NodeVerdict) -> Test {
     }
 }
 
-fn of_finding(f: &Finding) -> Test {
-    let name = [rule(f), f.device.clone().unwrap_or_default(), what(f)];
+fn of_finding((f, n): (&Finding, u32)) -> Test {
+    let name = [times(&rule(f), n), f.device.clone().unwrap_or_default(), what(f)];
     let text = format!("{} (measured {}, expected {}; threshold: {})", f.text, measured(f), expected(f), f.evidence.threshold);
     Test {
         name: name.into_iter().filter(|s| !s.is_empty()).collect::<Vec<_>>().join(" "),

@@ -1,6 +1,6 @@
 //! The judgement for a ticket, a wiki or a file that is signed: the whole, what to look at first, and each node with its tests.
 
-use super::{Acceptance, device, expected, measured, of_roof, tally, what};
+use super::{Acceptance, device, expected, gathered, measured, of_roof, tally, times, what};
 use crate::report::text::{count, markdown, markdown_table, significant};
 use ridgepoint_core::verdict::{Finding, NodeVerdict, Verdict};
 use std::fmt::Write;
@@ -76,12 +76,12 @@ fn node(text: &mut String, n: &NodeVerdict, findings: &[Finding]) {
     let facts: Vec<String> = n.facts.iter().map(|(k, v)| format!("{k} {v}")).collect();
     let _ = writeln!(text, "- environment: {}", markdown(&facts.join(", ")));
     inventory(text, n);
-    let tests: Vec<[String; 9]> = (findings.iter().take(TESTS))
-        .map(|f| {
+    let tests: Vec<[String; 9]> = (gathered(findings).into_iter().take(TESTS))
+        .map(|(f, n_times)| {
             let at = f.device.as_deref().map(|id| device(n, id)).unwrap_or_default();
             [
                 f.verdict.to_string(),
-                markdown(&f.rule),
+                markdown(&times(&f.rule, n_times)),
                 markdown(&at),
                 markdown(&what(f)),
                 markdown(&measured(f)),

@@ -11,6 +11,7 @@ mod table;
 use super::Format;
 use super::text::{count, significant};
 use ridgepoint_core::verdict::{Finding, Judgement, NodeVerdict, Verdict};
+use std::collections::BTreeMap;
 
 /// A judgement, and what its reports say beside it.
 pub(crate) struct Acceptance {
@@ -101,6 +102,29 @@ fn what(f: &Finding) -> String {
     }
 }
 
+/// Findings with how often each is there: what was skipped for one reason, of no case in particular, is one line and not fifty.
+fn gathered(findings: &[Finding]) -> Vec<(&Finding, u32)> {
+    let mut all: Vec<(&Finding, u32)> = Vec::with_capacity(findings.len());
+    let mut places: BTreeMap<(&str, &str, &Option<String>, &str), usize> = BTreeMap::new();
+    for f in findings {
+        if f.verdict != Verdict::Skip || f.case.is_some() {
+            all.push((f, 1));
+            continue;
+        }
+        let at = *places.entry((&f.set, &f.rule, &f.device, &f.text)).or_insert(all.len());
+        match all.get_mut(at) {
+            Some((_, n)) => *n += 1,
+            None => all.push((f, 1)),
+        }
+    }
+    all
+}
+
+/// `one-case`, `one-case × 48`.
+fn times(name: &str, n: u32) -> String {
+    if n == 1 { name.to_owned() } else { format!("{name} × {n}") }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -152,6 +176,19 @@ pub(super) mod tests {
             let text = (format.render)(&made);
             assert!(text.len() > 100 && !text.contains('\u{1b}'), "{}", format.name);
         }
+    }
+
+    #[test]
+    fn what_was_skipped_for_one_reason_is_one_line() {
+        let mut all = hostile().judgement.findings;
+        all.truncate(4);
+        for f in &mut all[1..] {
+            (f.verdict, f.case, f.text, f.rule, f.device) = (Verdict::Skip, None, "few".into(), "r".into(), None);
+        }
+        all[3].case = Some("gemm/m1n1k1/f32".into());
+        let counts: Vec<u32> = gathered(&all).iter().map(|(_, n)| *n).collect();
+        assert_eq!(counts, [1, 2, 1]);
+        assert_eq!((times("r", 1), times("r", 2)), ("r".to_owned(), "r × 2".to_owned()));
     }
 
     #[test]

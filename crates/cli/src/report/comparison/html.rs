@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 const SCRIPT: &str = include_str!("../page/comparison.js");
 
 pub(super) fn render(c: &Comparison) -> String {
-    page("Ridgepoint comparison", &data(c), SCRIPT)
+    page("Ridgepoint comparison", &data(c).to_string(), SCRIPT)
 }
 
 fn data(c: &Comparison) -> Value {

@@ -68,17 +68,30 @@ addEventListener('beforeprint', () => expand.forEach(f => f()));
 
 const TESTS = [
   { name: 'verdict', value: f => RANK[f.verdict], show: f => badge(f.verdict) },
-  { name: 'test', value: f => f.rule, show: f => f.verdict === 'PASS' ? f.rule : element('span', {}, f.rule, element('small', {}, f.text)), kind: 'test' },
+  { name: 'test', value: f => f.rule, show: f => element('span', {}, f.times > 1 ? `${f.rule} × ${f.times}` : f.rule, f.verdict === 'PASS' && f.measured !== '–' ? null : element('small', {}, f.text)), kind: 'test' },
   { name: 'device', value: f => f.device ?? '', show: f => f.device ?? 'node' },
-  { name: 'case', value: f => f.what, show: f => breakable(f.what), kind: 'case' },
   { name: 'measured', value: f => f.value ?? -Infinity, show: f => f.measured, kind: 'number' },
   { name: 'expected', value: f => f.expected, kind: 'number' },
   { name: 'of peak', value: f => f.ofRoof ?? -1, show: f => percent(f.ofRoof), kind: 'number' },
   { name: 'difference', value: f => f.evidence.deviation_pct ?? Infinity, show: f => signed(f.evidence.deviation_pct), kind: 'number' },
+  { name: 'case', value: f => f.what, show: f => breakable(f.what), kind: 'case' },
   { name: 'threshold from', value: f => f.evidence.threshold, kind: 'wrap' }];
 
+// What was skipped for one reason, of no case in particular, is one line and not fifty.
+function gathered(findings) {
+  const known = new Map();
+  return findings.filter(f => {
+    f.times = 1;
+    if (f.verdict !== 'SKIP' || f.case) return true;
+    const key = JSON.stringify([f.node, f.set, f.rule, f.device, f.text]), first = known.get(key);
+    if (first) first.times++;
+    else known.set(key, f);
+    return !first;
+  });
+}
 // Findings with their filter: text over all that is shown of them, and the verdict.
-function tests(title, findings, columns) {
+function tests(title, all, columns) {
+  const findings = gathered(all);
   const table = grid(columns, findings, f => [evidence(f)]);
   const has = verdict => findings.some(f => f.verdict === verdict);
   const search = element('input', { type: 'search', placeholder: 'filter tests', 'aria-label': 'filter tests', oninput: () => keep() });

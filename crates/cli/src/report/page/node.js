@@ -30,17 +30,20 @@ function figures(node) {
   const used = [...new Set(node.cells.map(c => c[1]))].sort((a, b) => a - b);
   const usual = (m, cell) => [...m.cohorts].sort((a, b) => Math.abs(a.median - cell.value) - Math.abs(b.median - cell.value))[0];
   const list = [...rows].map(([metric, cells]) => ({ m: data.metrics[metric], cells })).sort((a, b) => compareValues(a.m.case, b.m.case) || compareValues(a.m.provider, b.m.provider));
+  // Of fewer than five none is usual.
+  const known = r => (usual(r.m, [...r.cells.values()][0])?.n ?? 0) >= 5;
   const heat = (r, cell) => {
+    if (!known(r)) return `${digits(cell.value)} ${r.m.unit}`;
     const part = far(r.m, cell.pct);
     return element('span', { class: 'heat' + (Math.abs(part) > 0.5 ? ' strong' : ''), style: tint(part) }, `${digits(cell.value)} `, element('small', {}, signed(cell.pct)));
   };
   const columns = [
     { name: 'case', value: r => metricName(r.m), show: r => breakable(metricName(r.m)), kind: 'case' },
-    { name: 'usual', value: r => r.m.cohorts[0]?.median ?? 0, show: r => { const u = usual(r.m, [...r.cells.values()][0]); return u ? `${digits(u.median)} ${r.m.unit} (${u.n})` : '–'; }, kind: 'number' },
+    { name: 'usual', value: r => r.m.cohorts[0]?.median ?? 0, show: r => { const u = usual(r.m, [...r.cells.values()][0]); return known(r) ? `${digits(u.median)} ${r.m.unit} (${u.n})` : '–'; }, kind: 'number' },
     ...(data.passesKept ? used.map(d => ({ name: devices[d]?.id ?? String(d), value: r => r.cells.get(d)?.pct ?? Infinity, show: r => r.cells.has(d) ? heat(r, r.cells.get(d)) : '–', kind: 'number' }))
       : [{ name: 'worst device', value: r => devices[[...r.cells.keys()][0]]?.id ?? '' }, { name: 'its figure', value: r => [...r.cells.values()][0].pct, show: r => heat(r, [...r.cells.values()][0]), kind: 'number' }])];
   return element('section', { class: 'figures' }, element('h2', {}, 'figures, and how far each is from what is usual for the model'),
-    element('p', { class: 'soft' }, 'usual: the median of all devices of the model in these records (how many in brackets). Worse is negative, for a latency too.'), grid(columns, list).root);
+    element('p', { class: 'soft' }, 'usual: the median of all devices of the model in these records (how many in brackets), where there are five or more. Worse is negative, for a latency too.'), grid(columns, list).root);
 }
 
 function nodeSheet(node) {
