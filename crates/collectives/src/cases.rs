@@ -84,7 +84,8 @@ impl Shape {
             id: CaseId::new(self.id()).ok()?,
             component: Component::Collectives,
             dtype: self.dtype,
-            metric: Metric::BusBandwidth,
+            // Between no two ranks there is no bus: what a library does alone is told by its algbw.
+            metric: if self.ranks == 1 { Metric::Bandwidth } else { Metric::BusBandwidth },
             level: Level::Peer,
             work: work(self),
             // As nccl-tests: the same buffers each time.
@@ -113,7 +114,8 @@ const COMMON: [CollectiveOp; 5] = [
 
 /// The shapes of a scope: an all-reduce from 4 KiB on, where latency shows, and the ops at a few sizes (with every profile more).
 pub(crate) fn list(scope: &Scope) -> Vec<Shape> {
-    let ranks = scope.ranks.max(2) as u64;
+    // A GPU that is alone is a rank alone; a CPU has as many as it likes.
+    let ranks = scope.ranks.max(if scope.class == Class::Gpu { 1 } else { 2 }) as u64;
     let largest = largest(scope.class);
     let middle = largest / 4;
     let ladder =

@@ -18,10 +18,10 @@ pub(crate) fn providers(device: &dyn Device) -> Vec<String> {
 pub(crate) fn find<'d>(device: &'d dyn Device, provider: &str, ranks: usize) -> Result<&'d dyn Collectives> {
     let id = &device.info().id;
     let Some(collectives) = device.collectives().filter(|c| c.provider() == provider) else {
-        let needed = match device.info().backend {
-            Backend::Cuda => "a second GPU in this node and NCCL, which this version does not drive yet",
-            Backend::Hip => "a second GPU in this node and RCCL, which this version does not drive yet",
-            Backend::Cpu => "Linux, whose shared memory the ranks of a host talk through",
+        let needed = match (device.info().backend, device.info().facts.get("no collectives library")) {
+            (Backend::Cuda, Some(reason)) => &format!("NCCL ({reason})"),
+            (Backend::Hip, Some(reason)) => &format!("RCCL ({reason})"),
+            (Backend::Cpu, _) => "Linux, whose shared memory the ranks of a host talk through",
             _ => "a way to talk to a second device, which this backend has not",
         };
         return Err(DeviceError::unsupported(format!("{id} is one rank by itself; a collective needs {needed}")));

@@ -2,7 +2,7 @@
 //! receives of it. Every engine (shared memory, MPI, NCCL, RCCL) takes its buffers' lengths and contents from here, and the
 //! suite checks against the same.
 
-use crate::{Result, Timing};
+use crate::{DeviceError, Result, Timing};
 use ridgepoint_core::minifloat::bf16_bits;
 use ridgepoint_core::{Bytes, Dtype, Library, Seconds, data};
 use std::collections::BTreeMap;
@@ -349,6 +349,23 @@ pub trait Collectives {
     /// # Errors
     /// `Unsupported` for an op or dtype it lacks; an error that names the rank that did not come up.
     fn communicator(&self, problem: &CollectiveProblem) -> Result<Box<dyn Communicator>>;
+
+    /// What one process makes and each process of a job is given, so that their ranks find each other in [`Collectives::join`].
+    ///
+    /// # Errors
+    /// `Unsupported` where ranks are never in processes of others.
+    fn token(&self) -> Result<Vec<u8>> {
+        Err(DeviceError::unsupported(format!("{} has no ranks in other processes", self.provider())))
+    }
+
+    /// Rank `rank` of `problem` on this device, the others being in other processes; returns when all have come. A run is timed
+    /// by this rank alone, and only its own output can be had.
+    ///
+    /// # Errors
+    /// As [`Collectives::communicator`].
+    fn join(&self, _problem: &CollectiveProblem, _rank: usize, _token: &[u8]) -> Result<Box<dyn Communicator>> {
+        Err(DeviceError::unsupported(format!("{} has no ranks in other processes", self.provider())))
+    }
 }
 
 /// Ranks that are up and hold their buffers.
@@ -391,6 +408,30 @@ pub trait Communicator {
     /// Algorithm, protocol, process ids: goes into the record.
     fn config(&self) -> BTreeMap<String, String> {
         BTreeMap::new()
+    }
+}
+
+#[cfg(test)]
+/// What rank `rank` must receive: for each element the terms that it is made of. For the tests of every engine.
+pub(crate) fn expected(p: &CollectiveProblem, rank: usize) -> Vec<Vec<f64>> {
+    let (n, count) = (p.ranks, p.count());
+    let all = |i: usize| (0..n).map(|r| p.input(r, i)).collect();
+    let of = |r: usize| move |i: usize| vec![p.input(r, i)];
+    if p.receives(rank) == 0 {
+        return vec![];
+    }
+    match p.op {
+        CollectiveOp::AllReduce | CollectiveOp::Reduce => (0..count).map(all).collect(),
+        CollectiveOp::ReduceScatter => p.part(rank).map(all).collect(),
+        CollectiveOp::AllGather | CollectiveOp::Gather => (0..n).flat_map(|r| (0..p.part(r).len()).map(of(r))).collect(),
+        CollectiveOp::Broadcast => (0..count).map(of(p.root)).collect(),
+        CollectiveOp::Scatter => p.part(rank).map(of(p.root)).collect(),
+        CollectiveOp::AllToAll => {
+            let share = count / n;
+            (0..n).flat_map(|r| (share * rank..share * (rank + 1)).map(of(r))).collect()
+        }
+        CollectiveOp::AllToAllV => (0..n).flat_map(|r| p.uneven(r, rank).map(of(r))).collect(),
+        CollectiveOp::SendRecv => (0..count).map(of((rank + n - 1) % n)).collect(),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::finder::{Layout, Places, Wanted, find, matching};
 use crate::gpu;
 use crate::gpu::driver::Driver;
 use crate::gpu::matmul::Lt;
+use crate::gpu::nccl::Nccl;
 use crate::gpu::rtc::Rtc;
 use crate::gpu::sys::status;
 use crate::probe::Finding;
@@ -86,6 +87,7 @@ pub(super) struct Libraries {
     pub(super) nvml: Option<Arc<nvml::Nvml>>,
     pub(super) nvrtc: Result<Rtc, String>,
     pub(super) cublaslt: Result<Arc<Lt>, String>,
+    pub(super) nccl: Result<Arc<Nccl>, String>,
     pub(super) findings: Vec<Finding>,
 }
 
@@ -126,7 +128,7 @@ fn load(places: &Places) -> Libraries {
         size_version(o, "cudnnGetVersion").map(dotted)
     });
     // NCCL does not say for which CUDA it is.
-    let _ = look(&NCCL, None, &|o| int_version(o, "ncclGetVersion").map(dotted));
+    let nccl = look(&NCCL, None, &|o| int_version(o, "ncclGetVersion").map(dotted));
     let nvml = nvml.ok().map(|o| Arc::new(nvml::Nvml::bind(o)));
     if let Some((_, version)) = nvml.as_ref().and_then(|n| n.versions().ok()) {
         findings[1].detail = format!("{version} from {}", findings[1].detail);
@@ -139,6 +141,7 @@ fn load(places: &Places) -> Libraries {
         nvml,
         nvrtc: nvrtc.map(|o| Rtc::bind_prefixed(o, "nvrtc")),
         cublaslt: cublaslt.map(|o| Arc::new(Lt::bind_prefixed(o, cublaslt::NUMBERS.prefix))),
+        nccl: nccl.map(|o| Arc::new(Nccl::bind(o))),
         findings,
     }
 }

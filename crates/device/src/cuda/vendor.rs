@@ -7,7 +7,7 @@ use crate::cache::Cache;
 use crate::gpu::driver::{self, Buffer as Memory, Context, Driver, Facts, Failure};
 use crate::gpu::matmul::Library as Lt;
 use crate::gpu::sys::{Attributes, status};
-use crate::gpu::{Matmul, Shared, Vendor, WORKSPACE};
+use crate::gpu::{Kind, Matmul, Ranks, Shared, Vendor, WORKSPACE};
 use crate::{Blas, Buffer, DeviceError, Program, Reading, Result, Sensors, Support, TensorMap};
 use ridgepoint_core::{Backend, Bytes, CacheLevel, DeviceInfo, Library};
 use std::collections::BTreeMap;
@@ -143,6 +143,11 @@ impl Vendor for Cuda {
             })
         };
         Ok(vec![provider(false), provider(true)])
+    }
+
+    fn ranks(&self, ctx: &Context, index: usize) -> std::result::Result<Ranks, String> {
+        const NCCL: Kind = Kind { provider: "nccl", name: "NCCL", fnuz: |_| false };
+        Ranks::new(&NCCL, libraries().nccl.as_ref().map_err(String::clone)?, ctx, index)
     }
 
     fn sensors(&self, facts: &Facts) -> Option<Box<dyn Sensors>> {

@@ -2,13 +2,14 @@
 
 use super::code::{self, Function, Module};
 use super::driver::{self, Buffer as Memory, Context, Driver, Pinned};
+use super::ranks::Ranks;
 use super::stream::{self, Place, Stream, elapsed_ms};
 use super::sys::{Ptr, status};
 use crate::cache::Cache;
 use crate::host_memory::Mapping;
 use crate::{
-    Arg, Blas, Buffer, Device, DeviceError, Event, Geometry, Graph, Hold, HostMemory, Kernel, Program, Resources, Result,
-    Sensors, Sibling, TensorMap, Transfer, sources,
+    Arg, Blas, Buffer, Collectives, Device, DeviceError, Event, Geometry, Graph, Hold, HostMemory, Kernel, Program, Resources,
+    Result, Sensors, Sibling, TensorMap, Transfer, sources,
 };
 use ridgepoint_core::record::fnv1a;
 use ridgepoint_core::{Bytes, DeviceInfo, Seconds};
@@ -45,6 +46,7 @@ pub(crate) struct GpuDevice {
     clock: Memory,
     scratch: Memory,
     blas: Vec<Box<dyn Blas + Send>>,
+    ranks: Option<Ranks>,
 }
 
 impl GpuDevice {
@@ -64,6 +66,11 @@ impl GpuDevice {
             info.facts.insert("peer access".into(), names.join(", "));
         }
         info.libraries.extend(blas.first().and_then(|b| b.library()));
+        let ranks = driver.vendor.ranks(&ctx, index);
+        match &ranks {
+            Ok(ranks) => info.libraries.extend(ranks.library()),
+            Err(reason) => drop(info.facts.insert("no collectives library".into(), reason.clone())),
+        }
         let scratch = 2 * (info.last_level_cache().0 as usize).max(32 << 20);
         Ok(Self {
             info,
@@ -77,6 +84,7 @@ impl GpuDevice {
             scratch: Memory::new(&ctx, scratch)?,
             shared,
             blas,
+            ranks: ranks.ok(),
         })
     }
 
@@ -340,5 +348,9 @@ impl Device for GpuDevice {
 
     fn blas(&self) -> Vec<&dyn Blas> {
         self.blas.iter().map(|b| b.as_ref() as &dyn Blas).collect()
+    }
+
+    fn collectives(&self) -> Option<&dyn Collectives> {
+        self.ranks.as_ref().map(|ranks| ranks as &dyn Collectives)
     }
 }

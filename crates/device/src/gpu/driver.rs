@@ -296,22 +296,38 @@ pub(crate) struct Buffer {
     pub(super) ctx: Arc<Context>,
     pub(crate) ptr: Ptr,
     pub(crate) len: usize,
+    /// Gives it back to whoever it came from, where that is not the driver.
+    release: Option<Release>,
 }
 
+/// See [`Buffer::of`].
+pub(super) type Release = Box<dyn FnOnce(Ptr) + Send + Sync>;
+
 impl Buffer {
+    /// Memory that a library allocated on this device.
+    pub(super) fn of(ctx: &Arc<Context>, ptr: Ptr, len: usize, release: Release) -> Self {
+        Self { ctx: ctx.clone(), ptr, len, release: Some(release) }
+    }
+
     pub(crate) fn new(ctx: &Arc<Context>, len: usize) -> Result<Self> {
         ctx.sweep();
         let mut ptr = 0;
         // The driver refuses 0 bytes; an empty buffer is nothing to refuse.
         // SAFETY: writes one pointer.
         unsafe { ctx.api()?.mem_alloc(&mut ptr, len.max(1)) }?;
-        Ok(Self { ctx: ctx.clone(), ptr, len })
+        Ok(Self { ctx: ctx.clone(), ptr, len, release: None })
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.ctx.free(Memory::Device(self.ptr));
+        match self.release.take() {
+            Some(release) => {
+                let _ = self.ctx.api();
+                release(self.ptr);
+            }
+            None => self.ctx.free(Memory::Device(self.ptr)),
+        }
     }
 }
 

@@ -7,12 +7,17 @@ mod code;
 mod device;
 pub(crate) mod driver;
 pub(crate) mod matmul;
+pub(crate) mod nccl;
+mod ranks;
 pub(crate) mod rtc;
 mod stream;
 pub(crate) mod sys;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use blas::{Matmul, WORKSPACE};
 pub(crate) use device::{GpuDevice, Shared};
+pub(crate) use ranks::{Kind, Ranks};
 
 use crate::cache::Cache;
 use crate::finder::{Search, Wanted};
@@ -59,6 +64,9 @@ pub(crate) trait Vendor: Sync {
 
     /// GEMM libraries, or why there is none.
     fn blas(&self, shared: &Arc<Shared>) -> Result<Vec<Box<dyn Blas + Send>>, String>;
+
+    /// Collectives between this device and those after it, or why there are none.
+    fn ranks(&self, ctx: &Context, index: usize) -> Result<Ranks, String>;
 
     /// Sensors of a device.
     fn sensors(&self, facts: &Facts) -> Option<Box<dyn Sensors>>;

@@ -149,6 +149,7 @@ pub(crate) mod status {
     pub(crate) const NO_DEVICE: i32 = 100;
     pub(crate) const PEER_ACCESS_ALREADY: i32 = 704;
     pub(crate) const NOT_FOUND: i32 = 500;
+    pub(crate) const NOT_READY: i32 = 600;
     pub(crate) const FABRIC_NOT_READY: i32 = 802;
     pub(crate) const DRIVER_MISMATCH: i32 = 803;
     pub(crate) const CLUSTER_MISCONFIGURED: i32 = 912;
@@ -252,6 +253,7 @@ mod tests {
             (status::NO_DEVICE, E::CUDA_ERROR_NO_DEVICE),
             (status::NOT_FOUND, E::CUDA_ERROR_NOT_FOUND),
             (status::PEER_ACCESS_ALREADY, E::CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED),
+            (status::NOT_READY, E::CUDA_ERROR_NOT_READY),
             (status::FABRIC_NOT_READY, E::CUDA_ERROR_SYSTEM_NOT_READY),
             (status::DRIVER_MISMATCH, E::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH),
             (status::CLUSTER_MISCONFIGURED, E::CUDA_ERROR_INVALID_CLUSTER_SIZE),

@@ -8,6 +8,7 @@ use crate::finder::{Layout, Places, Wanted, find, matching};
 use crate::gpu;
 use crate::gpu::driver::Driver;
 use crate::gpu::matmul::Lt;
+use crate::gpu::nccl::Nccl;
 use crate::gpu::rtc::Rtc;
 use crate::probe::Finding;
 use std::ffi::c_void;
@@ -65,6 +66,7 @@ pub(super) struct Libraries {
     pub(super) driver: Result<Arc<Driver>, String>,
     pub(super) hiprtc: Result<Rtc, String>,
     pub(super) hipblaslt: Result<Arc<Lt>, String>,
+    pub(super) rccl: Result<Arc<Nccl>, String>,
     pub(super) findings: Vec<Finding>,
 }
 
@@ -115,11 +117,12 @@ fn load(places: &Places, sysfs: &Sysfs) -> Libraries {
         search.found.ok_or(sentence)
     };
     let hipblaslt = look(&HIPBLASLT, &|o| file_version(&o.path));
-    let _ = look(&RCCL, &rccl_version);
+    let rccl = look(&RCCL, &rccl_version);
     Libraries {
         driver,
         hiprtc: hiprtc.map(|o| Rtc::bind_prefixed(o, "hiprtc")),
         hipblaslt: hipblaslt.map(|o| Arc::new(Lt::bind_prefixed(o, hipblaslt::NUMBERS.prefix))),
+        rccl: rccl.map(|o| Arc::new(Nccl::bind(o))),
         findings,
     }
 }

@@ -13,7 +13,7 @@ mod oracle;
 mod sensors;
 mod sysfs;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod vendor;
 
 use crate::DeviceError;

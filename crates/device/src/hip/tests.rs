@@ -13,7 +13,7 @@ fn machine(name: &str) -> Machine {
 }
 
 /// CUDA's stub driver under HIP's names, and what HIP has otherwise.
-fn runtime() -> String {
+pub(crate) fn runtime() -> String {
     let otherwise = ["cuDriverGetVersion", "cuDeviceGetUuid_v2", "cuDeviceGetAttribute", "cuMemcpyAsync"];
     let hidden: String = otherwise.iter().map(|name| format!("#define {name} cuda_{name}\n")).collect();
     format!("{NAMES}{hidden}{}{}", include_str!("../cuda/stubs/driver.c"), include_str!("stubs/runtime.c"))

@@ -8,7 +8,7 @@ use crate::cache::Cache;
 use crate::gpu::driver::{self, Buffer as Memory, Context, Driver, Facts, Failure};
 use crate::gpu::matmul::Library as Lt;
 use crate::gpu::sys::{Attributes, HOST_COHERENT, HOST_PORTABLE_MAPPED};
-use crate::gpu::{Matmul, Shared, Vendor, WORKSPACE};
+use crate::gpu::{Kind, Matmul, Ranks, Shared, Vendor, WORKSPACE};
 use crate::{Blas, Program, Result, Sensors};
 use ridgepoint_core::{Backend, Bytes, CacheLevel, DeviceInfo, Library};
 use std::collections::BTreeMap;
@@ -126,6 +126,11 @@ impl Vendor for Hip {
             fast: false,
             support: hipblaslt::support,
         })])
+    }
+
+    fn ranks(&self, ctx: &Context, index: usize) -> std::result::Result<Ranks, String> {
+        const RCCL: Kind = Kind { provider: "rccl", name: "RCCL", fnuz: |target| arch(target).starts_with("gfx94") };
+        Ranks::new(&RCCL, libraries().rccl.as_ref().map_err(String::clone)?, ctx, index)
     }
 
     fn sensors(&self, facts: &Facts) -> Option<Box<dyn Sensors>> {

@@ -2,34 +2,12 @@
 
 use super::*;
 use crate::CollectiveOp;
+use crate::collectives::expected;
 use ridgepoint_core::Dtype;
 use std::time::Instant;
 
 fn engine(patience: u64) -> SharedMemory {
     SharedMemory::new(&[0], Bytes::mib(1)).as_threads().with_patience(Duration::from_millis(patience))
-}
-
-/// What rank `rank` must receive: for each element the terms that it is the sum of.
-fn expected(p: &CollectiveProblem, rank: usize) -> Vec<Vec<f64>> {
-    let (n, count) = (p.ranks, p.count());
-    let all = |i: usize| (0..n).map(|r| p.input(r, i)).collect();
-    let of = |r: usize| move |i: usize| vec![p.input(r, i)];
-    if p.receives(rank) == 0 {
-        return vec![];
-    }
-    match p.op {
-        CollectiveOp::AllReduce | CollectiveOp::Reduce => (0..count).map(all).collect(),
-        CollectiveOp::ReduceScatter => p.part(rank).map(all).collect(),
-        CollectiveOp::AllGather | CollectiveOp::Gather => (0..n).flat_map(|r| (0..p.part(r).len()).map(of(r))).collect(),
-        CollectiveOp::Broadcast => (0..count).map(of(p.root)).collect(),
-        CollectiveOp::Scatter => p.part(rank).map(of(p.root)).collect(),
-        CollectiveOp::AllToAll => {
-            let share = count / n;
-            (0..n).flat_map(|r| (share * rank..share * (rank + 1)).map(of(r))).collect()
-        }
-        CollectiveOp::AllToAllV => (0..n).flat_map(|r| p.uneven(r, rank).map(of(r))).collect(),
-        CollectiveOp::SendRecv => (0..count).map(of((rank + n - 1) % n)).collect(),
-    }
 }
 
 /// Elements that are wrong at any rank.

@@ -19,7 +19,7 @@ enum { INVALID = 1, MEMORY = 2, NOT_FOUND = 500, CAPTURING = 900, MOST = 4096 };
 static const size_t TOTAL = 1 << 30;
 
 static struct { P at; size_t bytes; int host, device; } live[MOST];
-static int current, reached[2];  // the device whose context is current; who reaches the other
+static int current, reached[64];  // the device whose context is current; who reaches the other
 static volatile uint32_t *held;
 enum { PARAMETERS = 16 };
 struct kernel { const char *name; size_t sizes[PARAMETERS]; void (*run)(void **); };
@@ -73,13 +73,16 @@ static int enqueue(struct op o) {
 
 int cuInit(unsigned f) { return 0; }
 int cuDriverGetVersion(int *v) { *v = 13000; return 0; }
+#ifndef DEVICES
+#define DEVICES 2
+#endif
 // CUDA_VISIBLE_DEVICES is the driver's own affair: a list of those there are, in its order; it ends at what is none.
-static int visible[2];
+static int visible[DEVICES];
 int cuDeviceGetCount(int *n) {
   const char *list = getenv("CUDA_VISIBLE_DEVICES");
   *n = 0;
-  if (!list) list = "0,1";
-  for (; *n < 2 && (*list == '0' || *list == '1'); list += list[1] == ',' ? 2 : 1) visible[(*n)++] = *list - '0';
+  if (!list) list = "0,1,2,3,4,5,6,7";
+  for (; *n < DEVICES && *list >= '0' && *list < '0' + DEVICES; list += list[1] == ',' ? 2 : 1) visible[(*n)++] = *list - '0';
   return 0;
 }
 int cuDeviceGet(int *d, int i) { int n; cuDeviceGetCount(&n); return i < n ? (*d = visible[i], 0) : 101; }
@@ -93,6 +96,8 @@ int cuDeviceGetAttribute(int *v, int a, int d) {
 }
 int cuDevicePrimaryCtxRetain(H *c, int d) { *c = (H)(intptr_t)(d + 1); return 0; }
 int cuDevicePrimaryCtxRelease_v2(int d) { return 0; }
+// The device that never gets on where RP_STUB_HANG names it.
+static int hangs(int d) { const char *v = getenv("RP_STUB_HANG"); return v && atoi(v) == d; }
 int cuCtxSetCurrent(H c) { current = (int)(intptr_t)c - 1; return 0; }
 int cuCtxSynchronize(void) { return 0; }
 int cuMemGetInfo_v2(size_t *f, size_t *t) { *f = *t = TOTAL; return 0; }
@@ -135,15 +140,18 @@ int cuStreamCreate(H *s, unsigned f) { *s = (H)1; return 0; }
 int cuStreamDestroy_v2(H s) { return 0; }
 int cuStreamWaitEvent(H s, H e, unsigned f) { return e ? 0 : INVALID; }
 int cuStreamSynchronize(H s) { return capture ? CAPTURING : 0; }
+int cuStreamQuery(H s) { return getenv("RP_STUB_HANG") ? 600 : 0; }
 int cuStreamBeginCapture_v2(H s, int mode) { capture = calloc(1, sizeof *capture); return 0; }
 int cuStreamEndCapture(H s, H *g) { *g = capture; capture = NULL; return 0; }
 int cuGraphInstantiateWithFlags(H *e, H g, uint64_t f) { *e = memcpy(malloc(sizeof(struct graph)), g, sizeof(struct graph)); return 0; }
 int cuGraphLaunch(H e, H s) { struct graph *g = e; for (int i = 0; i < g->n; i++) run(g->ops[i]); return 0; }
 int cuGraphDestroy(H g) { free(g); return 0; }
 int cuGraphExecDestroy(H e) { free(e); return 0; }
-int cuEventCreate(H *e, unsigned f) { *e = malloc(sizeof(struct timespec)); return 0; }
-int cuEventRecord(H e, H s) { return clock_gettime(CLOCK_MONOTONIC, e); }
+struct event { struct timespec at; int device; };
+int cuEventCreate(H *e, unsigned f) { *e = malloc(sizeof(struct event)); return 0; }
+int cuEventRecord(H e, H s) { ((struct event *)e)->device = current; return clock_gettime(CLOCK_MONOTONIC, e); }
 int cuEventSynchronize(H e) { return 0; }
+int cuEventQuery(H e) { return hangs(((struct event *)e)->device) ? 600 : 0; }
 int cuEventElapsedTime(float *ms, H a, H b) {
   struct timespec *x = a, *y = b;
   *ms = (y->tv_sec - x->tv_sec) * 1e3 + (y->tv_nsec - x->tv_nsec) * 1e-6;

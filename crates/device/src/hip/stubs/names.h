@@ -34,6 +34,8 @@
 #define cuEventRecord hipEventRecord
 #define cuEventSynchronize hipEventSynchronize
 #define cuEventElapsedTime hipEventElapsedTime
+#define cuStreamQuery hipStreamQuery
+#define cuEventQuery hipEventQuery
 #define cuEventDestroy_v2 hipEventDestroy
 #define cuModuleLoadDataEx hipModuleLoadDataEx
 #define cuModuleUnload hipModuleUnload

@@ -1,7 +1,7 @@
 // What HIP has and CUDA spells otherwise; names.h and the CUDA driver's stub come before it. Device 0 is a gfx942 that is one of
 // eight partitions, device 1 a gfx950. Every launch is written to the file that RP_STUB_LOG names.
 int hipRuntimeGetVersion(int *v) { *v = 70253211; return 0; }
-int hipSetDevice(int d) { current = d; return d == 0 || d == 1 ? 0 : 101; }
+int hipSetDevice(int d) { current = d; return d >= 0 && d < DEVICES ? 0 : 101; }
 int hipDeviceEnablePeerAccess(int d, unsigned f) { return reached[current]++ ? 704 : d == current ? 101 : 0; }
 int hipMemcpyPeerAsync(P d, int to, P s, int from, size_t n, H q) {
   return at_device(s) == from && at_device(d) == to && kind(s, n) == 1 && kind(d, n) == 1 ? enqueue((struct op){0, 0, d, s, n}) : INVALID;

@@ -1,0 +1,202 @@
+// An NCCL, or an RCCL, of host memory for tests: it writes every call to the file that RP_STUB_LOG names, and does the work for
+// real when a group ends, so that results can be checked. It refuses what the library would refuse: ranks that disagree on a
+// call, a receive without its send.
+//
+// -DVERSION=…; -DALLOC= and -DFREE=: the driver's functions that ncclMemAlloc is made of; -DFNUZ: FP8 as CDNA3 has it; -DOLD: without the calls that came late, all-to-all under RCCL's first name; -DBARE: without all of them;
+// RP_STUB_NCCL=corrupt: a bit of what the last rank receives is flipped; RP_STUB_NCCL=async: an error found meanwhile.
+#include <math.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct { char internal[128]; } id_t128;
+enum { USAGE = 5, ARGUMENT = 4, MOST = 4096 };
+enum kind { ALL_REDUCE, REDUCE, REDUCE_SCATTER, ALL_GATHER, BROADCAST, ALL_TO_ALL, GATHER, SCATTER, SEND, RECEIVE };
+static const char *names[] = {"AllReduce", "Reduce", "ReduceScatter", "AllGather", "Broadcast", "AlltoAll", "Gather", "Scatter", "Send", "Recv"};
+typedef struct comm { int rank, n, live; } *comm_t;
+static struct op { enum kind kind; char *s, *r; size_t count; int type, op, root; comm_t comm; int done; } ops[MOST];
+static int depth, pending;
+
+static void say(const char *format, ...) {
+  const char *path = getenv("RP_STUB_LOG");
+  FILE *file = path ? fopen(path, "a") : NULL;
+  if (!file) return;
+  va_list list;
+  va_start(list, format);
+  vfprintf(file, format, list);
+  va_end(list);
+  fclose(file);
+}
+
+static size_t size(int type) { return (const size_t[]){1, 1, 4, 4, 8, 8, 2, 4, 8, 2, 1, 1}[type]; }
+static double mini(unsigned x, int e, int m) {
+  int bias = (1 << (e - 1)) - 1, field = (x >> m) & ((1 << e) - 1);
+#ifdef FNUZ
+  bias++;
+#endif
+  double f = x & ((1 << m) - 1), v = field ? ldexp((1 << m) + f, field - bias - m) : ldexp(f, 1 - bias - m);
+  return x >> (e + m) & 1 ? -v : v;
+}
+static double get(const char *p, size_t i, int type) {
+  p += i * size(type);
+  if (type == 0) return *(int8_t *)p;
+  if (type == 2) return *(int32_t *)p;
+  if (type == 6) return *(_Float16 *)p;
+  if (type == 7) return *(float *)p;
+  if (type == 8) return *(double *)p;
+  if (type == 9) { uint32_t w = (uint32_t)*(uint16_t *)p << 16; float f; memcpy(&f, &w, 4); return f; }
+  return type == 10 ? mini(*(uint8_t *)p, 4, 3) : mini(*(uint8_t *)p, 5, 2);
+}
+static void put(char *p, size_t i, int type, double v) {
+  p += i * size(type);
+  if (type == 0) *(int8_t *)p = (int)v;
+  if (type == 2) *(int32_t *)p = (int)v;
+  if (type == 6) *(_Float16 *)p = v;
+  if (type == 7) *(float *)p = v;
+  if (type == 8) *(double *)p = v;
+  if (type == 9) { float f = v; uint32_t w; memcpy(&w, &f, 4); *(uint16_t *)p = (w + 0x7fff + (w >> 16 & 1)) >> 16; }
+  if (type < 10) return;
+  // The nearest of all patterns that are numbers.
+  int best = 0, last = type == 10 ? 0x7e : 0x7b;
+  for (int x = 0; x < 256; x++) {
+    double d = type == 10 ? mini(x, 4, 3) : mini(x, 5, 2), b = type == 10 ? mini(best, 4, 3) : mini(best, 5, 2);
+    if ((x & 0x7f) <= last && x != 0x80 && fabs(d - v) < fabs(b - v)) best = x;
+  }
+  *(uint8_t *)p = best;
+}
+static double combine(double a, double b, int op) { return op == 1 ? a * b : op == 2 ? fmax(a, b) : op == 3 ? fmin(a, b) : a + b; }
+
+// The call of this kind that rank `rank` made and that was not yet done.
+static struct op *of(enum kind kind, int rank, int root) {
+  for (int i = 0; i < pending; i++)
+    if (!ops[i].done && ops[i].kind == kind && ops[i].comm->rank == rank && (root < 0 || ops[i].root == root)) return &ops[i];
+  return NULL;
+}
+
+static int collective(struct op *first) {
+  int n = first->comm->n, type = first->type;
+  size_t count = first->count, each = count * size(type);
+  struct op *of_rank[64];
+  for (int r = 0; r < n; r++) {
+    struct op *o = of_rank[r] = of(first->kind, r, -1);
+    if (!o || o->count != count || o->type != type || o->op != first->op || o->root != first->root) return USAGE;
+  }
+  // Everything is computed before anything is written: buffers may be the same.
+  int reduces = first->kind <= REDUCE_SCATTER, cut = first->kind == REDUCE_SCATTER || first->kind == SCATTER || first->kind == ALL_TO_ALL;
+  size_t whole = count * (first->kind == ALL_REDUCE || first->kind == REDUCE || first->kind == BROADCAST ? 1 : n);
+  char *sum = malloc(whole * size(type)), *in[64];
+  for (int r = 0; r < n; r++) {
+    size_t sent = cut || first->kind <= REDUCE || first->kind == BROADCAST ? whole : count;
+    in[r] = malloc(sent * size(type));
+    int sends = (first->kind != SCATTER && first->kind != BROADCAST) || r == first->root;
+    if (sends) memcpy(in[r], of_rank[r]->s, sent * size(type));
+  }
+  if (reduces)
+    for (size_t i = 0; i < whole; i++) {
+      double v = get(in[0], i, type);
+      for (int r = 1; r < n; r++) v = combine(v, get(in[r], i, type), first->op);
+      put(sum, i, type, first->op == 4 ? (type < 6 ? trunc(v / n) : v / n) : v);
+    }
+  for (int r = 0; r < n; r++) {
+    char *to = of_rank[r]->r;
+    switch (first->kind) {
+    case ALL_REDUCE: memcpy(to, sum, each); break;
+    case REDUCE: if (r == first->root) memcpy(to, sum, each); break;
+    case REDUCE_SCATTER: memcpy(to, sum + r * each, each); break;
+    case ALL_GATHER: for (int q = 0; q < n; q++) memcpy(to + q * each, in[q], each); break;
+    case GATHER: if (r == first->root) for (int q = 0; q < n; q++) memcpy(to + q * each, in[q], each); break;
+    case BROADCAST: memcpy(to, in[first->root], each); break;
+    case SCATTER: memcpy(to, in[first->root] + r * each, each); break;
+    case ALL_TO_ALL: for (int q = 0; q < n; q++) memcpy(to + q * each, in[q] + r * each, each); break;
+    default: break;
+    }
+  }
+  int last = first->kind == REDUCE || first->kind == GATHER ? first->root : n - 1;
+  const char *fault = getenv("RP_STUB_NCCL");
+  if (fault && !strcmp(fault, "corrupt")) of_rank[last]->r[size(type) - 1] ^= size(type) == 1 ? 0x10 : 1;
+  for (int r = 0; r < n; r++) free(in[r]), of_rank[r]->done = 1;
+  free(sum);
+  return 0;
+}
+
+static int run(void) {
+  int status = 0;
+  for (int i = 0; i < pending && !status; i++) {
+    struct op *o = &ops[i];
+    if (o->done || o->kind == RECEIVE) continue;
+    if (o->kind != SEND) { status = collective(o); continue; }
+    struct op *to = of(RECEIVE, o->root, o->comm->rank);
+    if (!to || to->count != o->count || to->type != o->type) { status = USAGE; break; }
+    memmove(to->r, o->s, o->count * size(o->type));
+    const char *fault = getenv("RP_STUB_NCCL");
+    if (fault && !strcmp(fault, "corrupt") && o->root == o->comm->n - 1) to->r[size(o->type) - 1] ^= 1;
+    o->done = to->done = 1;
+  }
+  for (int i = 0; i < pending && !status; i++) if (!ops[i].done) status = USAGE;
+  pending = 0;
+  return status;
+}
+static int add(enum kind kind, const void *s, void *r, size_t count, int type, int op, int root, comm_t comm, void *stream) {
+  if (type < 0 || type > 11 || !comm || !comm->live || !stream || (kind <= REDUCE_SCATTER && (op < 0 || op > 4))) return ARGUMENT;
+  say("%s rank %d of %d count %zu type %d op %d root %d %s\n", names[kind], comm->rank, comm->n, count, type, op, root, s == r ? "in place" : "out of place");
+  if (pending == MOST) return USAGE;
+  ops[pending++] = (struct op){kind, (char *)s, r, count, type, op, root, comm, 0};
+  return depth ? 0 : run();
+}
+
+int ncclGetVersion(int *v) { *v = VERSION; return 0; }
+int ncclGetUniqueId(id_t128 *id) { memset(id, 7, sizeof *id); return 0; }
+const char *ncclGetErrorString(int code) { return code == USAGE ? "invalid usage" : code == ARGUMENT ? "invalid argument" : "other"; }
+static comm_t make(int rank, int n) {
+  comm_t c = malloc(sizeof *c);
+  *c = (struct comm){rank, n, 1};
+  return c;
+}
+int ncclCommInitRank(comm_t *c, int n, id_t128 id, int rank) {
+  for (int i = 0; i < 128; i++) if (id.internal[i] != 7) return ARGUMENT;
+  say("InitRank %d of %d\n", rank, n);
+  *c = make(rank, n);
+  return 0;
+}
+int ncclCommInitAll(comm_t *c, int n, const int *devices) {
+  say("InitAll %d:", n);
+  for (int i = 0; i < n; i++) say(" %d", devices[i]), c[i] = make(i, n);
+  say("\n");
+  return 0;
+}
+int ncclCommDestroy(comm_t c) { say("Destroy %d\n", c->rank); c->live = 0; return 0; }
+int ncclCommAbort(comm_t c) { say("Abort %d\n", c->rank); c->live = 0; return 0; }
+int ncclCommGetAsyncError(comm_t c, int *status) {
+  const char *fault = getenv("RP_STUB_NCCL");
+  *status = fault && !strcmp(fault, "async") && c->rank == 1 ? 6 : 0;
+  return 0;
+}
+int ncclGroupStart(void) { depth++; return 0; }
+int ncclGroupEnd(void) { return --depth ? 0 : run(); }
+
+int ncclAllReduce(const void *s, void *r, size_t n, int t, int op, comm_t c, void *q) { return add(ALL_REDUCE, s, r, n, t, op, -1, c, q); }
+int ncclReduce(const void *s, void *r, size_t n, int t, int op, int root, comm_t c, void *q) { return add(REDUCE, s, r, n, t, op, root, c, q); }
+int ncclReduceScatter(const void *s, void *r, size_t n, int t, int op, comm_t c, void *q) { return add(REDUCE_SCATTER, s, r, n, t, op, -1, c, q); }
+int ncclAllGather(const void *s, void *r, size_t n, int t, comm_t c, void *q) { return add(ALL_GATHER, s, r, n, t, 0, -1, c, q); }
+int ncclBroadcast(const void *s, void *r, size_t n, int t, int root, comm_t c, void *q) { return add(BROADCAST, s, r, n, t, 0, root, c, q); }
+int ncclSend(const void *s, size_t n, int t, int peer, comm_t c, void *q) { return add(SEND, s, NULL, n, t, 0, peer, c, q); }
+int ncclRecv(void *r, size_t n, int t, int peer, comm_t c, void *q) { return add(RECEIVE, NULL, r, n, t, 0, peer, c, q); }
+#ifdef ALLOC
+int ALLOC(uint64_t *p, size_t n);
+int FREE(uint64_t p);
+int ncclMemAlloc(uint64_t *p, size_t n) { say("MemAlloc %zu\n", n); return ALLOC(p, n); }
+int ncclMemFree(uint64_t p) { say("MemFree\n"); return FREE(p); }
+#endif
+#ifdef OLD
+int ncclAllToAll(const void *s, void *r, size_t n, int t, comm_t c, void *q) { return add(ALL_TO_ALL, s, r, n, t, 0, -1, c, q); }
+#elif !defined(BARE)
+int ncclAlltoAll(const void *s, void *r, size_t n, int t, comm_t c, void *q) { return add(ALL_TO_ALL, s, r, n, t, 0, -1, c, q); }
+int ncclGather(const void *s, void *r, size_t n, int t, int root, comm_t c, void *q) { return add(GATHER, s, r, n, t, 0, root, c, q); }
+int ncclScatter(const void *s, void *r, size_t n, int t, int root, comm_t c, void *q) { return add(SCATTER, s, r, n, t, 0, root, c, q); }
+int ncclCommRegister(comm_t c, void *p, size_t n, void **h) { say("Register rank %d bytes %zu\n", c->rank, n); *h = p; return 0; }
+int ncclCommDeregister(comm_t c, void *h) { say("Deregister rank %d\n", c->rank); return 0; }
+int ncclCommWindowRegister(comm_t c, void *p, size_t n, void **w, int flags) { say("Window rank %d bytes %zu flags %d\n", c->rank, n, flags); *w = p; return 0; }
+int ncclCommWindowDeregister(comm_t c, void *w) { say("CloseWindow rank %d\n", c->rank); return 0; }
+#endif

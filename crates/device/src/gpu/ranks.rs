@@ -1,0 +1,566 @@
+//! Collectives between GPUs, by NCCL or RCCL: one process with a GPU a rank, or this process as one rank of many.
+//!
+//! All ranks' calls of an execution are one group, each in its rank's stream. Time is taken by events, and is the slowest
+//! rank's. Who waits looks at the streams and gives up after a while: a hang is an error that names the ranks that arrived,
+//! and the communicators are aborted.
+
+use super::driver::{Buffer as Memory, Context, Driver};
+use super::nccl::{self, Nccl, UniqueId, dotted, failed};
+use super::stream::{Event, Place, Stream, elapsed_ms};
+use super::sys::{Handle, Ptr, status};
+use crate::{CollectiveOp, CollectiveProblem, Collectives, Communicator, DeviceError, Registration, Result, Timing};
+use ridgepoint_core::record::Clock;
+use ridgepoint_core::{Dtype, Library, Seconds};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Executions are over in milliseconds; connections are made at the first, which takes seconds on a large machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Another patience, in seconds.
+const PATIENCE_VARIABLE: &str = "RIDGEPOINT_PATIENCE";
+/// Bytes made on the host at a time.
+const CHUNK: usize = 16 << 20;
+
+/// What the two libraries do not share.
+pub(crate) struct Kind {
+    /// `nccl`, `rccl`.
+    pub(crate) provider: &'static str,
+    /// `NCCL`, `RCCL`.
+    pub(crate) name: &'static str,
+    /// Whether FP8 is FNUZ on this architecture.
+    pub(crate) fnuz: fn(&str) -> bool,
+}
+
+/// The library, and the devices from which ranks are made.
+pub(crate) struct Ranks {
+    pub(crate) kind: &'static Kind,
+    pub(crate) api: Arc<Nccl>,
+    pub(crate) driver: Arc<Driver>,
+    /// The first rank's device; the others follow it.
+    pub(crate) first: usize,
+    pub(crate) target: String,
+    pub(crate) version: i32,
+}
+
+impl Ranks {
+    pub(crate) fn new(kind: &'static Kind, api: &Arc<Nccl>, ctx: &Context, first: usize) -> std::result::Result<Self, String> {
+        let version = api.number().map_err(|error| error.to_string())?;
+        let (api, driver) = (Arc::clone(api), Arc::clone(&ctx.driver));
+        Ok(Self { kind, api, driver, first, target: ctx.facts.target.clone(), version })
+    }
+
+    /// Ranks `ours` of `problem.ranks`, on devices from the first on; `join` makes their communicators.
+    fn start(
+        &self,
+        problem: &CollectiveProblem,
+        ours: std::ops::Range<usize>,
+        join: impl FnOnce(&[Member], &mut [Handle]) -> Result<()>,
+    ) -> Result<Box<dyn Communicator>> {
+        let p = problem;
+        let numbers = self.numbers(p)?;
+        let mut team = Team {
+            api: Arc::clone(&self.api),
+            problem: *p,
+            numbers,
+            members: Vec::new(),
+            broken: None,
+            times: (vec![0.0; ours.len()], 0),
+            config: self.describe(p, ours.len()),
+            patience: patience()?,
+        };
+        for rank in ours.clone() {
+            let ctx = Context::open(Arc::clone(&self.driver), self.ordinal(rank - ours.start))?;
+            team.members.push(Member::new(&ctx, &self.api, p, rank)?);
+        }
+        let mut handles = vec![std::ptr::null_mut(); ours.len()];
+        join(&team.members, &mut handles)?;
+        team.members.iter_mut().zip(handles).for_each(|(member, handle)| member.comm = handle);
+        team.register()?;
+        for member in &team.members {
+            member.fill(p)?;
+        }
+        team.poison()?;
+        Ok(Box::new(team))
+    }
+
+    /// The device of this process's so-many-th rank: those from the first on, around.
+    fn ordinal(&self, member: usize) -> i32 {
+        ((self.first + member) % self.max_ranks()) as i32
+    }
+
+    /// The library's numbers for a problem that it can do.
+    fn numbers(&self, p: &CollectiveProblem) -> Result<Numbers> {
+        let dtype = nccl::dtype(p.dtype, self.kind.name, self.version).map_err(DeviceError::Unsupported)?;
+        if p.root >= p.ranks {
+            return Err(DeviceError::invalid(format!("there is no rank {} to be the root of {}", p.root, p.ranks)));
+        }
+        if p.in_place && !p.op.in_place() {
+            return Err(DeviceError::unsupported(format!("{} has no in-place form", p.op.name())));
+        }
+        if p.count() == 0 || p.op.divides() && !p.count().is_multiple_of(p.ranks) {
+            return Err(DeviceError::invalid(format!("{} of {} are no equal parts for {} ranks", p.bytes, p.dtype, p.ranks)));
+        }
+        Ok(Numbers { dtype, redop: nccl::redop(p.redop) })
+    }
+
+    fn describe(&self, p: &CollectiveProblem, ours: usize) -> BTreeMap<String, String> {
+        let chosen = |name: &str| std::env::var(name).unwrap_or_else(|_| "the library's choice".into());
+        let how = match p.op {
+            CollectiveOp::AllToAll if !self.api.has_all_to_all() => "grouped sends and receives",
+            CollectiveOp::Gather if !self.api.has_gather() => "grouped sends and receives",
+            CollectiveOp::Scatter if !self.api.has_scatter() => "grouped sends and receives",
+            CollectiveOp::AllToAllV | CollectiveOp::SendRecv => "grouped sends and receives",
+            _ => "the library's own call",
+        };
+        let mut config = BTreeMap::from([
+            ("library".into(), format!("{} {}", self.kind.name, dotted(self.version))),
+            ("algorithm".into(), chosen("NCCL_ALGO")),
+            ("protocol".into(), chosen("NCCL_PROTO")),
+            ("call".into(), how.to_owned()),
+            ("ranks".into(), format!("{ours} of {} in this process, a GPU each", p.ranks)),
+        ]);
+        if p.registration != Registration::None {
+            config.insert("buffers".into(), p.registration.name().into());
+        }
+        if p.consumes() {
+            config.insert("timed".into(), "each execution by itself, its input restored in between".into());
+        }
+        config
+    }
+}
+
+fn patience() -> Result<Duration> {
+    let Ok(text) = std::env::var(PATIENCE_VARIABLE) else { return Ok(PATIENCE) };
+    let seconds = text.parse().ok().filter(|s: &f64| (0.1..=86_400.0).contains(s));
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| {
+        DeviceError::invalid(format!("{PATIENCE_VARIABLE} is '{}': seconds from 0.1 to 86400 are wanted", text.escape_debug()))
+    })
+}
+
+impl Collectives for Ranks {
+    fn provider(&self) -> &'static str {
+        self.kind.provider
+    }
+
+    fn library(&self) -> Option<Library> {
+        let path = Some(self.api.library.path.display().to_string());
+        Some(Library { name: self.kind.name.into(), version: dotted(self.version), path })
+    }
+
+    fn max_ranks(&self) -> usize {
+        self.driver.count().map_or(1, |n| n.max(1) as usize)
+    }
+
+    fn encoding(&self, dtype: Dtype) -> Dtype {
+        match dtype {
+            Dtype::E4m3 if (self.kind.fnuz)(&self.target) => Dtype::E4m3fnuz,
+            Dtype::E5m2 if (self.kind.fnuz)(&self.target) => Dtype::E5m2fnuz,
+            other => other,
+        }
+    }
+
+    fn communicator(&self, problem: &CollectiveProblem) -> Result<Box<dyn Communicator>> {
+        if !(1..=self.max_ranks()).contains(&problem.ranks) {
+            let n = self.max_ranks();
+            return Err(DeviceError::unsupported(format!("{} ranks asked for; there are {n} GPUs, one a rank", problem.ranks)));
+        }
+        self.start(problem, 0..problem.ranks, |members, handles| {
+            let devices: Vec<i32> = (0..members.len()).map(|rank| self.ordinal(rank)).collect();
+            members[0].ctx.api()?;
+            // SAFETY: writes a communicator for each of the devices, which are as many.
+            unsafe { self.api.init_all(handles.as_mut_ptr(), devices.len() as i32, devices.as_ptr()) }.map_err(failed)
+        })
+    }
+
+    fn token(&self) -> Result<Vec<u8>> {
+        let mut id = UniqueId([0; 128]);
+        // SAFETY: writes 128 bytes.
+        unsafe { self.api.unique_id(&mut id) }.map_err(failed)?;
+        Ok(id.0.to_vec())
+    }
+
+    fn join(&self, problem: &CollectiveProblem, rank: usize, token: &[u8]) -> Result<Box<dyn Communicator>> {
+        let id = token.try_into().map(UniqueId);
+        let id = id.map_err(|_| DeviceError::invalid(format!("a unique id has 128 bytes, not {}", token.len())))?;
+        if rank >= problem.ranks {
+            return Err(DeviceError::invalid(format!("there is no rank {rank} of {}", problem.ranks)));
+        }
+        self.start(problem, rank..rank + 1, |members, handles| {
+            members[0].ctx.api()?;
+            // SAFETY: writes one communicator, of the device that was just made current.
+            unsafe { self.api.init_rank(handles.as_mut_ptr(), problem.ranks as i32, id, rank as i32) }.map_err(failed)
+        })
+    }
+}
+
+/// A problem in the library's numbers.
+#[derive(Clone, Copy)]
+struct Numbers {
+    dtype: i32,
+    redop: i32,
+}
+
+/// A rank of this process.
+struct Member {
+    rank: usize,
+    ctx: Arc<Context>,
+    stream: Stream,
+    comm: Handle,
+    /// What it sends; in place a copy of that, to restore it from.
+    sent: Memory,
+    /// What it receives; in place the whole of S.
+    received: Memory,
+    /// Registrations of the two, or their windows.
+    registered: Vec<Handle>,
+}
+
+// SAFETY: the handles are tokens of the library, used by one thread at a time.
+unsafe impl Send for Member {}
+
+impl Member {
+    fn new(ctx: &Arc<Context>, api: &Arc<Nccl>, p: &CollectiveProblem, rank: usize) -> Result<Self> {
+        let whole = p.count() * p.size();
+        // Windows are of one length at all ranks; what a rank does not need is left alone.
+        let symmetric = p.registration == Registration::Symmetric;
+        let bytes = |elements: usize| if symmetric { whole } else { (elements * p.size()).max(p.size()) };
+        let received = if p.in_place { whole } else { bytes(p.receives(rank)) };
+        let memory = |len| match p.registration {
+            Registration::None => Memory::new(ctx, len).map_err(DeviceError::from),
+            _ => library_memory(ctx, api, len),
+        };
+        Ok(Self {
+            rank,
+            stream: Stream::new(ctx)?,
+            comm: std::ptr::null_mut(),
+            sent: memory(bytes(p.sends(rank)))?,
+            received: memory(received)?,
+            registered: Vec::new(),
+            ctx: Arc::clone(ctx),
+        })
+    }
+
+    /// Makes on the host what it sends, and uploads it.
+    fn fill(&self, p: &CollectiveProblem) -> Result<()> {
+        let (len, size) = (p.sends(self.rank) * p.size(), p.size());
+        let mut chunk = vec![0; CHUNK.min(len)];
+        for start in (0..len).step_by(CHUNK) {
+            let part = &mut chunk[..CHUNK.min(len - start)];
+            p.fill(self.rank, start / size, part);
+            self.stream.upload(Place::Device(&self.sent), start, part)?;
+        }
+        Ok(())
+    }
+
+    /// In place: its input, as it was.
+    fn restore(&self, p: &CollectiveProblem) -> Result<()> {
+        let (from, to) = (Place::Device(&self.sent), Place::Device(&self.received));
+        Ok(self.stream.copy(from, 0, to, p.sends_from(self.rank) * p.size(), p.sends(self.rank) * p.size())?)
+    }
+
+    /// Addresses of what it sends and receives.
+    fn places(&self, p: &CollectiveProblem) -> (Ptr, Ptr) {
+        let at = |elements: usize| self.received.ptr + (elements * p.size()) as Ptr;
+        if p.in_place {
+            (at(p.sends_from(self.rank)), at(p.receives_from(self.rank)))
+        } else {
+            (self.sent.ptr, self.received.ptr)
+        }
+    }
+
+    /// Enqueues its share of one execution.
+    fn enqueue(&self, api: &Nccl, p: &CollectiveProblem, numbers: Numbers) -> Result<()> {
+        self.ctx.api()?;
+        let Numbers { dtype, redop } = numbers;
+        let (n, rank, count, part) = (p.ranks, self.rank, p.count(), p.count() / p.ranks);
+        let ((s, r), comm, stream, root) = (self.places(p), self.comm, self.stream.handle, p.root as i32);
+        let at = |base: Ptr, elements: usize| base + (elements * p.size()) as Ptr;
+        // SAFETY: buffers hold the elements that `sends` and `receives` say, which are those named here; communicator, stream
+        // and buffers belong to the device that was made current.
+        unsafe {
+            let send = |from: usize, count: usize, peer: usize| api.send(at(s, from), count, dtype, peer as i32, comm, stream);
+            let receive = |to: usize, count: usize, peer: usize| api.receive(at(r, to), count, dtype, peer as i32, comm, stream);
+            match p.op {
+                CollectiveOp::AllReduce => api.all_reduce(s, r, count, dtype, redop, comm, stream),
+                CollectiveOp::Reduce => api.reduce(s, r, count, dtype, redop, root, comm, stream),
+                CollectiveOp::ReduceScatter => api.reduce_scatter(s, r, part, dtype, redop, comm, stream),
+                CollectiveOp::AllGather => api.all_gather(s, r, part, dtype, comm, stream),
+                CollectiveOp::Broadcast => api.broadcast(s, r, count, dtype, root, comm, stream),
+                CollectiveOp::AllToAll if api.has_all_to_all() => api.all_to_all(s, r, part, dtype, comm, stream),
+                CollectiveOp::AllToAll => {
+                    (0..n).try_for_each(|peer| send(part * peer, part, peer).and_then(|()| receive(part * peer, part, peer)))
+                }
+                CollectiveOp::AllToAllV => (0..n).filter(|peer| !p.uneven(rank, *peer).is_empty()).try_for_each(|peer| {
+                    // As long either way, and so it begins where it began.
+                    let range = p.uneven(rank, peer);
+                    send(range.start, range.len(), peer).and_then(|()| receive(range.start, range.len(), peer))
+                }),
+                CollectiveOp::Gather if api.has_gather() => api.gather(s, r, part, dtype, root, comm, stream),
+                CollectiveOp::Gather => send(0, part, p.root).and_then(|()| match rank == p.root {
+                    true => (0..n).try_for_each(|peer| receive(part * peer, part, peer)),
+                    false => Ok(()),
+                }),
+                CollectiveOp::Scatter if api.has_scatter() => api.scatter(s, r, part, dtype, root, comm, stream),
+                CollectiveOp::Scatter => receive(0, part, p.root).and_then(|()| match rank == p.root {
+                    true => (0..n).try_for_each(|peer| send(part * peer, part, peer)),
+                    false => Ok(()),
+                }),
+                CollectiveOp::SendRecv => send(0, count, (rank + 1) % n).and_then(|()| receive(0, count, (rank + n - 1) % n)),
+            }
+        }
+        .map_err(failed)
+    }
+}
+
+/// Memory as the library wants it for windows and registration; the driver's where it has no wish.
+fn library_memory(ctx: &Arc<Context>, api: &Arc<Nccl>, len: usize) -> Result<Memory> {
+    if !api.has_mem_alloc() {
+        return Ok(Memory::new(ctx, len)?);
+    }
+    ctx.api()?;
+    let mut ptr = 0;
+    // SAFETY: writes one pointer.
+    unsafe { api.mem_alloc(&mut ptr, len) }.map_err(failed)?;
+    let api = Arc::clone(api);
+    // SAFETY: allocated just now, and freed once. A status at this point has no one to go to.
+    Ok(Memory::of(ctx, ptr, len, Box::new(move |ptr| drop(unsafe { api.mem_free(ptr) }))))
+}
+
+/// The ranks of this process, up.
+struct Team {
+    api: Arc<Nccl>,
+    problem: CollectiveProblem,
+    numbers: Numbers,
+    members: Vec<Member>,
+    /// The failure that ended it: there is no going on after one.
+    broken: Option<DeviceError>,
+    /// Each member's seconds, and the executions they are of.
+    times: (Vec<f64>, usize),
+    config: BTreeMap<String, String>,
+    patience: Duration,
+}
+
+impl Team {
+    /// `calls` of all members as one, so that no thread waits for a rank that the same thread has yet to call for.
+    fn group(&self, mut calls: impl FnMut(&Member) -> Result<()>) -> Result<()> {
+        // SAFETY: takes nothing.
+        unsafe { self.api.group_start() }.map_err(failed)?;
+        let outcome = self.members.iter().try_for_each(&mut calls);
+        // SAFETY: takes nothing; a group that was begun is ended whatever came of it.
+        let ended = unsafe { self.api.group_end() }.map_err(failed);
+        outcome.and(ended)
+    }
+
+    fn register(&mut self) -> Result<()> {
+        let api = Arc::clone(&self.api);
+        let symmetric = match self.problem.registration {
+            Registration::None => return Ok(()),
+            Registration::Local => false,
+            Registration::Symmetric => true,
+        };
+        for which in [false, true] {
+            let mut handles = vec![std::ptr::null_mut(); self.members.len()];
+            let mut next = handles.iter_mut();
+            self.group(|member| {
+                let buffer = if which { &member.received } else { &member.sent };
+                let Some(handle) = next.next() else { return Ok(()) };
+                member.ctx.api()?;
+                // SAFETY: a live communicator and the whole of a live buffer; the handle is written by the end of the group.
+                let registered = unsafe {
+                    match symmetric {
+                        true => api.window(member.comm, buffer.ptr, buffer.len, handle, nccl::SYMMETRIC),
+                        false => api.register(member.comm, buffer.ptr, buffer.len, handle),
+                    }
+                };
+                registered.map_err(failed)
+            })?;
+            if symmetric && handles.iter().any(|handle| handle.is_null()) {
+                return Err(DeviceError::unsupported("the library makes no symmetric windows between these devices"));
+            }
+            self.members.iter_mut().zip(handles).for_each(|(member, handle)| member.registered.push(handle));
+        }
+        Ok(())
+    }
+
+    /// Enqueues `n` executions on every rank, and gives the events around what counts.
+    fn enqueue(&self, n: usize) -> Result<Vec<Vec<Event>>> {
+        let p = &self.problem;
+        let mut events: Vec<Vec<Event>> = self.members.iter().map(|_| Vec::new()).collect();
+        let mark = |events: &mut Vec<Vec<Event>>| -> Result<()> {
+            for (member, events) in self.members.iter().zip(events) {
+                events.push(member.stream.record()?);
+            }
+            Ok(())
+        };
+        if !p.consumes() {
+            mark(&mut events)?;
+        }
+        for _ in 0..n {
+            if p.consumes() {
+                self.members.iter().try_for_each(|member| member.restore(p))?;
+                mark(&mut events)?;
+            }
+            self.group(|member| member.enqueue(&self.api, p, self.numbers))?;
+            if p.consumes() {
+                mark(&mut events)?;
+            }
+        }
+        if !p.consumes() {
+            mark(&mut events)?;
+        }
+        Ok(events)
+    }
+
+    /// Waits for every rank's stream, and not for ever.
+    fn wait(&self, events: &[Vec<Event>]) -> Result<()> {
+        let since = Instant::now();
+        loop {
+            let mut pending = Vec::new();
+            for member in &self.members {
+                // SAFETY: a live stream of the device made current.
+                match unsafe { member.ctx.api()?.stream_query(member.stream.handle) } {
+                    Ok(()) => {}
+                    Err(error) if error.status() == Some(status::NOT_READY) => pending.push(member.rank),
+                    // A driver without the function is waited for in its own way.
+                    Err(error) if error.status().is_none() => member.stream.synchronize()?,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            if pending.is_empty() {
+                return Ok(());
+            }
+            self.async_errors()?;
+            if since.elapsed() > self.patience {
+                return Err(self.hung(events));
+            }
+            if since.elapsed() > Duration::from_millis(1) {
+                std::thread::sleep(Duration::from_micros(50));
+            }
+        }
+    }
+
+    /// What a communicator found out by itself meanwhile.
+    fn async_errors(&self) -> Result<()> {
+        /// `ncclSuccess`, `ncclInProgress`.
+        const GOING_ON: [i32; 2] = [0, 7];
+        for member in &self.members {
+            let mut code = 0;
+            // SAFETY: a live communicator; writes one int.
+            let asked = unsafe { self.api.async_error(member.comm, &mut code) };
+            if asked.is_ok() && !GOING_ON.contains(&code) {
+                let message = format!("rank {}: {}", member.rank, self.api.words(code));
+                return Err(DeviceError::Call { call: self.problem.op.name(), code: code.into(), message });
+            }
+        }
+        Ok(())
+    }
+
+    /// Ranks whose streams came to the collective, and those that did not.
+    fn hung(&self, events: &[Vec<Event>]) -> DeviceError {
+        let came = |(member, events): &(&Member, &Vec<Event>)| {
+            let Some(first) = events.first() else { return false };
+            // SAFETY: a live event of the device made current.
+            member.ctx.api().is_ok_and(|api| unsafe { api.event_query(first.handle) }.is_ok())
+        };
+        let (here, missing): (Vec<_>, Vec<_>) = self.members.iter().zip(events).partition(came);
+        let list = |of: &[(&Member, &Vec<Event>)]| match of {
+            [] => "none".to_owned(),
+            of => of.iter().map(|(m, _)| format!("{} (device {})", m.rank, m.ctx.device)).collect::<Vec<_>>().join(", "),
+        };
+        let message = format!(
+            "no rank got on for {} s; ranks that arrived: {}; that did not: {}",
+            self.patience.as_secs_f64(),
+            list(&here),
+            list(&missing)
+        );
+        DeviceError::Call { call: self.problem.op.name(), code: libc::ETIMEDOUT.into(), message }
+    }
+
+    fn attempt(&mut self, n: usize) -> Result<Timing> {
+        let events = self.enqueue(n)?;
+        self.wait(&events)?;
+        let mut slowest = 0.0_f64;
+        for (events, total) in events.iter().zip(&mut self.times.0) {
+            let mut seconds = 0.0;
+            for pair in events.chunks_exact(2) {
+                seconds += f64::from(elapsed_ms(&pair[0], &pair[1])?) / 1e3;
+            }
+            *total += seconds;
+            slowest = slowest.max(seconds);
+        }
+        self.times.1 += n;
+        Ok(Timing { seconds: Seconds(slowest), clock: Clock::Device })
+    }
+}
+
+impl Communicator for Team {
+    fn poison(&mut self) -> Result<()> {
+        if let Some(error) = &self.broken {
+            return Err(error.clone());
+        }
+        for member in &self.members {
+            member.stream.fill(Place::Device(&member.received), 0xff)?;
+            if self.problem.in_place {
+                member.restore(&self.problem)?;
+            }
+        }
+        self.members.iter().try_for_each(|member| member.stream.synchronize())?;
+        Ok(())
+    }
+
+    fn run(&mut self, n: usize) -> Result<Timing> {
+        if let Some(error) = &self.broken {
+            return Err(error.clone());
+        }
+        self.attempt(n).inspect_err(|error| {
+            self.broken = Some(error.clone());
+            for member in &mut self.members {
+                // SAFETY: a live communicator, not used again. Kernels that still wait for peers are ended by this.
+                let _ = unsafe { self.api.abort(member.comm) };
+                member.comm = std::ptr::null_mut();
+            }
+        })
+    }
+
+    fn output(&mut self, rank: usize) -> Result<Vec<u8>> {
+        let p = &self.problem;
+        let member = self.members.iter().find(|member| member.rank == rank);
+        let member = member.ok_or_else(|| DeviceError::invalid(format!("rank {rank} is not of this process")))?;
+        let mut out = vec![0; p.receives(rank) * p.size()];
+        member.stream.download(Place::Device(&member.received), p.receives_from(rank) * p.size(), &mut out)?;
+        Ok(out)
+    }
+
+    fn times(&self) -> Vec<Seconds> {
+        let (sums, n) = &self.times;
+        if *n == 0 { Vec::new() } else { sums.iter().map(|sum| Seconds(sum / *n as f64)).collect() }
+    }
+
+    fn config(&self) -> BTreeMap<String, String> {
+        self.config.clone()
+    }
+}
+
+impl Drop for Team {
+    fn drop(&mut self) {
+        let symmetric = self.problem.registration == Registration::Symmetric;
+        for member in self.members.iter().filter(|member| !member.comm.is_null()) {
+            let _ = member.ctx.api();
+            for handle in &member.registered {
+                // SAFETY: registered with this communicator, once.
+                let _ = unsafe {
+                    if symmetric {
+                        self.api.close_window(member.comm, *handle)
+                    } else {
+                        self.api.deregister(member.comm, *handle)
+                    }
+                };
+            }
+        }
+        for member in self.members.iter().filter(|member| !member.comm.is_null()) {
+            let _ = member.ctx.api();
+            // SAFETY: live, and not used again.
+            let _ = unsafe { self.api.destroy(member.comm) };
+        }
+    }
+}
