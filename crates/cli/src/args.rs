@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use ridgepoint_core::Seconds;
 use ridgepoint_harness::{Class, Profile};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Measure what a GPU node can really do: memory, matrix units, attention, collectives. Every result is verified, and each
 /// number is shown under its roof.
@@ -32,6 +33,8 @@ pub(crate) enum Command {
     Compare(Compare),
     /// Measure this node and judge it, or judge record files: PASS, WARN or FAIL, with the bad GPU and the reason.
     Accept(Accept),
+    /// Load all devices for a given time, watch every result, heat, clocks and error counters.
+    Burn(Burn),
     /// Rule files: check one, list those built in, print one to start from.
     #[command(subcommand)]
     Rules(Rules),
@@ -198,9 +201,43 @@ pub(crate) struct Here {
     /// Go on with the acceptance in this folder: what it has is kept, the rest is measured.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "files"])]
     pub(crate) resume: Option<PathBuf>,
+    /// How long to soak all devices at once after the measurements; 0 for not at all.
+    #[arg(long, default_value = "1min", value_name = "TIME", value_parser = crate::commands::burn::time, conflicts_with = "files")]
+    pub(crate) soak: Duration,
     /// Seed of the random inputs.
     #[arg(long, default_value_t = 1, conflicts_with = "files")]
     pub(crate) seed: u64,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Burn {
+    /// Loads: cases of memory, gemm or attention, in turn. Default: a large GEMM and a triad through device memory.
+    #[arg(value_name = "CASE")]
+    pub(crate) cases: Vec<String>,
+    /// How long.
+    #[arg(long, default_value = "10min", value_name = "TIME", value_parser = crate::commands::burn::time)]
+    pub(crate) time: Duration,
+    /// Devices, all at once: an id as `devices` shows it, `all`, or `node`: every GPU, and the CPU where there is none.
+    #[arg(long, default_value = "node", value_name = "ID")]
+    pub(crate) device: String,
+    /// How long one load runs before the next: seconds swing the power, `50ms` mixes the loads.
+    #[arg(long, default_value = "5s", value_name = "TIME", value_parser = crate::commands::burn::time)]
+    pub(crate) turn: Duration,
+    /// Time between checks of a load's results against a reference on the host; in between the device compares each by itself.
+    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = crate::commands::burn::time)]
+    pub(crate) check_every: Duration,
+    /// Folder for raw.jsonl and report.html. Default: a new one under ridgepoint-out, named by the time.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Seed of the random inputs.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// What to print: tables for people, `json` for record lines, `csv`.
+    #[arg(long, default_value = "table", value_name = "FORMAT")]
+    pub(crate) format: String,
+    /// Only by this provider (several: the first of them that there is).
+    #[arg(long, value_name = "NAME")]
+    pub(crate) provider: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -12,6 +12,7 @@ mod packs;
 mod report;
 mod select;
 mod session;
+mod soak;
 mod store;
 mod suites;
 
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         args::Command::Report(a) => commands::report::run(a),
         args::Command::Compare(a) => commands::compare::run(a),
         args::Command::Accept(a) => commands::accept::run(a),
+        args::Command::Burn(a) => commands::burn::run(a),
         args::Command::Rules(a) => commands::rules::run(a),
         args::Command::Baseline(a) => commands::baseline::run(a),
         args::Command::Simulate(a) => commands::simulate::run(a),

@@ -1,13 +1,20 @@
 //! Measuring a whole node for acceptance, from the inside out: each device by itself, then the links to it, then all devices
-//! together. A fault is met first where it can be named: a slow memory before the collective that it slows.
+//! together, at last all of them under load for a while. A fault is met first where it can be named: a slow memory before the collective that it slows.
 
 use crate::args::Here;
 use crate::exit::Outcome;
 use crate::session::{self, Job, Session, Setup};
-use crate::{report, select, store};
+use crate::{report, select, soak, store};
 use ridgepoint_core::{Case, Component, Level};
+use ridgepoint_harness::soak::Plan;
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long a load of the soak runs before the next.
+const SOAK_TURN: Duration = Duration::from_secs(5);
+/// The longest time between checks of the soak's results by the host.
+const SOAK_CHECK: Duration = Duration::from_secs(30);
 
 /// A stage's name, and which cases it has.
 type Stage = (&'static str, fn(&Case) -> bool);
@@ -33,6 +40,7 @@ pub(crate) fn measure(args: &Here) -> Outcome<Measured> {
     let interrupted = session::on_interrupt()?;
     let devices = session::devices(&select::devices(&args.device)?)?;
     let jobs = session::jobs(&devices, profile, &args.only, &[])?;
+    let loads = devices.iter().map(|d| soak::loads(d.as_ref(), &[], &[])).collect::<Outcome<Vec<_>>>()?;
     let shown: Vec<String> = devices.iter().map(|d| format!("{} {}", d.info().id, d.info().name)).collect();
     tell(&format!("accepting {}", shown.join(", ")));
     let setup = Setup {
@@ -52,12 +60,17 @@ pub(crate) fn measure(args: &Here) -> Outcome<Measured> {
             complete = session.measure(stage.into_iter())?;
         }
     }
+    if complete && !args.soak.is_zero() {
+        tell(&format!("soak: all devices, {}", humantime::format_duration(args.soak)));
+        let plan = Plan { length: args.soak, turn: SOAK_TURN, check_every: (args.soak / 4).min(SOAK_CHECK) };
+        complete = soak::all(&mut session, loads, &plan)?;
+    }
     let folder = session.folder.clone();
     let model = session.finish()?;
     if !complete {
         return Err(session::to_be_continued("accept", &folder));
     }
-    let tables = report::format(report::FORMATS, "table").map(|f| (f.render)(&model))?;
+    let tables = report::format(report::FORMATS, "table").map(|f| (f.render)(&model))? + &soak::summary(&model);
     Ok(Measured { records: folder.join(store::RAW), tables })
 }
 

@@ -9,9 +9,9 @@ use crate::select;
 use crate::store::{self, Records, Writer};
 use crate::suites::Listed;
 use indicatif::{ProgressBar, ProgressStyle};
-use ridgepoint_core::{Environment, Line, Record, Seconds};
+use ridgepoint_core::{Case, Environment, Line, Record, Seconds};
 use ridgepoint_device::{Device, open};
-use ridgepoint_harness::{Policy, Profile, Scope, measure};
+use ridgepoint_harness::{Measured, Policy, Profile, Scope, measure};
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -41,10 +41,10 @@ pub(crate) struct Setup<'s> {
 
 /// A session under way.
 pub(crate) struct Session {
-    devices: Vec<Box<dyn Device>>,
+    pub(crate) devices: Vec<Box<dyn Device>>,
     pub(crate) folder: PathBuf,
-    interrupted: Arc<AtomicBool>,
-    seed: u64,
+    pub(crate) interrupted: Arc<AtomicBool>,
+    pub(crate) seed: u64,
     policy: Policy,
     environment: Environment,
     writer: Writer,
@@ -105,12 +105,12 @@ impl Session {
     }
 
     /// True once someone has asked it to end.
-    fn interrupted(&self) -> bool {
+    pub(crate) fn interrupted(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
     }
 
     /// True if a record of it is there already and need not be made again.
-    fn is_done(&self, device: &str, case: &str, provider: &str) -> bool {
+    pub(crate) fn is_done(&self, device: &str, case: &str, provider: &str) -> bool {
         self.done.contains(&(device.to_owned(), case.to_owned(), provider.to_owned()))
     }
 
@@ -129,17 +129,32 @@ impl Session {
                 let started = now();
                 let device = self.devices[job.device].as_ref();
                 let measured = measure(job.listed.suite, case, &job.provider, device, &self.policy, self.seed);
-                let lost = measured.lost;
-                self.keep(measured.record(case, &job.provider, device.info(), &self.environment.hash, started))?;
-                if lost {
-                    self.devices[job.device] =
-                        open(&id).map_err(|e| Failure::environment(format!("{id} was lost and cannot be opened again: {e}")))?;
-                }
+                self.complete(job.device, case, &job.provider, measured, started)?;
             }
             progress.inc(1);
         }
         progress.finish_and_clear();
         Ok(true)
+    }
+
+    /// Keeps what came of a case on a device; a device that was lost is opened anew.
+    pub(crate) fn complete(
+        &mut self,
+        device: usize,
+        case: &Case,
+        provider: &str,
+        measured: Measured,
+        started: String,
+    ) -> Outcome<()> {
+        let lost = measured.lost;
+        let info = self.devices[device].info();
+        let id = info.id.clone();
+        self.keep(measured.record(case, provider, info, &self.environment.hash, started))?;
+        if lost {
+            self.devices[device] =
+                open(&id).map_err(|e| Failure::environment(format!("{id} was lost and cannot be opened again: {e}")))?;
+        }
+        Ok(())
     }
 
     /// Writes a record down; an earlier one of the same measurement gives way to it in what is shown.

@@ -305,7 +305,17 @@ fn this_node_is_measured_and_judged() {
     std::fs::write(&rules, rule).unwrap();
     let accept = |flag: &str, fake: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ridgepoint"));
-        command.env("RIDGEPOINT_FAKE", fake).args(["accept", "--device", "fake", "--rules", text(&rules), flag, text(&out)]);
+        command.env("RIDGEPOINT_FAKE", fake).args([
+            "accept",
+            "--device",
+            "fake",
+            "--rules",
+            text(&rules),
+            flag,
+            text(&out),
+            "--soak",
+            "0",
+        ]);
         outcome(&command.args(["--only", "memory/latency/16KiB", "--only", "memory/read/32KiB/f32/hot"]).output().unwrap())
     };
     let (code, shown, err) = accept("--out", "healthy");
@@ -321,5 +331,43 @@ fn this_node_is_measured_and_judged() {
     std::fs::remove_dir_all(&out).unwrap();
     let (code, shown, err) = accept("--out", "unwritten");
     assert!(code == 1 && shown.contains("wrong-result"), "{shown}{err}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// `burn` on this host's cores, and on devices that fail on purpose: each ending has its exit code.
+#[test]
+fn a_burn_ends_by_what_it_saw() {
+    let folder = scratch("burn");
+    let burn = |fake: &str, name: &str, device: &str, cases: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ridgepoint"));
+        let fixed = ["--time", "1s", "--turn", "50ms", "--check-every", "300ms", "--device", device, "--out"];
+        command.env("RIDGEPOINT_FAKE", fake).arg("burn").args(cases).args(fixed).arg(folder.join(name));
+        outcome(&command.output().unwrap())
+    };
+    let triad = "memory/triad/1MiB/f32";
+    let (code, out, err) =
+        burn("healthy", "cpu", "cpu", &["gemm/m256n256k256/f32", triad, "attention/decode/b2hq8hkv2sq1sk512d64/f32"]);
+    assert_eq!(code, 0, "{out}{err}");
+    for words in ["soak of cpu:0", "gemm/m256n256k256/f32 native", "each compared with a verified one", "all right", "soak\n"] {
+        assert!(out.contains(words), "{words}: {out}");
+    }
+    let raw = std::fs::read_to_string(folder.join("cpu/raw.jsonl")).unwrap();
+    assert_eq!(raw.matches("\"case\":\"soak/").count(), 3);
+    assert!(raw.contains("\"soak\":{\"seconds\":") && folder.join("cpu/report.html").exists());
+    // What it wrote is judged like any record.
+    let judged = outcome(&ridgepoint(&["accept", text(&folder.join("cpu/raw.jsonl"))]));
+    assert!(judged.0 == 0 && judged.1.starts_with("PASS"), "{judged:?}");
+    let (code, out, err) = burn("flips=301", "flips", "fake", &[triad]);
+    assert!(code == 1 && out.contains("WRONG:"), "{out}{err}");
+    let (code, out, _) = outcome(&ridgepoint(&["accept", text(&folder.join("flips/raw.jsonl"))]));
+    assert!(code == 1 && out.contains("wrong-result"), "{out}");
+    let (code, out, err) = burn("lost=900", "lost", "fake", &[triad]);
+    assert!(code == 1 && out.contains("fail after 900 commands"), "{out}{err}");
+    let (code, _, err) = burn("healthy", "none", "fake", &["collectives/all_reduce/r2/64KiB/f32"]);
+    assert!(code == 2 && err.contains("no load of one device"), "{err}");
+    for bad in ["0", "-1s", "soon", "15days"] {
+        let (code, _, err) = outcome(&ridgepoint(&["burn", "--time", bad, "--device", "cpu"]));
+        assert!(code == 2, "{bad}: {err}");
+    }
     std::fs::remove_dir_all(folder).unwrap();
 }

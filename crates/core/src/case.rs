@@ -19,11 +19,13 @@ pub enum Component {
     Collectives,
     /// What it costs to launch work at all.
     Launch,
+    /// Loads kept up for a long time: heat, throttling, and results that are wrong now and then.
+    Soak,
 }
 
 impl Component {
     /// In the order in which they are run and reported.
-    pub const ALL: [Self; 5] = [Self::Memory, Self::Gemm, Self::Attention, Self::Collectives, Self::Launch];
+    pub const ALL: [Self; 6] = [Self::Memory, Self::Gemm, Self::Attention, Self::Collectives, Self::Launch, Self::Soak];
 
     /// The first segment of every CaseId of the component.
     #[must_use]
@@ -34,6 +36,7 @@ impl Component {
             Self::Attention => "attention",
             Self::Collectives => "collectives",
             Self::Launch => "launch",
+            Self::Soak => "soak",
         }
     }
 }

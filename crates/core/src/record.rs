@@ -95,6 +95,9 @@ pub struct Record {
     pub labels: Vec<String>,
     /// Start of the case, RFC 3339 UTC.
     pub started: String,
+    /// What only a soak tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soak: Option<Box<Soak>>,
     /// What came of it.
     #[serde(flatten)]
     pub outcome: Outcome,
@@ -257,6 +260,52 @@ pub struct Moment {
     /// The newest reading of each sensor, by the names of [`Telemetry::sensors`], and `observed_mhz` where the device counts.
     #[serde(default)]
     pub sensors: BTreeMap<String, f64>,
+}
+
+/// What a soak tells besides the figure of its load: its samples are one a batch, its verification is that of the whole time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Soak {
+    /// How long it lasted, with all its loads, checks and waits.
+    pub seconds: Seconds,
+    /// Of that, how long the device worked on this load or compared its results.
+    pub busy: Seconds,
+    /// Executions of this load.
+    pub executions: u64,
+    /// Of these, how many results were compared with a verified one, bit by bit, on the device.
+    pub compared: u64,
+    /// Words (4 bytes) that differed in them.
+    pub different: u64,
+    /// Checks of the outputs against a reference on the host.
+    pub checks: u32,
+    /// Of these, how many failed.
+    pub wrong_checks: u32,
+    /// Seconds for which the clock was held back, by reason: `sw power cap`, `hw thermal slowdown`. Reasons may hold together.
+    #[serde(default)]
+    pub throttled: BTreeMap<String, Seconds>,
+    /// How it went: at most [`Soak::SPANS`] spans of equal length.
+    #[serde(default)]
+    pub timeline: Vec<Span>,
+}
+
+impl Soak {
+    /// Most spans of a timeline.
+    pub const SPANS: usize = 120;
+}
+
+/// A span of a soak.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Span {
+    /// Its end, from the soak's beginning.
+    pub until: Seconds,
+    /// Median time of one execution of the load; None where it was another's turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution: Option<Seconds>,
+    /// Median readings, by the names of [`Telemetry::sensors`].
+    #[serde(default)]
+    pub sensors: BTreeMap<String, f64>,
+    /// Words that differed.
+    #[serde(default)]
+    pub different: u64,
 }
 
 /// FNV-1a, 64 bit: a short name for an environment, not a signature.

@@ -314,6 +314,7 @@ mod tests {
             config: Default::default(),
             labels: vec![],
             started: String::new(),
+            soak: None,
             outcome: Outcome::Measured {
                 samples: Samples {
                     seconds: vec![Seconds(seconds); 10],

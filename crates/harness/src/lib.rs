@@ -4,6 +4,7 @@
 mod operands;
 pub mod policy;
 mod sample;
+pub mod soak;
 mod suite;
 mod sustain;
 mod trial;

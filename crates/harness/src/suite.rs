@@ -1,8 +1,9 @@
 //! What a suite must say of itself, and the one function that turns a case into a record.
 
 use crate::{Policy, Profile, Window, sample};
+use ridgepoint_core::record::Soak;
 use ridgepoint_core::{Backend, Bytes, Case, Component, DeviceInfo, Dtype, Outcome, Record, Verification};
-use ridgepoint_device::{Device, DeviceError, Result, Timing};
+use ridgepoint_device::{Buffer, Device, DeviceError, Result, Timing};
 use std::collections::BTreeMap;
 
 /// The kind of device that cases are sized for.
@@ -140,6 +141,12 @@ pub trait Ready {
     /// A device error; it ends this case alone.
     fn enqueue(&mut self, turn: usize) -> Result<()>;
 
+    /// The outputs of operand set `turn`, for whoever compares them on the device with a copy of verified ones; empty where they
+    /// are not to be compared so. Words that an execution does not write must not change.
+    fn outputs(&self, _turn: usize) -> Vec<Buffer> {
+        Vec::new()
+    }
+
     /// Overwrites every output with poison, so that an element left out is seen.
     ///
     /// # Errors
@@ -175,30 +182,18 @@ pub trait Ready {
 /// Measures one case with one provider, from nothing to a record. Never panics on a device's failure: what went wrong is
 /// the record.
 pub fn measure(suite: &dyn Suite, case: &Case, provider: &str, device: &dyn Device, policy: &Policy, seed: u64) -> Measured {
-    let mut measured = Measured {
-        config: BTreeMap::new(),
-        labels: Vec::new(),
-        dtype: case.dtype,
-        outcome: Outcome::Skipped { reason: String::new() },
-        lost: false,
-    };
-    measured.outcome = match attempt(suite, case, provider, device, policy, seed, &mut measured) {
-        Ok(outcome) => outcome,
-        Err(DeviceError::Unsupported(reason)) => Outcome::Skipped { reason },
-        Err(error) => {
-            measured.lost = matches!(error, DeviceError::Lost(_));
-            Outcome::Failed { reason: error.to_string() }
-        }
-    };
-    measured
+    let mut measured = Measured::of(case);
+    let outcome = attempt(suite, case, provider, device, policy, seed, &mut measured);
+    measured.ended(outcome)
 }
 
 /// What [`measure`] found, to be completed to a [`Record`] by whoever knows the environment and the time of day.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measured {
-    config: BTreeMap<String, String>,
-    labels: Vec<String>,
-    dtype: Dtype,
+    pub(crate) config: BTreeMap<String, String>,
+    pub(crate) labels: Vec<String>,
+    pub(crate) dtype: Dtype,
+    pub(crate) soak: Option<Box<Soak>>,
     /// What came of it.
     pub outcome: Outcome,
     /// The device is gone and must be opened anew before the next case.
@@ -206,6 +201,30 @@ pub struct Measured {
 }
 
 impl Measured {
+    /// Nothing yet.
+    pub(crate) fn of(case: &Case) -> Self {
+        Self {
+            config: BTreeMap::new(),
+            labels: Vec::new(),
+            dtype: case.dtype,
+            soak: None,
+            outcome: Outcome::Skipped { reason: String::new() },
+            lost: false,
+        }
+    }
+
+    /// With what came of it: what a device cannot do is skipped, any other error is a failure.
+    pub(crate) fn ended(self, outcome: Result<Outcome>) -> Self {
+        match outcome {
+            Ok(outcome) => Self { outcome, ..self },
+            Err(DeviceError::Unsupported(reason)) => Self { outcome: Outcome::Skipped { reason }, ..self },
+            Err(error) => {
+                let lost = matches!(error, DeviceError::Lost(_));
+                Self { outcome: Outcome::Failed { reason: error.to_string() }, lost, ..self }
+            }
+        }
+    }
+
     /// The record of it.
     #[must_use]
     pub fn record(self, case: &Case, provider: &str, device: &DeviceInfo, environment: &str, started: String) -> Record {
@@ -228,6 +247,7 @@ impl Measured {
             config: self.config,
             labels,
             started,
+            soak: self.soak,
             outcome: self.outcome,
         }
     }

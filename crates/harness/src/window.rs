@@ -12,11 +12,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Sensors change no faster than this: NVML and SMI average over 100 ms and more.
-const PERIOD: Duration = Duration::from_millis(50);
+pub(crate) const PERIOD: Duration = Duration::from_millis(50);
+
+/// A reading, and when it was made: seconds since the window was opened.
+pub(crate) type Timed = (f64, Reading);
 
 /// An open telemetry window.
 pub struct Window {
-    readings: Arc<Mutex<Vec<Reading>>>,
+    readings: Arc<Mutex<Vec<Timed>>>,
     moments: RefCell<Vec<Moment>>,
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -26,11 +29,16 @@ impl Window {
     /// Reads once now and then every 50 ms, or less often where a reading costs much, until it is closed. Without sensors it stays empty.
     #[must_use]
     pub fn open(sensors: Option<Box<dyn Sensors>>) -> Self {
+        Self::every(PERIOD, sensors)
+    }
+
+    /// The same with another time between readings.
+    pub(crate) fn every(period: Duration, sensors: Option<Box<dyn Sensors>>) -> Self {
         let readings = Arc::new(Mutex::new(Vec::new()));
         let (stop, stopped) = channel();
         let thread = sensors.and_then(|sensors| {
             let readings = Arc::clone(&readings);
-            std::thread::Builder::new().name("telemetry".into()).spawn(move || watch(sensors, &readings, &stopped)).ok()
+            std::thread::Builder::new().name("telemetry".into()).spawn(move || watch(sensors, period, &readings, &stopped)).ok()
         });
         Self { readings, moments: RefCell::default(), stop: Some(stop), thread }
     }
@@ -38,40 +46,54 @@ impl Window {
     /// True if the newest reading says that the device holds its clock back.
     #[must_use]
     pub fn throttled(&self) -> bool {
-        let readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
-        readings.last().is_some_and(|r| !r.throttle_reasons.is_empty())
+        self.newest().is_some_and(|r| !r.throttle_reasons.is_empty())
+    }
+
+    /// The newest reading.
+    pub(crate) fn newest(&self) -> Option<Reading> {
+        self.readings.lock().unwrap_or_else(PoisonError::into_inner).last().map(|(_, r)| r.clone())
     }
 
     /// Keeps a moment of a sustained case, which ended `at` and whose executions took `execution` each, with what the sensors
     /// read last.
     pub(crate) fn mark(&self, at: Seconds, execution: Seconds, observed_mhz: Option<f64>) {
         let readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = readings.last().into_iter().flat_map(|r| &r.sensors).map(|(name, value)| ((*name).to_owned(), *value));
+        let read = readings.last().into_iter().flat_map(|(_, r)| &r.sensors).map(|(name, value)| ((*name).to_owned(), *value));
         let sensors = read.chain(observed_mhz.map(|mhz| ("observed_mhz".to_owned(), mhz))).collect();
         self.moments.borrow_mut().push(Moment { at, execution, sensors });
     }
 
     /// Reads once more and summarises.
     #[must_use]
-    pub fn close(mut self) -> Telemetry {
+    pub fn close(self) -> Telemetry {
+        let moments = self.moments.take();
+        let readings: Vec<Reading> = self.end().into_iter().map(|(_, r)| r).collect();
+        Telemetry { timeline: moments, ..summarise(&readings) }
+    }
+
+    /// Reads once more and gives all that was read.
+    pub(crate) fn end(mut self) -> Vec<Timed> {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             // A sensor thread that panicked costs its readings, not the measurement.
             let _ = thread.join();
         }
-        let readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
-        Telemetry { timeline: self.moments.take(), ..summarise(&readings) }
+        std::mem::take(&mut *self.readings.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-fn watch(mut sensors: Box<dyn Sensors>, readings: &Mutex<Vec<Reading>>, stopped: &Receiver<()>) {
-    let keep = |reading| readings.lock().unwrap_or_else(PoisonError::into_inner).push(reading);
-    let mut wait = PERIOD;
+fn watch(mut sensors: Box<dyn Sensors>, period: Duration, readings: &Mutex<Vec<Timed>>, stopped: &Receiver<()>) {
+    let opened = Instant::now();
+    let keep = |reading| {
+        let at = opened.elapsed().as_secs_f64();
+        readings.lock().unwrap_or_else(PoisonError::into_inner).push((at, reading));
+    };
+    let mut wait = period;
     keep(sensors.read());
     while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
         let started = Instant::now();
         keep(sensors.glance());
-        wait = until_next(started.elapsed());
+        wait = period.max(until_next(started.elapsed()));
     }
     keep(sensors.read());
 }
@@ -81,7 +103,7 @@ fn until_next(took: Duration) -> Duration {
     PERIOD.max(took * 99)
 }
 
-fn summarise(readings: &[Reading]) -> Telemetry {
+pub(crate) fn summarise(readings: &[Reading]) -> Telemetry {
     let mut values: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     let mut reasons: Vec<String> = Vec::new();
     for reading in readings {

@@ -225,6 +225,10 @@ impl Ready for Run<'_> {
         }
     }
 
+    fn outputs(&self, _turn: usize) -> Vec<Buffer> {
+        if self.stream.op.writes() { vec![self.out.clone()] } else { Vec::new() }
+    }
+
     fn poison(&mut self) -> Result<()> {
         self.device.fill(&self.out, if self.stream.op.writes() { 0xff } else { 0 })
     }

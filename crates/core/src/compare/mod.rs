@@ -289,6 +289,7 @@ mod tests {
             config: Default::default(),
             labels: vec![],
             started: String::new(),
+            soak: None,
             outcome: Outcome::Measured {
                 samples: Samples {
                     seconds: seconds.iter().copied().map(Seconds).collect(),

@@ -74,6 +74,7 @@ fn fault(f: &Finding) -> &'static str {
             Some(Component::Gemm | Component::Attention) => "slow compute",
             Some(Component::Collectives) => "slow links",
             Some(Component::Launch) => "slow launches",
+            Some(Component::Soak) => "slow under load",
             None => "slow",
         },
     }

@@ -44,6 +44,7 @@ const fn claim(
 const CLAIMS: &[Claim] = &[
     claim("common/arguments", "", AMPERE, &["STG"], 32),
     claim("common/clock", "", AMPERE, &[], 32),
+    claim("common/differ", "", AMPERE, &["LDG", "RED/REDG/ATOMG"], 32),
     claim("common/init", "", AMPERE, &["STG"], 40),
     claim("common/verify", "", AMPERE, &[], 64),
     claim("launch/count", "", AMPERE, &["RED/REDG/ATOMG"], 16),

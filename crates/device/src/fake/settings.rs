@@ -18,6 +18,8 @@ pub struct Settings {
     pub seed: u64,
     /// Every kernel but those that make inputs leaves the first eight bytes of its result as they were (`unwritten`).
     pub unwritten: bool,
+    /// Each so many-th kernel but those that make or compare data flips a bit of its result (`flips=500`).
+    pub flips: Option<u64>,
     /// It runs at four fifths of its speed and its sensors say so (`throttled`).
     pub throttled: bool,
     /// Ranks that can talk to each other; a collective needs two (`ranks=2`).
@@ -39,6 +41,7 @@ impl Default for Settings {
             noise: 0.002,
             seed: 1,
             unwritten: false,
+            flips: None,
             throttled: false,
             ranks: 1,
             devices: 1,
@@ -58,7 +61,7 @@ impl FromStr for Settings {
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
             let wrong = || {
                 format!(
-                    "{VARIABLE}: '{}' is none of healthy, unwritten, throttled, serial, corrupt, lost=N, ranks=N, devices=N, memory=64MiB, noise=0.05, seed=N",
+                    "{VARIABLE}: '{}' is none of healthy, unwritten, throttled, serial, corrupt, flips=N, lost=N, ranks=N, devices=N, memory=64MiB, noise=0.05, seed=N",
                     word.escape_debug()
                 )
             };
@@ -70,6 +73,7 @@ impl FromStr for Settings {
                 ("devices", n) => settings.devices = n.parse().ok().filter(|n| (1..=8).contains(n)).ok_or_else(wrong)?,
                 ("corrupt", "") => settings.corrupt = true,
                 ("ranks", n) => settings.ranks = n.parse().ok().filter(|n| (1..=8).contains(n)).ok_or_else(wrong)?,
+                ("flips", n) => settings.flips = Some(n.parse().ok().filter(|n| *n > 0).ok_or_else(wrong)?),
                 ("lost", n) => settings.lost_after = Some(n.parse().map_err(|_| wrong())?),
                 ("memory", size) => settings.memory = size.parse().map_err(|_| wrong())?,
                 ("noise", x) => {
@@ -100,7 +104,7 @@ mod tests {
         };
         assert_eq!(settings, expected);
         assert_eq!("healthy".parse(), Ok(Settings::default()));
-        for bad in ["broken", "lost", "noise=2", "memory=64", "unwritten=1", "ranks=0", "ranks=9", "devices=0"] {
+        for bad in ["broken", "lost", "noise=2", "memory=64", "unwritten=1", "ranks=0", "ranks=9", "devices=0", "flips=0"] {
             assert!(bad.parse::<Settings>().unwrap_err().contains(VARIABLE), "{bad}");
         }
     }

@@ -3,6 +3,7 @@
 
 pub(crate) mod arguments;
 pub(crate) mod count;
+pub(crate) mod differ;
 pub(crate) mod init;
 pub(crate) mod memory;
 
@@ -14,7 +15,7 @@ pub(crate) type NativeFn = fn(&Pool, &[Arg<'_>]) -> Result<()>;
 
 /// The kernel with this entry name.
 pub(crate) fn find(entry: &str) -> Option<NativeFn> {
-    [memory::KERNELS, init::KERNELS, arguments::KERNELS, count::KERNELS]
+    [memory::KERNELS, init::KERNELS, arguments::KERNELS, count::KERNELS, differ::KERNELS]
         .into_iter()
         .flatten()
         .find(|(name, _)| *name == entry)
