@@ -28,12 +28,20 @@ const VARIABLES: &[&str] = &[
     "VK_DRIVER_FILES",
 ];
 
-/// The environment of a run that starts now.
-pub(crate) fn observe(devices: &[Box<dyn Device>], profile: Profile, seed: u64) -> Environment {
-    let mut facts = BTreeMap::new();
+/// Whole families of such variables: what chooses algorithms and transports between ranks.
+const PREFIXES: &[&str] =
+    &["NCCL_", "RCCL_", "UCX_", "FI_", "MPIR_CVAR_", "OMPI_MCA_btl", "OMPI_MCA_pml", "OMPI_MCA_mtl", "OMPI_MCA_coll"];
+
+/// The environment of a run that starts now; `facts` are those known already.
+pub(crate) fn observe(
+    devices: &[Box<dyn Device>],
+    profile: Profile,
+    seed: u64,
+    mut facts: BTreeMap<String, String>,
+) -> Environment {
     for (name, value) in std::env::vars_os() {
         if let (Some(name), Some(value)) = (name.to_str(), value.to_str())
-            && (VARIABLES.contains(&name) || name.starts_with("NCCL_") || name.starts_with("RCCL_"))
+            && (VARIABLES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
         {
             facts.insert(format!("env {name}"), value.to_owned());
         }

@@ -7,6 +7,7 @@ mod environment;
 mod exit;
 mod intake;
 mod inventory;
+mod launch;
 mod node;
 mod packs;
 mod report;

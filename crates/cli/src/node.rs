@@ -3,6 +3,7 @@
 
 use crate::args::Here;
 use crate::exit::Outcome;
+use crate::launch::Place;
 use crate::session::{self, Job, Session, Setup};
 use crate::{report, select, soak, store};
 use ridgepoint_core::{Case, Component, Level};
@@ -38,7 +39,7 @@ pub(crate) struct Measured {
 pub(crate) fn measure(args: &Here) -> Outcome<Measured> {
     let profile = args.profile.into();
     let interrupted = session::on_interrupt()?;
-    let devices = session::devices(&select::devices(&args.device)?)?;
+    let devices = session::devices(&select::devices(&args.device)?, &Place::Alone)?;
     let jobs = session::jobs(&devices, profile, &args.only, &[])?;
     let loads = devices.iter().map(|d| soak::loads(d.as_ref(), &[], &[])).collect::<Outcome<Vec<_>>>()?;
     let shown: Vec<String> = devices.iter().map(|d| format!("{} {}", d.info().id, d.info().name)).collect();
@@ -50,6 +51,8 @@ pub(crate) fn measure(args: &Here) -> Outcome<Measured> {
         out: args.out.as_deref(),
         resume: args.resume.as_deref(),
         streaming: false,
+        // It is judged by itself, whoever else is started beside it.
+        place: Place::Alone,
     };
     let mut session = Session::begin(devices, &setup, interrupted)?;
     let mut complete = true;

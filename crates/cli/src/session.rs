@@ -4,6 +4,7 @@
 use crate::commands::print;
 use crate::environment::{self, now};
 use crate::exit::{Exit, Failure, Outcome};
+use crate::launch::Place;
 use crate::report::{self, Model};
 use crate::select;
 use crate::store::{self, Records, Writer};
@@ -37,11 +38,14 @@ pub(crate) struct Setup<'s> {
     pub(crate) resume: Option<&'s Path>,
     /// Print record lines as they come.
     pub(crate) streaming: bool,
+    /// Whether it is rank 0 of a job.
+    pub(crate) place: Place,
 }
 
 /// A session under way.
 pub(crate) struct Session {
     pub(crate) devices: Vec<Box<dyn Device>>,
+    place: Place,
     pub(crate) folder: PathBuf,
     pub(crate) interrupted: Arc<AtomicBool>,
     pub(crate) seed: u64,
@@ -54,8 +58,15 @@ pub(crate) struct Session {
 }
 
 /// Opens the devices with these ids.
-pub(crate) fn devices(ids: &[String]) -> Outcome<Vec<Box<dyn Device>>> {
-    ids.iter().map(|id| open(id).map_err(|e| Failure::environment(format!("cannot open {id}: {e}")))).collect()
+pub(crate) fn devices(ids: &[String], place: &Place) -> Outcome<Vec<Box<dyn Device>>> {
+    ids.iter().map(|id| opened(id, place)).collect()
+}
+
+/// A device, that takes part in the job if there is one.
+fn opened(id: &str, place: &Place) -> Outcome<Box<dyn Device>> {
+    let mut device = open(id).map_err(|e| Failure::environment(format!("cannot open {id}: {e}")))?;
+    place.take_part(device.as_mut())?;
+    Ok(device)
 }
 
 /// Everything to measure, in order: each device in turn, each case with each of its providers.
@@ -87,11 +98,12 @@ impl Session {
             None => (Writer::create(&folder)?, Records::default()),
         };
         let done = store::done(&found);
-        let environment = environment::observe(&devices, setup.profile, setup.seed);
+        let environment = environment::observe(&devices, setup.profile, setup.seed, setup.place.facts());
         writer.append(&Line::Environment(Box::new(environment.clone())))?;
         found.environments.push(environment.clone());
         Ok(Self {
             devices,
+            place: setup.place.clone(),
             folder,
             interrupted,
             seed: setup.seed,
@@ -152,7 +164,7 @@ impl Session {
         self.keep(measured.record(case, provider, info, &self.environment.hash, started))?;
         if lost {
             self.devices[device] =
-                open(&id).map_err(|e| Failure::environment(format!("{id} was lost and cannot be opened again: {e}")))?;
+                opened(&id, &self.place).map_err(|e| Failure::environment(format!("{id} was lost: {e}")))?;
         }
         Ok(())
     }

@@ -5,11 +5,12 @@
 use crate::{DeviceError, Result, Timing};
 use ridgepoint_core::minifloat::bf16_bits;
 use ridgepoint_core::{Bytes, Dtype, Library, Seconds, data};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// A collective operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum CollectiveOp {
     /// Every rank gets the reduction of all.
     AllReduce,
@@ -91,7 +92,7 @@ impl CollectiveOp {
 }
 
 /// How values are combined.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Redop {
     /// Their sum.
     #[default]
@@ -124,7 +125,7 @@ impl Redop {
 }
 
 /// Whether the library is told of the buffers beforehand (`-R` of nccl-tests).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Registration {
     /// Plain buffers.
     #[default]
@@ -152,7 +153,7 @@ impl Registration {
 
 /// A collective over `ranks` ranks. `bytes` is S of nccl-tests: the total buffer (receive side for all-gather and gather, send
 /// side for reduce-scatter and scatter).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CollectiveProblem {
     /// The operation.
     pub op: CollectiveOp,
@@ -366,6 +367,24 @@ pub trait Collectives {
     fn join(&self, _problem: &CollectiveProblem, _rank: usize, _token: &[u8]) -> Result<Box<dyn Communicator>> {
         Err(DeviceError::unsupported(format!("{} has no ranks in other processes", self.provider())))
     }
+
+    /// Ranks in pairs exchange messages of `bytes`, all pairs at once, `times` times: `partners` says with whom, by rank. Gives
+    /// what each rank that has a partner saw.
+    ///
+    /// # Errors
+    /// `Unsupported` where ranks talk only all together; names the ranks that did not arrive.
+    fn exchange(&self, _partners: &[Option<usize>], _bytes: Bytes, _times: u64) -> Result<Vec<Option<Exchange>>> {
+        Err(DeviceError::unsupported(format!("the {} engine has no exchange between two ranks alone", self.provider())))
+    }
+}
+
+/// What a rank saw of an exchange with another.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Exchange {
+    /// Time of one message there and one back, both under way at once.
+    pub seconds: Seconds,
+    /// Bytes that arrived wrong.
+    pub wrong: u64,
 }
 
 /// Ranks that are up and hold their buffers.

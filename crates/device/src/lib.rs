@@ -21,6 +21,8 @@ mod gpu;
 mod hip;
 mod host_memory;
 mod kernel;
+#[cfg(target_os = "linux")]
+pub mod launched;
 #[cfg(test)]
 mod machine;
 mod probe;
@@ -30,7 +32,7 @@ mod vulkan;
 
 pub use buffer::Buffer;
 pub use capability::{AttentionKernels, AttentionPlan, AttentionProblem, Blas, GemmPlan, GemmProblem, Support, Transpose};
-pub use collectives::{CollectiveOp, CollectiveProblem, Collectives, Communicator, Redop, Registration, Rounding};
+pub use collectives::{CollectiveOp, CollectiveProblem, Collectives, Communicator, Exchange, Redop, Registration, Rounding};
 pub use error::{DeviceError, Result};
 pub use host_memory::nodes;
 pub use kernel::{Arg, Geometry, Kernel, Program, Resources, TensorMap};

@@ -195,6 +195,16 @@ pub trait Device: Send {
     fn collectives(&self) -> Option<&dyn Collectives> {
         None
     }
+
+    /// Takes part in a job of several processes, as its rank 0: collectives are then between all of them.
+    ///
+    /// # Errors
+    /// `Unsupported` where this device cannot, or where nothing connects the processes.
+    #[cfg(target_os = "linux")]
+    fn join(&mut self, _job: &std::sync::Arc<crate::launched::Job>) -> Result<()> {
+        let id = &self.info().id;
+        Err(DeviceError::unsupported(format!("{id} cannot take part in a launched job yet; --device cpu can")))
+    }
 }
 
 /// Which host memory.

@@ -3,6 +3,7 @@
 use super::print;
 use crate::args::{Burn, ProfileArg};
 use crate::exit::{Failure, Outcome};
+use crate::launch::Place;
 use crate::session::{self, Session, Setup};
 use crate::{report, select, soak};
 use ridgepoint_harness::soak::Plan;
@@ -14,12 +15,20 @@ pub(crate) fn run(args: &Burn) -> Outcome {
     }
     let format = report::format(report::FORMATS, &args.format)?;
     let interrupted = session::on_interrupt()?;
-    let devices = session::devices(&select::devices(&args.device)?)?;
+    let devices = session::devices(&select::devices(&args.device)?, &Place::Alone)?;
     let loads = devices.iter().map(|d| soak::loads(d.as_ref(), &args.cases, &args.provider)).collect::<Outcome<Vec<_>>>()?;
     let plan = Plan { length: args.time, turn: args.turn, check_every: args.check_every };
     let streaming = args.format == "json";
     let profile = ProfileArg::Quick.into();
-    let setup = Setup { profile, sustain: None, seed: args.seed, out: args.out.as_deref(), resume: None, streaming };
+    let setup = Setup {
+        profile,
+        sustain: None,
+        seed: args.seed,
+        out: args.out.as_deref(),
+        resume: None,
+        streaming,
+        place: Place::Alone,
+    };
     let mut session = Session::begin(devices, &setup, interrupted)?;
     let complete = soak::all(&mut session, loads, &plan)?;
     let model = session.finish()?;

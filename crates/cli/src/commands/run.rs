@@ -2,7 +2,8 @@
 
 use super::print;
 use crate::args::{ProfileArg, Run};
-use crate::exit::Outcome;
+use crate::exit::{Exit, Outcome};
+use crate::launch::{self, Place};
 use crate::session::{self, Session, Setup};
 use crate::{report, select};
 use ridgepoint_harness::Profile;
@@ -10,9 +11,16 @@ use ridgepoint_harness::Profile;
 pub(crate) fn run(args: &Run) -> Outcome {
     let profile: Profile = if args.quick { ProfileArg::Quick } else { args.profile }.into();
     let format = report::format(report::FORMATS, &args.format)?;
+    let place = launch::join()?;
+    if matches!(place, Place::Done) {
+        return Ok(Exit::Pass);
+    }
     let interrupted = session::on_interrupt()?;
-    let devices = session::devices(&select::devices(&args.device)?)?;
-    let jobs = session::jobs(&devices, profile, &args.filters, &args.provider)?;
+    let devices = session::devices(&select::devices(&args.device)?, &place)?;
+    // What one process can measure alone, a job has no need of.
+    let between = ["collectives/".to_owned()];
+    let filters = if place.launched() && args.filters.is_empty() { &between } else { args.filters.as_slice() };
+    let jobs = session::jobs(&devices, profile, filters, &args.provider)?;
     let streaming = args.format == "json";
     let setup = Setup {
         profile,
@@ -21,6 +29,7 @@ pub(crate) fn run(args: &Run) -> Outcome {
         out: args.out.as_deref(),
         resume: args.resume.as_deref(),
         streaming,
+        place,
     };
     let mut session = Session::begin(devices, &setup, interrupted)?;
     let complete = session.measure(jobs.iter())?;

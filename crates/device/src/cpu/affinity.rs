@@ -28,6 +28,17 @@ pub fn allowed() -> &'static [usize] {
     ALLOWED.get_or_init(|| mask().unwrap_or_else(|| (0..std::thread::available_parallelism().map_or(1, usize::from)).collect()))
 }
 
+/// Hardware threads of the whole machine, whether this process may use them or not.
+#[must_use]
+pub(crate) fn online() -> usize {
+    // SAFETY: takes a number.
+    #[cfg(unix)]
+    let online = usize::try_from(unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) }).unwrap_or(0);
+    #[cfg(not(unix))]
+    let online = 0;
+    online.max(allowed().len())
+}
+
 #[cfg(target_os = "linux")]
 fn mask() -> Option<Vec<usize>> {
     // SAFETY: an all-zero cpu_set_t is a valid empty set, and the call writes at most its size.

@@ -27,8 +27,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+/// To be called first in `main`: if this process was started as a rank, of its parent's own or of a launched job, serves until
+/// the parent is done, and returns true.
 #[cfg(target_os = "linux")]
-pub use collectives::rank_main;
+#[must_use]
+pub fn rank_main() -> bool {
+    collectives::rank_main() || crate::launched::rank_main()
+}
 
 /// Ranks are processes over Linux's shared memory; elsewhere there are none.
 #[cfg(not(target_os = "linux"))]
@@ -49,6 +54,8 @@ fn discover() -> Discovery {
 fn doctor() -> Vec<Finding> {
     let mut findings = doctor::findings();
     findings.extend(gemm::doctor());
+    #[cfg(target_os = "linux")]
+    findings.extend(crate::launched::doctor());
     findings
 }
 
@@ -107,7 +114,7 @@ pub struct CpuDevice {
     flash: attention::Flash,
     materialised: attention::Materialised<gemm::Native>,
     #[cfg(target_os = "linux")]
-    ranks: collectives::SharedMemory,
+    ranks: Box<dyn crate::Collectives + Send + Sync>,
 }
 
 impl CpuDevice {
@@ -129,7 +136,7 @@ impl CpuDevice {
         let materialised = attention::Materialised::new(gemm::Native::new(&pool, &allocated), &pool, &allocated);
         Ok(Self {
             #[cfg(target_os = "linux")]
-            ranks: collectives::SharedMemory::new(pool.cores(), info.last_level_cache()),
+            ranks: Box::new(collectives::SharedMemory::new(pool.cores(), info.last_level_cache())),
             info,
             pool,
             scratch,
@@ -328,7 +335,14 @@ impl Device for CpuDevice {
 
     #[cfg(target_os = "linux")]
     fn collectives(&self) -> Option<&dyn crate::Collectives> {
-        Some(&self.ranks)
+        Some(self.ranks.as_ref())
+    }
+
+    #[cfg(target_os = "linux")]
+    fn join(&mut self, job: &Arc<crate::launched::Job>) -> Result<()> {
+        self.ranks = job.engine(self.pool.cores(), self.info.last_level_cache())?;
+        self.info.libraries.extend(self.ranks.library());
+        Ok(())
     }
 
     fn sensors(&self) -> Option<Box<dyn Sensors>> {

@@ -14,6 +14,12 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// By name: `corrupt`, `unwritten`, `hang`, `die`.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        let all = [("corrupt", Self::Corrupt), ("unwritten", Self::Unwritten), ("hang", Self::Hang), ("die", Self::Die)];
+        all.into_iter().find(|(known, _)| *known == name).map(|(_, fault)| fault)
+    }
+
     pub(super) fn numbered(number: usize) -> Option<Self> {
         [Self::Corrupt, Self::Unwritten, Self::Hang, Self::Die].into_iter().find(|f| *f as usize == number)
     }

@@ -1,5 +1,6 @@
 //! A rank: a process of this program (or a thread of it) that does nothing but its share of collectives, and ends with its parent.
 
+use super::joined::Elsewhere;
 use super::ops::Member;
 use super::segment::{Command, Segment};
 use crate::cpu::affinity;
@@ -7,6 +8,7 @@ use crate::{DeviceError, Result};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command as Process, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
@@ -16,6 +18,8 @@ const FLAG: &str = "__rank";
 /// A rank as its parent holds it.
 pub(super) enum Rank {
     Process(Child),
+    /// Another process's child.
+    Elsewhere(Arc<dyn Elsewhere>, usize),
     Thread(Option<JoinHandle<()>>),
 }
 
@@ -64,6 +68,7 @@ impl Rank {
     pub(super) fn gone(&mut self) -> Option<String> {
         match self {
             Self::Process(child) => child.try_wait().ok().flatten().map(|status| status.to_string()),
+            Self::Elsewhere(elsewhere, rank) => elsewhere.gone(*rank),
             Self::Thread(handle) => handle.as_ref().is_none_or(JoinHandle::is_finished).then(|| "its thread ended".to_owned()),
         }
     }
@@ -76,6 +81,7 @@ impl Rank {
                 let _ = child.kill();
                 let _ = child.wait();
             }
+            Self::Elsewhere(elsewhere, _) => elsewhere.dismiss(),
             Self::Thread(handle) => drop(handle.take().map(JoinHandle::join)),
         }
     }

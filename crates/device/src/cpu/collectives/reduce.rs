@@ -11,7 +11,7 @@ use ridgepoint_core::minifloat::{F16, Overflow};
 pub(super) const BLOCK: usize = 1024;
 
 /// Dtypes that can be reduced.
-pub(super) const DTYPES: [Dtype; 10] = [
+pub(crate) const DTYPES: [Dtype; 10] = [
     Dtype::F64,
     Dtype::F32,
     Dtype::F16,
@@ -29,7 +29,7 @@ pub(super) const DTYPES: [Dtype; 10] = [
 /// # Safety
 /// `input(r)` of every rank and `out` point to `len` elements of `dtype`, aligned to their size; no one writes the inputs and
 /// no one else touches `out` meanwhile. `out` may be one of the inputs.
-pub(super) unsafe fn reduce(
+pub(crate) unsafe fn reduce(
     dtype: Dtype,
     redop: Redop,
     ranks: usize,

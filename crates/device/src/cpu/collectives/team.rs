@@ -1,5 +1,6 @@
 //! The parent's side: ranks that are up, told what to do and never waited for without an end.
 
+use super::OfJob;
 use super::fault::Fault;
 use super::ops::{CHUNK, one_shot};
 use super::rank::Rank;
@@ -8,6 +9,7 @@ use crate::{CollectiveOp, CollectiveProblem, Communicator, DeviceError, Result, 
 use ridgepoint_core::Seconds;
 use ridgepoint_core::record::Clock;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -24,6 +26,8 @@ pub(super) struct Plan<'a> {
     pub(super) cores: &'a [usize],
     /// Ranks as threads of this process.
     pub(super) threads: bool,
+    /// Ranks that the processes of a job start.
+    pub(super) job: Option<&'a OfJob>,
     pub(super) around_caches: bool,
     /// A rank that gets nowhere for so long has failed.
     pub(super) patience: Duration,
@@ -35,6 +39,8 @@ pub(super) struct Team {
     segment: Segment,
     ranks: Vec<Rank>,
     cores: Vec<usize>,
+    /// Why it is this engine that connects the ranks of a job.
+    instead_of: Option<String>,
     patience: Duration,
     /// The failure that ended it: there is no going on after one.
     broken: Option<DeviceError>,
@@ -57,12 +63,18 @@ impl Team {
             segment,
             ranks: Vec::new(),
             cores: (0..n).map(core).collect(),
+            instead_of: None,
             patience: plan.patience,
             broken: None,
             working: (vec![0; n], 0),
             times: (vec![0; n], 0),
         };
-        for rank in 0..n {
+        if let Some(OfJob { elsewhere, reason, .. }) = plan.job {
+            team.ranks = (0..n).map(|rank| Rank::Elsewhere(Arc::clone(elsewhere), rank)).collect();
+            team.instead_of = Some(reason.clone());
+            elsewhere.start(std::process::id(), team.segment.fd())?;
+        }
+        for rank in team.ranks.len()..n {
             team.ranks.push(match plan.threads {
                 true => Rank::thread(&team.segment, rank)?,
                 false => Rank::process(&team.segment, rank, core(rank))?,
@@ -193,6 +205,7 @@ impl Communicator for Team {
         };
         let kind = match self.ranks.first() {
             Some(Rank::Thread(_)) => "threads",
+            Some(Rank::Elsewhere(..)) => "processes that a launcher started",
             _ => "processes",
         };
         let mut cores = self.cores.clone();
@@ -203,6 +216,11 @@ impl Communicator for Team {
             ("ranks".into(), format!("{} {kind}", self.ranks.len())),
             ("cores".into(), cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",")),
         ]);
+        if let Some(reason) = &self.instead_of {
+            config.insert("no MPI".into(), reason.clone());
+            // Their processes chose them.
+            config.remove("cores");
+        }
         cores.sort_unstable();
         cores.dedup();
         if self.ranks.len() > cores.len() {

@@ -1,0 +1,107 @@
+//! A run by a launcher (mpirun, srun, torchrun, a Kubernetes job): rank 0 measures and reports, every other process serves it and
+//! prints nothing.
+
+use crate::exit::Outcome;
+use ridgepoint_device::Device;
+
+#[cfg(target_os = "linux")]
+pub(crate) use linux::{Place, join};
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use super::{Device, Outcome};
+    use crate::exit::{Exit, Failure};
+    use ridgepoint_device::launched::{self, Job};
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// What this process is.
+    #[derive(Clone)]
+    pub(crate) enum Place {
+        /// No launcher started it, or it alone.
+        Alone,
+        /// Rank 0 of a job.
+        First(Arc<Job>),
+        /// Another rank, whose work is done.
+        Done,
+    }
+
+    /// Takes this process's place in its job, if there is one: returns at once as rank 0, and at the job's end as another.
+    pub(crate) fn join() -> Outcome<Place> {
+        let Some(world) = launched::place().map_err(Failure::usage)? else { return Ok(Place::Alone) };
+        if world.rank == 0 {
+            return Job::lead(&world).map(Place::First).map_err(|e| Failure::environment(e.to_string()));
+        }
+        // Launchers pass Ctrl-C to every process; when the job ends is for rank 0 to say.
+        let once = AtomicBool::new(false);
+        let handler = move || {
+            if once.swap(true, Ordering::Relaxed) {
+                std::process::exit(Exit::Environment as i32);
+            }
+        };
+        ctrlc::set_handler(handler).map_err(|e| Failure::environment(format!("cannot watch for Ctrl-C: {e}")))?;
+        launched::follow(&world).map_err(|e| Failure::environment(e.to_string()))?;
+        Ok(Place::Done)
+    }
+
+    impl Place {
+        /// Has a device take part in the job.
+        pub(crate) fn take_part(&self, device: &mut dyn Device) -> Outcome<()> {
+            match self {
+                Self::First(job) => device.join(job).map_err(|e| Failure::environment(e.to_string())),
+                _ => Ok(()),
+            }
+        }
+
+        /// The job's facts, for the record.
+        pub(crate) fn facts(&self) -> BTreeMap<String, String> {
+            let Self::First(job) = self else { return BTreeMap::new() };
+            let hosts = job.hosts().iter().map(|(host, ranks)| format!("{host}: {}", ranks.len())).collect::<Vec<_>>();
+            BTreeMap::from([
+                ("launcher".into(), job.world.launcher.to_string()),
+                ("ranks".into(), job.size().to_string()),
+                ("ranks by host".into(), hosts.join(", ")),
+            ])
+        }
+
+        /// Whether a job's ranks take part.
+        pub(crate) const fn launched(&self) -> bool {
+            matches!(self, Self::First(_))
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) use elsewhere::{Place, join};
+
+#[cfg(not(target_os = "linux"))]
+mod elsewhere {
+    use super::{Device, Outcome};
+    use std::collections::BTreeMap;
+
+    /// Ranks are processes over what Linux has; elsewhere every process is alone.
+    #[derive(Clone)]
+    pub(crate) enum Place {
+        Alone,
+        Done,
+    }
+
+    pub(crate) fn join() -> Outcome<Place> {
+        Ok(Place::Alone)
+    }
+
+    impl Place {
+        pub(crate) fn take_part(&self, _device: &mut dyn Device) -> Outcome<()> {
+            Ok(())
+        }
+
+        pub(crate) fn facts(&self) -> BTreeMap<String, String> {
+            BTreeMap::new()
+        }
+
+        pub(crate) const fn launched(&self) -> bool {
+            false
+        }
+    }
+}

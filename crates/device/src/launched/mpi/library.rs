@@ -1,0 +1,243 @@
+//! An MPI library found at run time, by one table for all: functions have the same C signatures everywhere, and what differs are
+//! the handles of predefined objects. Open MPI's are addresses of its own variables (`ompi_mpi_comm_world`); the standard ABI of
+//! MPI 5 (MPICH 5, Intel MPI to come) has small numbers. Both are as wide as a pointer.
+//!
+//! Which library is asked for depends on who started the processes: one that another manager bootstraps would find itself alone.
+
+use crate::dl::{Opened, table};
+use crate::finder::{Layout, Places, Search, Wanted, find};
+use crate::launched::world::Launcher;
+use crate::probe::Finding;
+use crate::{DeviceError, Redop};
+use ridgepoint_core::Dtype;
+use std::ffi::{c_char, c_int, c_void};
+use std::path::Path;
+
+/// The variable that names a folder with an MPI library, or `none`.
+pub(in crate::launched) const VARIABLE: &str = "RIDGEPOINT_MPI_PATH";
+
+const LAYOUT: Layout = Layout {
+    variable: VARIABLE,
+    homes: &["MPI_HOME", "MPI_ROOT", "OPAL_PREFIX", "I_MPI_ROOT", "CRAY_MPICH_DIR"],
+    parts: &["lib", "lib64"],
+    toolkit: "usr/local/mpi",
+    versions: ("opt", "openmpi"),
+    system: &["usr/lib64/openmpi/lib", "usr/lib64/mpich/lib", "opt/hpcx/ompi/lib", "opt/amazon/openmpi/lib", "opt/amazon/openmpi/lib64"],
+    // A wheel of MPICH puts its libraries beside the environment's own: lib/python3/site-packages is below lib.
+    site: |site| site.parent().and_then(Path::parent).map(Path::to_owned).into_iter().collect(),
+};
+
+const OPEN_MPI: Wanted = Wanted {
+    stem: "libmpi.so",
+    sonames: &["libmpi.so.40"],
+    proof: "ompi_mpi_comm_world",
+    siblings: &[],
+    of_driver: false,
+    get: &[(0, "apt-get install openmpi-bin")],
+};
+
+const STANDARD: Wanted = Wanted {
+    stem: "libmpi_abi.so",
+    sonames: &["libmpi_abi.so.1", "libmpi_abi.so.0"],
+    proof: "MPI_Allreduce",
+    siblings: &[],
+    of_driver: false,
+    get: &[(0, "pip install mpich")],
+};
+
+/// A handle, as wide as a pointer.
+pub(super) type Handle = *mut c_void;
+/// A user's operation: (in, in and out, length, datatype).
+pub(super) type UserFunction = unsafe extern "C" fn(*mut c_void, *mut c_void, *mut c_int, *mut Handle);
+
+table! {
+    /// What is called of MPI.
+    pub struct Table;
+    status {
+        fn init(argc: *mut c_int, argv: *mut *mut *mut c_char) = ["MPI_Init"];
+        fn finalize() = ["MPI_Finalize"];
+        fn comm_rank(comm: Handle, rank: *mut c_int) = ["MPI_Comm_rank"];
+        fn comm_size(comm: Handle, size: *mut c_int) = ["MPI_Comm_size"];
+        fn comm_set_errhandler(comm: Handle, handler: Handle) = ["MPI_Comm_set_errhandler"];
+        fn library_version(text: *mut c_char, length: *mut c_int) = ["MPI_Get_library_version"];
+        fn type_contiguous(count: c_int, of: Handle, made: *mut Handle) = ["MPI_Type_contiguous"];
+        fn type_commit(datatype: *mut Handle) = ["MPI_Type_commit"];
+        fn type_free(datatype: *mut Handle) = ["MPI_Type_free"];
+        fn op_create(function: UserFunction, commutes: c_int, made: *mut Handle) = ["MPI_Op_create"];
+        fn op_free(op: *mut Handle) = ["MPI_Op_free"];
+        fn barrier(comm: Handle) = ["MPI_Barrier"];
+        fn allreduce(from: *const c_void, to: *mut c_void, count: c_int, datatype: Handle, op: Handle, comm: Handle) = ["MPI_Allreduce"];
+        fn reduce(from: *const c_void, to: *mut c_void, count: c_int, datatype: Handle, op: Handle, root: c_int, comm: Handle) = ["MPI_Reduce"];
+        fn reduce_scatter_block(from: *const c_void, to: *mut c_void, count: c_int, datatype: Handle, op: Handle, comm: Handle) = ["MPI_Reduce_scatter_block"];
+        fn bcast(buffer: *mut c_void, count: c_int, datatype: Handle, root: c_int, comm: Handle) = ["MPI_Bcast"];
+        fn allgather(from: *const c_void, n: c_int, datatype: Handle, to: *mut c_void, m: c_int, to_type: Handle, comm: Handle) = ["MPI_Allgather"];
+        fn gather(from: *const c_void, n: c_int, datatype: Handle, to: *mut c_void, m: c_int, to_type: Handle, root: c_int, comm: Handle) = ["MPI_Gather"];
+        fn scatter(from: *const c_void, n: c_int, datatype: Handle, to: *mut c_void, m: c_int, to_type: Handle, root: c_int, comm: Handle) = ["MPI_Scatter"];
+        fn alltoall(from: *const c_void, n: c_int, datatype: Handle, to: *mut c_void, m: c_int, to_type: Handle, comm: Handle) = ["MPI_Alltoall"];
+        fn alltoallv(
+            from: *const c_void, counts: *const c_int, starts: *const c_int, datatype: Handle,
+            to: *mut c_void, to_counts: *const c_int, to_starts: *const c_int, to_type: Handle, comm: Handle,
+        ) = ["MPI_Alltoallv"];
+        fn sendrecv(
+            from: *const c_void, n: c_int, datatype: Handle, dest: c_int, tag: c_int,
+            to: *mut c_void, m: c_int, to_type: Handle, source: c_int, to_tag: c_int, comm: Handle, status: *mut c_void,
+        ) = ["MPI_Sendrecv"];
+    }
+    raw {
+        fn error_string(code: c_int, text: *mut c_char, length: *mut c_int) -> c_int = ["MPI_Error_string"];
+    }
+}
+
+/// Longest text of any library.
+const LONGEST: usize = 8192;
+
+impl Table {
+    fn meaning(&self, code: i32) -> String {
+        let mut text = vec![0u8; LONGEST];
+        let mut length = 0;
+        // SAFETY: the buffer is longer than any library's MPI_MAX_ERROR_STRING, and the length is writable.
+        match unsafe { self.error_string(code, text.as_mut_ptr().cast(), &raw mut length) } {
+            Some(0) => line(&text),
+            _ => String::new(),
+        }
+    }
+}
+
+/// The first line of a NUL-terminated text.
+fn line(text: &[u8]) -> String {
+    let text = text.split(|b| *b == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).lines().next().unwrap_or_default().trim().to_owned()
+}
+
+/// A library, with its handles.
+pub(super) struct Mpi {
+    pub(super) table: Table,
+    pub(super) world: Handle,
+    pub(super) byte: Handle,
+    flavour: Flavour,
+}
+
+/// Whose numbers the handles have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::launched) enum Flavour {
+    OpenMpi,
+    Standard,
+}
+
+impl Flavour {
+    const fn wanted(self) -> &'static Wanted {
+        match self {
+            Self::OpenMpi => &OPEN_MPI,
+            Self::Standard => &STANDARD,
+        }
+    }
+
+    /// As a provider's name.
+    pub(in crate::launched) const fn name(self) -> &'static str {
+        match self {
+            Self::OpenMpi => "openmpi",
+            Self::Standard => "mpi-abi",
+        }
+    }
+}
+
+/// Libraries that processes of this launcher can be connected by, the preferred first. Slurm bootstraps Open MPI by PMIx alone.
+fn flavours(launcher: Launcher) -> &'static [Flavour] {
+    match launcher {
+        Launcher::OpenMpi => &[Flavour::OpenMpi],
+        Launcher::Pmi => &[Flavour::Standard],
+        _ if std::env::var_os("PMIX_RANK").is_some() => &[Flavour::OpenMpi, Flavour::Standard],
+        _ => &[Flavour::Standard],
+    }
+}
+
+/// The library for processes of this launcher.
+///
+/// # Errors
+/// What was looked for, in vain, and how to get it.
+pub(in crate::launched) fn search(launcher: Launcher) -> Result<(Opened, Flavour), String> {
+    let mut reasons = Vec::new();
+    for flavour in flavours(launcher) {
+        let wanted = flavour.wanted();
+        let search = find(wanted, &places(), &|_| Ok(()));
+        let sentence = search.sentence(wanted, None);
+        match search.found {
+            Some(opened) => return Ok((opened, *flavour)),
+            None => reasons.push(sentence),
+        }
+    }
+    Err(reasons.join("; "))
+}
+
+fn places() -> Places {
+    Places::of_this_machine(&LAYOUT)
+}
+
+/// What `doctor` says of both.
+pub(in crate::launched) fn findings() -> Vec<Finding> {
+    [OPEN_MPI, STANDARD]
+        .iter()
+        .map(|wanted| {
+            let search: Search = find(wanted, &places(), &|_| Ok(()));
+            search.finding(wanted, None, None)
+        })
+        .collect()
+}
+
+impl Mpi {
+    pub(super) fn load(launcher: Launcher) -> crate::Result<Self> {
+        let (opened, flavour) = search(launcher).map_err(DeviceError::unsupported)?;
+        let mut mpi = Self { table: Table::bind(opened), world: std::ptr::null_mut(), byte: std::ptr::null_mut(), flavour };
+        mpi.world = mpi.handle("ompi_mpi_comm_world", 0x101)?;
+        mpi.byte = mpi.handle("ompi_mpi_byte", 0x247)?;
+        Ok(mpi)
+    }
+
+    /// A predefined object: Open MPI's variable, or the standard's number.
+    fn handle(&self, variable: &str, number: usize) -> crate::Result<Handle> {
+        match self.flavour {
+            Flavour::Standard => Ok(std::ptr::without_provenance_mut(number)),
+            Flavour::OpenMpi => self.table.library.address(&[variable]).ok_or_else(|| {
+                DeviceError::unsupported(format!("{} has no {variable}", self.table.library.path.display()))
+            }),
+        }
+    }
+
+    /// Errors are returned, not the end of the process.
+    pub(super) fn errors_return(&self) -> crate::Result<Handle> {
+        self.handle("ompi_mpi_errors_return", 0x143)
+    }
+
+    /// The library's own type for a dtype, where it has one that it can reduce.
+    pub(super) fn datatype(&self, dtype: Dtype) -> Option<crate::Result<Handle>> {
+        let (variable, number) = match dtype {
+            Dtype::F32 => ("ompi_mpi_float", 0x210),
+            Dtype::F64 => ("ompi_mpi_double", 0x214),
+            Dtype::I8 => ("ompi_mpi_int8_t", 0x240),
+            Dtype::I32 => ("ompi_mpi_int32_t", 0x250),
+            _ => return None,
+        };
+        Some(self.handle(variable, number))
+    }
+
+    /// The library's own operation; MPI has no average.
+    pub(super) fn op(&self, redop: Redop) -> crate::Result<Handle> {
+        match redop {
+            Redop::Sum => self.handle("ompi_mpi_op_sum", 0x21),
+            Redop::Min => self.handle("ompi_mpi_op_min", 0x22),
+            Redop::Max => self.handle("ompi_mpi_op_max", 0x23),
+            Redop::Prod => self.handle("ompi_mpi_op_prod", 0x24),
+            Redop::Avg => Err(DeviceError::unsupported("MPI has no average")),
+        }
+    }
+
+    /// The library's own name and version.
+    pub(super) fn version(&self) -> String {
+        let mut text = vec![0u8; LONGEST];
+        let mut length = 0;
+        // SAFETY: the buffer is as long as the longest MPI_MAX_LIBRARY_VERSION_STRING, and the length is writable.
+        let asked = unsafe { self.table.library_version(text.as_mut_ptr().cast(), &raw mut length) };
+        // Open MPI goes on with who built it and when.
+        asked.map_or_else(|_| self.flavour.name().to_owned(), |()| line(&text).split(',').next().unwrap_or_default().to_owned())
+    }
+}

@@ -1,0 +1,139 @@
+//! Rank 0's side of ranks that an MPI library connects.
+
+use super::rank::FAULT;
+use crate::launched::Job;
+use crate::launched::message::{Connected, Order, Report};
+use crate::launched::roll::Answer;
+use crate::{CollectiveProblem, Collectives, Communicator, DeviceError, Exchange, Result, Timing};
+use ridgepoint_core::record::Clock;
+use ridgepoint_core::{Bytes, Library, Seconds};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Variables that choose a library's transport.
+const TRANSPORT: [&str; 8] =
+    ["OMPI_MCA_pml", "OMPI_MCA_btl", "OMPI_MCA_mtl", "UCX_TLS", "UCX_NET_DEVICES", "FI_PROVIDER", "MPIR_CVAR_CH4_NETMOD", "MPIR_CVAR_CH4_SHM"];
+
+/// The engine.
+pub(in crate::launched) struct MpiRanks {
+    job: Arc<Job>,
+    connected: Connected,
+}
+
+impl MpiRanks {
+    pub(in crate::launched) fn new(job: &Arc<Job>, connected: Connected) -> Self {
+        Self { job: Arc::clone(job), connected }
+    }
+
+    fn config(&self) -> BTreeMap<String, String> {
+        let job = &self.job;
+        let hosts = job.hosts();
+        let mut transport: Vec<String> =
+            TRANSPORT.iter().filter_map(|name| Some(format!("{name}={}", std::env::var(name).ok()?))).collect();
+        if transport.is_empty() {
+            transport.push("the library's choice".into());
+        }
+        let mut config = BTreeMap::from([
+            ("library".into(), self.connected.library.clone()),
+            ("transport".into(), transport.join(" ")),
+            ("ranks".into(), format!("{} processes on {} host{}", job.size(), hosts.len(), if hosts.len() == 1 { "" } else { "s" })),
+            ("launcher".into(), job.world.launcher.to_string()),
+        ]);
+        if let Ok(fault) = std::env::var(FAULT) {
+            config.insert("planted fault".into(), fault);
+        }
+        let cores = crate::cpu::affinity::online();
+        if hosts.iter().any(|(_, ranks)| ranks.len() > cores) {
+            config.insert("oversubscribed".into(), format!("{} ranks, cores: {cores}", job.size()));
+        }
+        config
+    }
+}
+
+impl Collectives for MpiRanks {
+    fn provider(&self) -> &'static str {
+        "mpi"
+    }
+
+    fn library(&self) -> Option<Library> {
+        Some(Library { name: "mpi".into(), version: self.connected.library.clone(), path: Some(self.connected.path.clone()) })
+    }
+
+    fn max_ranks(&self) -> usize {
+        self.job.size()
+    }
+
+    fn communicator(&self, problem: &CollectiveProblem) -> Result<Box<dyn Communicator>> {
+        let order = Order::Prepare(*problem);
+        self.job.roll().ask("starting the ranks", |_| order.clone())?;
+        let n = problem.ranks;
+        Ok(Box::new(Team { job: Arc::clone(&self.job), config: self.config(), times: vec![0; n], working: vec![0; n], runs: (0, 0) }))
+    }
+
+    fn exchange(&self, partners: &[Option<usize>], bytes: Bytes, times: u64) -> Result<Vec<Option<Exchange>>> {
+        let order = |rank: usize| Order::Pair { partner: partners.get(rank).copied().flatten(), bytes: bytes.0, times };
+        let answers = self.job.roll().ask("the exchange", order)?;
+        let seconds = |nanoseconds: u64| Seconds(nanoseconds as f64 / 1e9 / times.max(1) as f64);
+        let paired = answers.iter().zip(partners).map(|((report, _), partner)| match report {
+            Report::Paired { nanoseconds, wrong } if partner.is_some() => Some(Exchange { seconds: seconds(*nanoseconds), wrong: *wrong }),
+            _ => None,
+        });
+        Ok(paired.collect())
+    }
+}
+
+/// Ranks that are up and hold the buffers of a collective.
+struct Team {
+    job: Arc<Job>,
+    config: BTreeMap<String, String>,
+    /// Nanoseconds of each rank: of all executions, and of its own work in those that were looked at.
+    times: Vec<u64>,
+    working: Vec<u64>,
+    /// Executions, and those that were looked at.
+    runs: (u64, u64),
+}
+
+impl Communicator for Team {
+    fn poison(&mut self) -> Result<()> {
+        self.job.roll().ask("poisoning the outputs", |_| Order::Poison).map(drop)
+    }
+
+    fn run(&mut self, n: usize) -> Result<Timing> {
+        let answers: Vec<Answer> = self.job.roll().ask("the collective", |_| Order::Run(n as u64))?;
+        let mut slowest = 0;
+        for (rank, (report, _)) in answers.iter().enumerate() {
+            if let Report::Done { nanoseconds, working } = report {
+                slowest = slowest.max(*nanoseconds);
+                self.times[rank] += nanoseconds;
+                self.working[rank] += working;
+            }
+        }
+        self.runs = (self.runs.0 + n as u64, self.runs.1 + 1);
+        Ok(Timing { seconds: Seconds(slowest as f64 / 1e9), clock: Clock::Host })
+    }
+
+    fn output(&mut self, rank: usize) -> Result<Vec<u8>> {
+        if rank >= self.times.len() {
+            return Err(DeviceError::invalid(format!("there is no rank {rank}")));
+        }
+        let answers = self.job.roll().ask_some("fetching an output", &[rank], |_| Order::Output)?;
+        answers.into_iter().next().map(|(_, bytes)| bytes).ok_or_else(|| DeviceError::invalid("no output came"))
+    }
+
+    fn times(&self) -> Vec<Seconds> {
+        means(&self.times, self.runs.0)
+    }
+
+    fn working(&self) -> Vec<Seconds> {
+        means(&self.working, self.runs.1)
+    }
+
+    fn config(&self) -> BTreeMap<String, String> {
+        self.config.clone()
+    }
+}
+
+/// Sums of nanoseconds over their number.
+fn means(sums: &[u64], n: u64) -> Vec<Seconds> {
+    if n == 0 { Vec::new() } else { sums.iter().map(|sum| Seconds(*sum as f64 / n as f64 / 1e9)).collect() }
+}

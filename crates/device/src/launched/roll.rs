@@ -1,0 +1,257 @@
+//! Rank 0's view of the ranks: whom it has told what, who has answered, and who has not. Every wait ends: when a rank is gone, or
+//! when none gets on for the job's patience; and the error says which ranks arrived and which did not.
+
+use super::meeting::{Arrived, Out};
+use super::message::{Order, Peer, Report};
+use crate::{DeviceError, Result};
+use std::collections::BTreeMap;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+/// When one rank is found to be gone, the others get so long to come as far as they can without it.
+const SETTLE: Duration = Duration::from_millis(300);
+/// A rank that has given no sign of life for so long is not only waiting for another. They come four times a second.
+const SILENCE: Duration = Duration::from_secs(2);
+
+type Word = (usize, std::result::Result<(Report, Vec<u8>), String>);
+
+/// The ranks of a job.
+pub(super) struct Roll {
+    out: Vec<Out>,
+    words: Receiver<Word>,
+    pub(super) peers: Vec<Peer>,
+    pub(super) patience: Duration,
+    /// The failure that ended it: there is no going on after one.
+    broken: Option<DeviceError>,
+    /// Executions that each rank has begun, and when it last said so.
+    begun: Vec<(u64, Instant)>,
+    /// Launched processes that have hung up.
+    closed: Vec<bool>,
+    /// Number of the last process that joined a segment of shared memory, and those that have ended since, by rank.
+    joined: u64,
+    ended: BTreeMap<usize, String>,
+}
+
+/// A rank's answer to an order, with the bytes that came before it.
+pub(super) type Answer = (Report, Vec<u8>);
+
+impl Roll {
+    /// All ranks of a job, in order, each with a thread that listens to it.
+    pub(super) fn new(ranks: Vec<Arrived>, patience: Duration) -> Self {
+        let (word, words) = mpsc::channel::<Word>();
+        let (mut out, mut peers) = (Vec::new(), Vec::new());
+        for (rank, arrived) in ranks.into_iter().enumerate() {
+            let (word, mut input) = (word.clone(), arrived.input);
+            std::thread::spawn(move || {
+                loop {
+                    let heard = input.receive::<Report>();
+                    let last = heard.is_err();
+                    // Whoever listened may be gone.
+                    if word.send((rank, heard.map_err(|e| e.to_string()))).is_err() || last {
+                        return;
+                    }
+                }
+            });
+            out.push(arrived.out);
+            peers.push(arrived.peer);
+        }
+        let begun = vec![(0, Instant::now()); peers.len()];
+        let closed = vec![false; peers.len()];
+        Self { out, words, peers, patience, broken: None, begun, closed, joined: 0, ended: BTreeMap::new() }
+    }
+
+    pub(super) fn size(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// What ended the job, if it has ended.
+    pub(super) fn broken(&self) -> Option<DeviceError> {
+        self.broken.clone()
+    }
+
+    /// Gives each rank its order and no answer is waited for.
+    pub(super) fn tell(&mut self, order: impl Fn(usize) -> Order) {
+        for (rank, out) in self.out.iter_mut().enumerate() {
+            // One that is gone is heard to be.
+            let _ = out.send(&order(rank), &[]);
+        }
+    }
+
+    /// Gives each rank its order and waits until all have answered.
+    pub(super) fn ask(&mut self, call: &'static str, order: impl Fn(usize) -> Order) -> Result<Vec<Answer>> {
+        let all: Vec<usize> = (0..self.size()).collect();
+        self.ask_some(call, &all, order)
+    }
+
+    /// Gives those `ranks` their order and waits until they have answered.
+    pub(super) fn ask_some(&mut self, call: &'static str, ranks: &[usize], order: impl Fn(usize) -> Order) -> Result<Vec<Answer>> {
+        let outcome = self.attempt(call, ranks, order);
+        if let Err(error) = &outcome
+            && !matches!(error, DeviceError::Unsupported(_))
+        {
+            self.broken = Some(error.clone());
+            // Whoever hangs is ended by its own agent.
+            self.tell(|_| Order::Dismiss);
+        }
+        outcome
+    }
+
+    /// As [`Roll::ask_some`], but what fails is not the job's end.
+    pub(super) fn attempt(&mut self, call: &'static str, ranks: &[usize], order: impl Fn(usize) -> Order) -> Result<Vec<Answer>> {
+        if let Some(error) = &self.broken {
+            return Err(error.clone());
+        }
+        for rank in ranks {
+            // One that is gone is heard to be.
+            let _ = self.out[*rank].send(&order(*rank), &[]);
+        }
+        self.answers(call, ranks)
+    }
+
+    fn answers(&mut self, call: &'static str, ranks: &[usize]) -> Result<Vec<Answer>> {
+        let mut waiting = Waiting { call, answers: vec![None; self.size()], gone: Vec::new() };
+        let mut parts: Vec<Vec<u8>> = vec![Vec::new(); self.size()];
+        let (mut since, mut noticed) = (Instant::now(), None);
+        self.begun.iter_mut().for_each(|(_, at)| *at = Instant::now());
+        while ranks.iter().any(|r| waiting.answers[*r].is_none()) {
+            let word = self.words.recv_timeout(Duration::from_millis(20));
+            match word {
+                Ok((rank, Ok((Report::Progress { begun }, _)))) => {
+                    if begun != self.begun[rank].0 {
+                        since = Instant::now();
+                    }
+                    self.begun[rank] = (begun, Instant::now());
+                }
+                Ok((rank, Ok((Report::Output { last }, body)))) => {
+                    since = Instant::now();
+                    parts[rank].extend_from_slice(&body);
+                    if last {
+                        waiting.answers[rank] = Some((Report::Output { last }, std::mem::take(&mut parts[rank])));
+                    }
+                }
+                Ok((rank, Ok((Report::Gone { how, child: 0 }, _)))) => waiting.gone.push((rank, how)),
+                Ok((_, Ok((Report::Gone { .. }, _)))) => {}
+                Ok((rank, Ok(answer))) => {
+                    since = Instant::now();
+                    waiting.answers[rank] = Some(answer);
+                }
+                Ok((rank, Err(how))) => {
+                    self.closed[rank] = true;
+                    waiting.gone.push((rank, hung_up(&how)));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => waiting.gone.extend((0..self.size()).map(|r| (r, "disconnected".into()))),
+            }
+            let settled = !waiting.gone.is_empty() && noticed.get_or_insert_with(Instant::now).elapsed() >= SETTLE;
+            if settled || since.elapsed() > self.patience {
+                return Err(self.describe(&waiting));
+            }
+        }
+        // Order of ranks, so that the first that could not is named.
+        let mut answers = Vec::with_capacity(ranks.len());
+        let mut unable = None;
+        for rank in ranks {
+            match waiting.answers[*rank].take() {
+                Some((Report::Failed { reason }, _)) => {
+                    return Err(DeviceError::Call { call, code: 0, message: format!("{}: {reason}", self.name(*rank)) });
+                }
+                Some((Report::Unable { reason }, _)) => {
+                    unable.get_or_insert_with(|| DeviceError::unsupported(reason));
+                }
+                Some(answer) => answers.push(answer),
+                None => {}
+            }
+        }
+        unable.map_or(Ok(answers), Err)
+    }
+
+    /// `rank 3 (node7, process 4711)`.
+    fn name(&self, rank: usize) -> String {
+        let Peer { host, process, .. } = &self.peers[rank];
+        format!("rank {rank} ({host}, process {process})")
+    }
+
+    /// Who is to blame: ranks that are gone, those that give no sign of life, or else those that are behind the others.
+    fn describe(&self, waiting: &Waiting) -> DeviceError {
+        let lost = |rank: usize| waiting.gone.iter().any(|(r, _)| *r == rank);
+        let done = |rank: usize| waiting.answers[rank].is_some();
+        let silent = |rank: usize| !done(rank) && self.begun[rank].1.elapsed() > SILENCE;
+        let furthest = self.begun.iter().map(|(n, _)| *n).max().unwrap_or(0);
+        let (here, missing): (Vec<usize>, Vec<usize>) = (0..self.size())
+            .partition(|rank| !lost(*rank) && !silent(*rank) && (done(*rank) || self.begun[*rank].0 == furthest));
+        let mut why: Vec<String> =
+            waiting.gone.iter().map(|(rank, how)| format!("{} is gone ({how})", self.name(*rank))).collect();
+        let code = if why.is_empty() {
+            why.push(format!("no rank got on for {} s", self.patience.as_secs_f64()));
+            let quiet: Vec<usize> = (0..self.size()).filter(|rank| silent(*rank)).collect();
+            why.extend(quiet.iter().map(|rank| format!("{} gives no sign of life", self.name(*rank))));
+            libc::ETIMEDOUT
+        } else {
+            libc::ECHILD
+        };
+        let message = format!(
+            "{}; ranks that arrived: {}; that did not: {}",
+            why.join(", "),
+            super::list(&here),
+            super::list(&missing)
+        );
+        DeviceError::Call { call: waiting.call, code: i64::from(code), message }
+    }
+
+    /// Has every rank join the shared memory behind descriptor `fd` of `process`.
+    pub(super) fn join(&mut self, process: u32, fd: i32) -> Result<()> {
+        if let Some(error) = &self.broken {
+            return Err(error.clone());
+        }
+        self.joined += 1;
+        self.ended.clear();
+        let child = self.joined;
+        self.tell(|rank| Order::Join { process, fd, rank, child });
+        Ok(())
+    }
+
+    /// How a rank's process of the last [`Roll::join`] ended, if it did or could not start.
+    pub(super) fn gone(&mut self, rank: usize) -> Option<String> {
+        while let Ok((rank, word)) = self.words.try_recv() {
+            match word {
+                Ok((Report::Gone { how, child }, _)) if child == self.joined => drop(self.ended.insert(rank, how)),
+                Ok((Report::Unable { reason }, _)) => drop(self.ended.insert(rank, reason)),
+                Ok(_) => {}
+                Err(how) => {
+                    self.closed[rank] = true;
+                    let name = self.name(rank);
+                    let message = format!("{name} is gone ({})", hung_up(&how));
+                    self.broken.get_or_insert(DeviceError::Call { call: "the job", code: i64::from(libc::ECHILD), message });
+                    self.ended.insert(rank, hung_up(&how));
+                }
+            }
+        }
+        self.ended.get(&rank).cloned()
+    }
+}
+
+fn hung_up(how: &str) -> String {
+    format!("its launched process hung up: {how}")
+}
+
+/// Orders that are being carried out.
+struct Waiting {
+    call: &'static str,
+    answers: Vec<Option<Answer>>,
+    gone: Vec<(usize, String)>,
+}
+
+impl Drop for Roll {
+    fn drop(&mut self) {
+        self.tell(|_| Order::Leave);
+        // Launchers take it for a failure when rank 0 is gone first; the others need a moment, and have one at most.
+        let deadline = Instant::now() + super::agent::GRACE + Duration::from_secs(1);
+        while self.closed.iter().any(|closed| !closed) {
+            match self.words.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok((rank, Err(_))) => self.closed[rank] = true,
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
