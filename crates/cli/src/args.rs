@@ -27,6 +27,8 @@ pub(crate) enum Command {
     List(List),
     /// Measure: verify each case, time it, place it under its roof, write records and report.html.
     Run(Run),
+    /// Find a slow link or rank: every rank sends to every other, in pairs. For a job of several processes (mpirun, srun).
+    Pairs(Pairs),
     /// Render record files again: tables, CSV, JSON, Markdown or HTML. Needs no device.
     Report(Report),
     /// Put two sets of records side by side: two nodes, dates, vendors or devices, case by case, with how sure each ratio is.
@@ -109,6 +111,25 @@ pub(crate) struct Run {
 fn sustain(text: &str) -> Result<Seconds, String> {
     let time = humantime::parse_duration(text).map_err(|e| format!("{e}; a time is written 60s or 5m"))?.as_secs_f64();
     if (0.1..=86_400.0).contains(&time) { Ok(Seconds(time)) } else { Err("from 100ms to 1day".into()) }
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Pairs {
+    /// Device whose ranks talk: an id as `devices` shows it, or `best`.
+    #[arg(long, default_value = "cpu", value_name = "ID")]
+    pub(crate) device: String,
+    /// Bytes of a message.
+    #[arg(long, default_value = "1MiB", value_name = "SIZE")]
+    pub(crate) size: ridgepoint_core::Bytes,
+    /// Messages in each direction of a pair.
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) times: u64,
+    /// A link is slow below so many percent of the median of its kind.
+    #[arg(long, default_value_t = 70.0, value_name = "PERCENT")]
+    pub(crate) slow: f64,
+    /// What to print: a table, or `json`.
+    #[arg(long, default_value = "table", value_name = "FORMAT", value_parser = ["table", "json"])]
+    pub(crate) format: String,
 }
 
 #[derive(Debug, clap::Args)]

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
     let result = match &args.command {
         args::Command::Devices(a) => commands::devices::run(a),
         args::Command::List(a) => commands::list::run(a),
+        args::Command::Pairs(a) => commands::pairs::run(a),
         args::Command::Run(a) => commands::run::run(a),
         args::Command::Report(a) => commands::report::run(a),
         args::Command::Compare(a) => commands::compare::run(a),

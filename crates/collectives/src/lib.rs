@@ -5,6 +5,7 @@
 //! times the op's factor.
 
 mod cases;
+pub mod pairs;
 mod ready;
 mod reference;
 mod variants;

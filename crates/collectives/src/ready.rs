@@ -26,6 +26,11 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
     if provider == "shared-memory" {
         labels.push("shared-memory engine".into());
     }
+    // Another library or transport is another number.
+    if provider == "mpi" {
+        labels.extend(config.get("library").cloned());
+    }
+    labels.extend(config.get("planted fault").map(|fault| format!("planted fault {fault}")));
     // Buffers stay where the execution before left them, as in nccl-tests; on a host that may be a cache, which is faster than
     // the memory that the roof is made of.
     let buffers = shape.bytes.0 * 2 * shape.ranks;

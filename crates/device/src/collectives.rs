@@ -368,6 +368,11 @@ pub trait Collectives {
         Err(DeviceError::unsupported(format!("{} has no ranks in other processes", self.provider())))
     }
 
+    /// Where each rank is; empty where all are here.
+    fn places(&self) -> Vec<RankPlace> {
+        Vec::new()
+    }
+
     /// Ranks in pairs exchange messages of `bytes`, all pairs at once, `times` times: `partners` says with whom, by rank. Gives
     /// what each rank that has a partner saw.
     ///
@@ -378,10 +383,19 @@ pub trait Collectives {
     }
 }
 
+/// Where a rank is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RankPlace {
+    /// Its host.
+    pub host: String,
+    /// Its number on its host, where a launcher gave it one: the rail, where each has a network card of its own.
+    pub local: Option<usize>,
+}
+
 /// What a rank saw of an exchange with another.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Exchange {
-    /// Time of one message there and one back, both under way at once.
+    /// Time of one message from here to the other.
     pub seconds: Seconds,
     /// Bytes that arrived wrong.
     pub wrong: u64,

@@ -32,7 +32,9 @@ mod vulkan;
 
 pub use buffer::Buffer;
 pub use capability::{AttentionKernels, AttentionPlan, AttentionProblem, Blas, GemmPlan, GemmProblem, Support, Transpose};
-pub use collectives::{CollectiveOp, CollectiveProblem, Collectives, Communicator, Exchange, Redop, Registration, Rounding};
+pub use collectives::{
+    CollectiveOp, CollectiveProblem, Collectives, Communicator, Exchange, RankPlace, Redop, Registration, Rounding,
+};
 pub use error::{DeviceError, Result};
 pub use host_memory::nodes;
 pub use kernel::{Arg, Geometry, Kernel, Program, Resources, TensorMap};

@@ -7,6 +7,7 @@ pub(crate) mod compare;
 pub(crate) mod devices;
 pub(crate) mod doctor;
 pub(crate) mod list;
+pub(crate) mod pairs;
 pub(crate) mod report;
 pub(crate) mod rules;
 pub(crate) mod run;

@@ -37,9 +37,16 @@ pub(super) fn render(model: &Model) -> String {
     text
 }
 
+/// A terminal narrower than this is none.
+const NARROW: u16 = 40;
+
 fn table(rows: &[&Row]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    // A launcher gives its processes a terminal without a size.
+    if table.width().is_some_and(|width| width < NARROW) {
+        table.set_width(NARROW * 3);
+    }
     let many_devices = rows.windows(2).any(|w| w[0].record.device != w[1].record.device);
     let mut header = vec!["case", "by", "achieved", "", "roof", "%", "spread", "error", "clock", "notes"];
     if many_devices {

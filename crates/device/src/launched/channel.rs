@@ -268,7 +268,8 @@ mod tests {
         sent.send(&1u32, b"body").unwrap();
         let bytes = sent.writer;
         let read = |bytes: &[u8]| {
-            let mut receiver = Receiver { reader: io::Cursor::new(bytes.to_vec()), key: key.clone(), side: Side::Caller, number: 0 };
+            let mut receiver =
+                Receiver { reader: io::Cursor::new(bytes.to_vec()), key: key.clone(), side: Side::Caller, number: 0 };
             receiver.receive::<u32>().and_then(|first| if bytes.len() > 60 { receiver.receive::<u32>() } else { Ok(first) })
         };
         assert_eq!(read(&bytes).unwrap(), (1, b"body".to_vec()));

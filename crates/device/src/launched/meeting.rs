@@ -149,7 +149,9 @@ fn interface(name: &str) -> Result<IpAddr, String> {
     let of_it = found.iter().find(|(n, _)| n == name).map(|(_, address)| *address);
     found.dedup_by(|a, b| a.0 == b.0);
     let known: Vec<&str> = found.iter().map(|(n, _)| n.as_str()).collect();
-    of_it.ok_or_else(|| format!("{INTERFACE}: there is no interface '{}' with an address; there are: {}", name.escape_debug(), known.join(", ")))
+    of_it.ok_or_else(|| {
+        format!("{INTERFACE}: there is no interface '{}' with an address; there are: {}", name.escape_debug(), known.join(", "))
+    })
 }
 
 /// A limit for a peer that vanishes without a word: the kernel asks it, and gives up after half a minute.
@@ -176,7 +178,8 @@ fn on(stream: TcpStream, secret: &Secret, side: Side) -> io::Result<(Out, In)> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(GREETING))?;
     stream.set_write_timeout(Some(GREETING))?;
-    let (reader, writer): (Box<dyn Read + Send>, Box<dyn Write + Send>) = (Box::new(stream.try_clone()?), Box::new(stream.try_clone()?));
+    let (reader, writer): (Box<dyn Read + Send>, Box<dyn Write + Send>) =
+        (Box::new(stream.try_clone()?), Box::new(stream.try_clone()?));
     greet(reader, writer, secret, side).inspect(|_| keep_alive(&stream)).and_then(|ends| {
         stream.set_read_timeout(None)?;
         Ok(ends)
@@ -208,7 +211,8 @@ impl Post {
             Some(ip) => SocketAddr::new(ip, address.port),
             None => resolve(address).map_err(|e| format!("{address}: {e}; name rank 0's interface with {INTERFACE}"))?,
         };
-        let listener = bind(at).map_err(|e| format!("{e}. Is it this host's address? {INTERFACE} names the interface to listen on"))?;
+        let listener =
+            bind(at).map_err(|e| format!("{e}. Is it this host's address? {INTERFACE} names the interface to listen on"))?;
         Ok(Self { listener, secret, _note: None })
     }
 }
@@ -254,10 +258,11 @@ pub(super) fn gather(world: &World, patience: Duration) -> Result<Vec<Arrived>, 
             let (met, secret) = (met.clone(), post.secret.clone());
             // Each in a thread of its own: one that says nothing holds up no other.
             std::thread::spawn(move || {
-                let outcome = on(stream, &secret, Side::Listener).and_then(|(out, mut input)| match input.receive::<Report>()? {
-                    (Report::Hello(peer), _) => Ok(Arrived { peer, out, input }),
-                    _ => Err(io::Error::new(ErrorKind::InvalidData, "it did not introduce itself")),
-                });
+                let outcome =
+                    on(stream, &secret, Side::Listener).and_then(|(out, mut input)| match input.receive::<Report>()? {
+                        (Report::Hello(peer), _) => Ok(Arrived { peer, out, input }),
+                        _ => Err(io::Error::new(ErrorKind::InvalidData, "it did not introduce itself")),
+                    });
                 // Whoever waited may have given up meanwhile.
                 let _ = met.send(outcome.map_err(|e| format!("{from} ({e})")));
             });
@@ -267,7 +272,8 @@ pub(super) fn gather(world: &World, patience: Duration) -> Result<Vec<Arrived>, 
         match outcome {
             Ok(arrived) => {
                 let Peer { rank, size, .. } = arrived.peer;
-                let place = rank.checked_sub(1).and_then(|r| ranks.get_mut(r)).filter(|place| place.is_none() && size == world.size);
+                let place =
+                    rank.checked_sub(1).and_then(|r| ranks.get_mut(r)).filter(|place| place.is_none() && size == world.size);
                 match place {
                     Some(place) => *place = Some(arrived),
                     None => refused.push(format!("one that says it is rank {rank} of {size}")),

@@ -9,12 +9,7 @@ pub(super) enum Order {
     /// Start the rank's own process and have an MPI library connect it.
     StartMpi,
     /// Start rank `rank` over the shared memory behind descriptor `fd` of process `process` of this host, as child `child`.
-    Join {
-        process: u32,
-        fd: i32,
-        rank: usize,
-        child: u64,
-    },
+    Join { process: u32, fd: i32, rank: usize, child: u64 },
     /// End the process that was started, if it has not ended by itself.
     Dismiss,
     /// Make and fill the buffers of a collective.
@@ -26,11 +21,7 @@ pub(super) enum Order {
     /// Send what was received.
     Output,
     /// Exchange messages of `bytes` with `partner`, `times` times; only wait for the others where there is none.
-    Pair {
-        partner: Option<usize>,
-        bytes: u64,
-        times: u64,
-    },
+    Pair { partner: Option<usize>, bytes: u64, times: u64 },
     /// The job is over.
     Leave,
 }
@@ -50,31 +41,17 @@ pub(super) enum Report {
         working: u64,
     },
     /// An exchange with another rank: the time of all its messages, and bytes that arrived wrong.
-    Paired {
-        nanoseconds: u64,
-        wrong: u64,
-    },
+    Paired { nanoseconds: u64, wrong: u64 },
     /// Bytes of an output follow; the last ones are marked.
-    Output {
-        last: bool,
-    },
+    Output { last: bool },
     /// A sign of life: executions begun since the start.
-    Progress {
-        begun: u64,
-    },
+    Progress { begun: u64 },
     /// An order could not be carried out, since this cannot do such a thing.
-    Unable {
-        reason: String,
-    },
+    Unable { reason: String },
     /// An order failed.
-    Failed {
-        reason: String,
-    },
+    Failed { reason: String },
     /// The rank's process has ended: the child of that number, 0 for the one that MPI connects.
-    Gone {
-        how: String,
-        child: u64,
-    },
+    Gone { how: String, child: u64 },
 }
 
 /// A rank as it introduces itself.

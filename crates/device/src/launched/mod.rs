@@ -57,7 +57,9 @@ pub(crate) fn doctor() -> Vec<Finding> {
 fn patience() -> Result<Duration> {
     let Ok(text) = std::env::var(PATIENCE_VARIABLE) else { return Ok(PATIENCE) };
     let seconds = text.parse().ok().filter(|s: &f64| (0.1..=86_400.0).contains(s));
-    let seconds = seconds.ok_or_else(|| DeviceError::invalid(format!("{PATIENCE_VARIABLE} is '{}': seconds from 0.1 to 86400 are wanted", text.escape_debug())))?;
+    let seconds = seconds.ok_or_else(|| {
+        DeviceError::invalid(format!("{PATIENCE_VARIABLE} is '{}': seconds from 0.1 to 86400 are wanted", text.escape_debug()))
+    })?;
     Ok(Duration::from_secs_f64(seconds))
 }
 
@@ -130,7 +132,11 @@ impl Job {
         let (out, input) = greet(reader, writer, &agent::between_relatives(), Side::Listener).map_err(failed)?;
         let mut arrived = vec![Arrived { peer: own, out, input }];
         let others = meeting::gather(world, patience);
-        arrived.extend(others.map_err(|message| DeviceError::Call { call: "waiting for the ranks", code: i64::from(libc::ETIMEDOUT), message })?);
+        arrived.extend(others.map_err(|message| DeviceError::Call {
+            call: "waiting for the ranks",
+            code: i64::from(libc::ETIMEDOUT),
+            message,
+        })?);
         let mut roll = Roll::new(arrived, patience);
         let peers = roll.peers.clone();
         let connected = connect(&mut roll, &peers);
@@ -165,7 +171,11 @@ impl Job {
     ///
     /// # Errors
     /// Why they cannot.
-    pub(crate) fn engine(self: &Arc<Self>, cores: &[usize], last_level_cache: Bytes) -> Result<Box<dyn Collectives + Send + Sync>> {
+    pub(crate) fn engine(
+        self: &Arc<Self>,
+        cores: &[usize],
+        last_level_cache: Bytes,
+    ) -> Result<Box<dyn Collectives + Send + Sync>> {
         let reason = match &self.connected {
             Ok(connected) => return Ok(Box::new(mpi::team::MpiRanks::new(self, connected.clone()))),
             Err(reason) => reason,
@@ -180,7 +190,11 @@ impl Job {
             )));
         }
         let elsewhere: Arc<dyn Elsewhere> = Arc::<Self>::clone(self);
-        Ok(Box::new(SharedMemory::new(cores, last_level_cache).of_a_job(elsewhere, self.size(), reason).with_patience(self.roll().patience)))
+        Ok(Box::new(
+            SharedMemory::new(cores, last_level_cache)
+                .of_a_job(elsewhere, self.size(), reason)
+                .with_patience(self.roll().patience),
+        ))
     }
 }
 

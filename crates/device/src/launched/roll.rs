@@ -84,7 +84,12 @@ impl Roll {
     }
 
     /// Gives those `ranks` their order and waits until they have answered.
-    pub(super) fn ask_some(&mut self, call: &'static str, ranks: &[usize], order: impl Fn(usize) -> Order) -> Result<Vec<Answer>> {
+    pub(super) fn ask_some(
+        &mut self,
+        call: &'static str,
+        ranks: &[usize],
+        order: impl Fn(usize) -> Order,
+    ) -> Result<Vec<Answer>> {
         let outcome = self.attempt(call, ranks, order);
         if let Err(error) = &outcome
             && !matches!(error, DeviceError::Unsupported(_))
@@ -177,8 +182,8 @@ impl Roll {
         let done = |rank: usize| waiting.answers[rank].is_some();
         let silent = |rank: usize| !done(rank) && self.begun[rank].1.elapsed() > SILENCE;
         let furthest = self.begun.iter().map(|(n, _)| *n).max().unwrap_or(0);
-        let (here, missing): (Vec<usize>, Vec<usize>) = (0..self.size())
-            .partition(|rank| !lost(*rank) && !silent(*rank) && (done(*rank) || self.begun[*rank].0 == furthest));
+        let (here, missing): (Vec<usize>, Vec<usize>) =
+            (0..self.size()).partition(|rank| !lost(*rank) && !silent(*rank) && (done(*rank) || self.begun[*rank].0 == furthest));
         let mut why: Vec<String> =
             waiting.gone.iter().map(|(rank, how)| format!("{} is gone ({how})", self.name(*rank))).collect();
         let code = if why.is_empty() {
@@ -189,12 +194,8 @@ impl Roll {
         } else {
             libc::ECHILD
         };
-        let message = format!(
-            "{}; ranks that arrived: {}; that did not: {}",
-            why.join(", "),
-            super::list(&here),
-            super::list(&missing)
-        );
+        let message =
+            format!("{}; ranks that arrived: {}; that did not: {}", why.join(", "), super::list(&here), super::list(&missing));
         DeviceError::Call { call: waiting.call, code: i64::from(code), message }
     }
 

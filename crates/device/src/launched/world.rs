@@ -60,7 +60,11 @@ pub struct Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') { write!(f, "[{}]:{}", self.host, self.port) } else { write!(f, "{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
     }
 }
 
@@ -213,7 +217,8 @@ fn meeting(launcher: Launcher, env: Env<'_>) -> Result<(Option<Address>, String)
         Launcher::Kubernetes => {
             // The pod with index 0 is <job>-0.<service>, by Kubernetes' rule for a job with a subdomain.
             let (job, service) = (any(&["RIDGEPOINT_JOB"]), any(&["RIDGEPOINT_SERVICE"]));
-            let leader = (!job.is_empty() && !service.is_empty()).then(|| Address { host: format!("{job}-0.{service}"), port: PORT });
+            let leader =
+                (!job.is_empty() && !service.is_empty()).then(|| Address { host: format!("{job}-0.{service}"), port: PORT });
             (leader, job)
         }
     })

@@ -34,7 +34,8 @@ impl Joined {
     pub(crate) fn start(process: u32, fd: i32, rank: usize) -> Result<Self> {
         let path = format!("/proc/{process}/fd/{fd}");
         let file = OpenOptions::new().read(true).write(true).open(&path);
-        let file = file.map_err(|e| DeviceError::unsupported(format!("rank {rank} cannot open rank 0's memory ({path}): {e}")))?;
+        let file =
+            file.map_err(|e| DeviceError::unsupported(format!("rank {rank} cannot open rank 0's memory ({path}): {e}")))?;
         let segment = Segment::open(file.into_raw_fd())?;
         if rank >= segment.problem().ranks {
             return Err(DeviceError::invalid(format!("there is no rank {rank} of {}", segment.problem().ranks)));

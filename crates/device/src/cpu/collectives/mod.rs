@@ -131,7 +131,8 @@ impl Collectives for SharedMemory {
         // What does not fit into the caches together would only drive itself out of them.
         let around_caches = bytes.0.saturating_mul(2 * ranks as u64) > self.last_level_cache.0;
         let Self { cores, threads, patience, fault, job, .. } = self;
-        let plan = Plan { problem, cores, threads: *threads, job: job.as_ref(), around_caches, patience: *patience, fault: *fault };
+        let plan =
+            Plan { problem, cores, threads: *threads, job: job.as_ref(), around_caches, patience: *patience, fault: *fault };
         Ok(Box::new(Team::start(&plan)?))
     }
 

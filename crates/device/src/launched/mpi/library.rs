@@ -22,7 +22,13 @@ const LAYOUT: Layout = Layout {
     parts: &["lib", "lib64"],
     toolkit: "usr/local/mpi",
     versions: ("opt", "openmpi"),
-    system: &["usr/lib64/openmpi/lib", "usr/lib64/mpich/lib", "opt/hpcx/ompi/lib", "opt/amazon/openmpi/lib", "opt/amazon/openmpi/lib64"],
+    system: &[
+        "usr/lib64/openmpi/lib",
+        "usr/lib64/mpich/lib",
+        "opt/hpcx/ompi/lib",
+        "opt/amazon/openmpi/lib",
+        "opt/amazon/openmpi/lib64",
+    ],
     // A wheel of MPICH puts its libraries beside the environment's own: lib/python3/site-packages is below lib.
     site: |site| site.parent().and_then(Path::parent).map(Path::to_owned).into_iter().collect(),
 };
@@ -78,6 +84,8 @@ table! {
             from: *const c_void, counts: *const c_int, starts: *const c_int, datatype: Handle,
             to: *mut c_void, to_counts: *const c_int, to_starts: *const c_int, to_type: Handle, comm: Handle,
         ) = ["MPI_Alltoallv"];
+        fn send(from: *const c_void, n: c_int, datatype: Handle, dest: c_int, tag: c_int, comm: Handle) = ["MPI_Send"];
+        fn recv(to: *mut c_void, n: c_int, datatype: Handle, source: c_int, tag: c_int, comm: Handle, status: *mut c_void) = ["MPI_Recv"];
         fn sendrecv(
             from: *const c_void, n: c_int, datatype: Handle, dest: c_int, tag: c_int,
             to: *mut c_void, m: c_int, to_type: Handle, source: c_int, to_tag: c_int, comm: Handle, status: *mut c_void,
@@ -197,9 +205,11 @@ impl Mpi {
     fn handle(&self, variable: &str, number: usize) -> crate::Result<Handle> {
         match self.flavour {
             Flavour::Standard => Ok(std::ptr::without_provenance_mut(number)),
-            Flavour::OpenMpi => self.table.library.address(&[variable]).ok_or_else(|| {
-                DeviceError::unsupported(format!("{} has no {variable}", self.table.library.path.display()))
-            }),
+            Flavour::OpenMpi => self
+                .table
+                .library
+                .address(&[variable])
+                .ok_or_else(|| DeviceError::unsupported(format!("{} has no {variable}", self.table.library.path.display()))),
         }
     }
 
@@ -238,6 +248,18 @@ impl Mpi {
         // SAFETY: the buffer is as long as the longest MPI_MAX_LIBRARY_VERSION_STRING, and the length is writable.
         let asked = unsafe { self.table.library_version(text.as_mut_ptr().cast(), &raw mut length) };
         // Open MPI goes on with who built it and when.
-        asked.map_or_else(|_| self.flavour.name().to_owned(), |()| line(&text).split(',').next().unwrap_or_default().to_owned())
+        asked.map_or_else(
+            |_| self.flavour.name().to_owned(),
+            |()| {
+                line(&text)
+                    .split(',')
+                    .next()
+                    .unwrap_or_default()
+                    .replace("Version:", " ")
+                    .split_whitespace()
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            },
+        )
     }
 }

@@ -3,8 +3,8 @@
 
 use super::library::{Handle, Mpi};
 use crate::cpu::collectives::Fault;
-use crate::dl::CallError;
 use crate::cpu::collectives::reduce::reduce;
+use crate::dl::CallError;
 use crate::launched::agent::{FLAG, between_relatives};
 use crate::launched::channel::{MOST_BODY, Sender, Side, greet};
 use crate::launched::message::{Connected, Order, Report};
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 /// Time between two signs of life.
 const PULSE: Duration = Duration::from_millis(250);
-/// What is to go wrong, and where, for tests: `corrupt:1`. Records of such a run are labelled.
+/// What is to go wrong, for tests: `corrupt:1` at rank 1, `die:1:2` once two collectives are done. Records of such a run say so.
 pub(in crate::launched) const FAULT: &str = "RIDGEPOINT_TEST_FAULT";
 /// How long a slow rank sleeps before each execution.
 const SLOW: Duration = Duration::from_millis(2);
@@ -130,6 +130,8 @@ struct Rank {
     begun: Arc<AtomicU64>,
     fault: Option<Fault>,
     slow: bool,
+    /// Collectives that are still made ready before the fault.
+    spared: u64,
     work: Option<Work>,
 }
 
@@ -171,20 +173,24 @@ impl Rank {
             mpi.table.comm_size(mpi.world, &raw mut size).map_err(failed)?;
         }
         let (rank, size) = (rank as usize, size as usize);
-        let connected =
-            Connected { rank, size, library: mpi.version(), path: mpi.table.library.path.display().to_string() };
-        let (mut fault, mut slow) = (None, false);
-        if let Some((what, at)) = std::env::var(FAULT).ok().as_deref().and_then(|text| text.split_once(':'))
+        let connected = Connected { rank, size, library: mpi.version(), path: mpi.table.library.path.display().to_string() };
+        let (mut fault, mut slow, mut spared) = (None, false, 0);
+        let planted = std::env::var(FAULT).unwrap_or_default();
+        let mut planted = planted.split(':');
+        if let (Some(what), Some(at)) = (planted.next(), planted.next())
             && at.parse() == Ok(rank)
         {
             slow = what == "slow";
             fault = Fault::named(what);
+            spared = planted.next().and_then(|n| n.parse().ok()).unwrap_or(0);
         }
-        Ok((Self { mpi, rank, size, begun, fault, slow, work: None }, connected))
+        Ok((Self { mpi, rank, size, begun, fault, slow, spared, work: None }, connected))
     }
 
     fn prepare(&mut self, problem: &CollectiveProblem) -> Result<Report> {
+        let done = self.work.is_some();
         self.release();
+        self.spared = self.spared.saturating_sub(u64::from(done));
         if problem.ranks != self.size {
             return Err(DeviceError::unsupported(format!("{} ranks were launched, not {}", self.size, problem.ranks)));
         }
@@ -258,7 +264,8 @@ impl Rank {
     }
 
     fn run(&mut self, times: u64) -> Result<Report> {
-        let Self { mpi, rank, size, begun, fault, slow, work } = self;
+        let Self { mpi, rank, size, begun, fault, slow, spared, work } = self;
+        let fault = fault.filter(|_| *spared == 0);
         let work = work.as_mut().ok_or_else(|| DeviceError::invalid("no collective was made ready"))?;
         let p = work.problem;
         let consumes = p.consumes();
@@ -277,15 +284,15 @@ impl Rank {
                 refill(work, *rank);
                 meet()?;
             }
-            begun.fetch_add(1, Ordering::Relaxed);
             match fault {
                 Some(Fault::Die) => std::process::abort(),
                 Some(Fault::Hang) => std::thread::sleep(Duration::from_secs(3600)),
                 _ => {}
             }
+            begun.fetch_add(1, Ordering::Relaxed);
             // A look at the clock takes as long as a small collective: only the last execution is looked at.
             let looked = (consumes || i + 1 == times).then(Instant::now);
-            if *slow {
+            if *slow && *spared == 0 {
                 std::thread::sleep(SLOW);
             }
             execute(mpi, work, *rank, *size).map_err(failed)?;
@@ -320,30 +327,44 @@ impl Rank {
         let len = len.ok_or_else(|| DeviceError::unsupported("MPI counts to 2 GiB less one byte"))?;
         let (mut send, mut receive) = (vec![0u8; len], vec![0xffu8; len]);
         stream(self.rank).fill(self.rank, 0, &mut send);
-        let Self { mpi, begun, .. } = self;
-        let exchange = |receive: &mut Vec<u8>, times: u64| -> Result<()> {
-            let Some(partner) = partner else { return Ok(()) };
-            for _ in 0..times {
-                begun.fetch_add(1, Ordering::Relaxed);
-                let (n, peer) = (len as c_int, partner as c_int);
-                // SAFETY: both buffers hold so many bytes; a null status is MPI_STATUS_IGNORE in both ABIs.
-                unsafe {
-                    let (from, to) = (send.as_ptr().cast(), receive.as_mut_ptr().cast());
-                    mpi.table.sendrecv(from, n, mpi.byte, peer, 0, to, n, mpi.byte, peer, 0, mpi.world, std::ptr::null_mut())
+        let Self { mpi, begun, rank, .. } = self;
+        // SAFETY: the library's own communicator.
+        let meet = || unsafe { mpi.table.barrier(mpi.world) }.map_err(failed);
+        let n = len as c_int;
+        let say = |bytes: c_int, peer: c_int| {
+            // SAFETY: the buffer holds so many bytes.
+            unsafe { mpi.table.send(send.as_ptr().cast(), bytes, mpi.byte, peer, 0, mpi.world) }.map_err(failed)
+        };
+        let hear = |receive: &mut [u8], bytes: c_int, peer: c_int| {
+            // SAFETY: the buffer holds so many bytes; a null status is MPI_STATUS_IGNORE in both ABIs.
+            unsafe { mpi.table.recv(receive.as_mut_ptr().cast(), bytes, mpi.byte, peer, 0, mpi.world, std::ptr::null_mut()) }
+                .map_err(failed)
+        };
+        // One way, then the other, so that a link that is slow in one direction is seen: all messages, then a word that they came.
+        let exchange = |receive: &mut [u8], times: u64| -> Result<Duration> {
+            let Some(partner) = partner else { return Ok(Duration::ZERO) };
+            let peer = partner as c_int;
+            let mut took = Duration::ZERO;
+            for sending in if *rank < partner { [true, false] } else { [false, true] } {
+                let start = Instant::now();
+                for _ in 0..times {
+                    begun.fetch_add(1, Ordering::Relaxed);
+                    if sending { say(n, peer)? } else { hear(receive, n, peer)? }
                 }
-                .map_err(failed)?;
+                if sending {
+                    hear(receive.get_mut(..0).unwrap_or_default(), 0, peer)?;
+                    took = start.elapsed();
+                } else {
+                    say(0, peer)?;
+                }
             }
-            Ok(())
+            Ok(took)
         };
         // Connections are made at the first message.
         exchange(&mut receive, 1)?;
         receive.fill(0xff);
-        // SAFETY: the library's own communicator.
-        let meet = || unsafe { mpi.table.barrier(mpi.world) }.map_err(failed);
         meet()?;
-        let start = Instant::now();
-        exchange(&mut receive, times)?;
-        let nanoseconds = start.elapsed().as_nanos() as u64;
+        let nanoseconds = exchange(&mut receive, times)?.as_nanos() as u64;
         meet()?;
         let mut wrong = 0;
         if let Some(partner) = partner {

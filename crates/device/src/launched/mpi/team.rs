@@ -4,15 +4,23 @@ use super::rank::FAULT;
 use crate::launched::Job;
 use crate::launched::message::{Connected, Order, Report};
 use crate::launched::roll::Answer;
-use crate::{CollectiveProblem, Collectives, Communicator, DeviceError, Exchange, Result, Timing};
+use crate::{CollectiveProblem, Collectives, Communicator, DeviceError, Exchange, RankPlace, Result, Timing};
 use ridgepoint_core::record::Clock;
 use ridgepoint_core::{Bytes, Library, Seconds};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Variables that choose a library's transport.
-const TRANSPORT: [&str; 8] =
-    ["OMPI_MCA_pml", "OMPI_MCA_btl", "OMPI_MCA_mtl", "UCX_TLS", "UCX_NET_DEVICES", "FI_PROVIDER", "MPIR_CVAR_CH4_NETMOD", "MPIR_CVAR_CH4_SHM"];
+const TRANSPORT: [&str; 8] = [
+    "OMPI_MCA_pml",
+    "OMPI_MCA_btl",
+    "OMPI_MCA_mtl",
+    "UCX_TLS",
+    "UCX_NET_DEVICES",
+    "FI_PROVIDER",
+    "MPIR_CVAR_CH4_NETMOD",
+    "MPIR_CVAR_CH4_SHM",
+];
 
 /// The engine.
 pub(in crate::launched) struct MpiRanks {
@@ -36,7 +44,10 @@ impl MpiRanks {
         let mut config = BTreeMap::from([
             ("library".into(), self.connected.library.clone()),
             ("transport".into(), transport.join(" ")),
-            ("ranks".into(), format!("{} processes on {} host{}", job.size(), hosts.len(), if hosts.len() == 1 { "" } else { "s" })),
+            (
+                "ranks".into(),
+                format!("{} processes on {} host{}", job.size(), hosts.len(), if hosts.len() == 1 { "" } else { "s" }),
+            ),
             ("launcher".into(), job.world.launcher.to_string()),
         ]);
         if let Ok(fault) = std::env::var(FAULT) {
@@ -67,7 +78,17 @@ impl Collectives for MpiRanks {
         let order = Order::Prepare(*problem);
         self.job.roll().ask("starting the ranks", |_| order.clone())?;
         let n = problem.ranks;
-        Ok(Box::new(Team { job: Arc::clone(&self.job), config: self.config(), times: vec![0; n], working: vec![0; n], runs: (0, 0) }))
+        Ok(Box::new(Team {
+            job: Arc::clone(&self.job),
+            config: self.config(),
+            times: vec![0; n],
+            working: vec![0; n],
+            runs: (0, 0),
+        }))
+    }
+
+    fn places(&self) -> Vec<RankPlace> {
+        self.job.peers().iter().map(|peer| RankPlace { host: peer.host.clone(), local: peer.local_rank }).collect()
     }
 
     fn exchange(&self, partners: &[Option<usize>], bytes: Bytes, times: u64) -> Result<Vec<Option<Exchange>>> {
@@ -75,7 +96,9 @@ impl Collectives for MpiRanks {
         let answers = self.job.roll().ask("the exchange", order)?;
         let seconds = |nanoseconds: u64| Seconds(nanoseconds as f64 / 1e9 / times.max(1) as f64);
         let paired = answers.iter().zip(partners).map(|((report, _), partner)| match report {
-            Report::Paired { nanoseconds, wrong } if partner.is_some() => Some(Exchange { seconds: seconds(*nanoseconds), wrong: *wrong }),
+            Report::Paired { nanoseconds, wrong } if partner.is_some() => {
+                Some(Exchange { seconds: seconds(*nanoseconds), wrong: *wrong })
+            }
             _ => None,
         });
         Ok(paired.collect())

@@ -1,0 +1,215 @@
+//! Many processes, as launchers start them: mpirun, and the variables that torchrun sets. The ranks are real, and so is what goes
+//! wrong with them; what a machine lacks is a skip.
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot set itself up has failed; a skip says why")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_ridgepoint");
+
+/// A folder of this test's own.
+fn scratch(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("ridgepoint-launched-{}-{name}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&folder);
+    folder
+}
+
+/// No launcher's variables but those that a test sets.
+fn clean(command: &mut Command) -> &mut Command {
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if ["OMPI_", "PMI", "SLURM_", "RIDGEPOINT_"].iter().any(|prefix| name.starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
+    command.env("RIDGEPOINT_CPU_THREADS", "1")
+}
+
+/// `mpirun` of Open MPI, with `n` ranks.
+fn mpirun(n: usize) -> Option<Command> {
+    let version = Command::new("mpirun").arg("--version").output();
+    if !version.is_ok_and(|out| String::from_utf8_lossy(&out.stdout).contains("Open MPI")) {
+        println!("SKIP: mpirun: there is no mpirun of Open MPI (apt-get install openmpi-bin)");
+        return None;
+    }
+    let mut command = Command::new("mpirun");
+    clean(&mut command).args(["--oversubscribe", "--mca", "mpi_yield_when_idle", "1", "-n", &n.to_string()]);
+    command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+    Some(command)
+}
+
+/// What every run here is told.
+fn run(command: &mut Command, cases: &[&str], folder: &Path) -> Output {
+    command.arg(BINARY).args(arguments(cases, folder)).output().unwrap()
+}
+
+fn arguments(cases: &[&str], folder: &Path) -> Vec<String> {
+    let tail = ["--device", "cpu", "--quick", "--format", "csv", "--out", folder.to_str().unwrap()];
+    ["run"].iter().chain(cases).chain(&tail).map(|s| (*s).to_owned()).collect()
+}
+
+/// Rank `rank` of `size`, as torchrun would start it.
+fn torchrun(rank: usize, size: usize, port: u16, arguments: &[String]) -> Command {
+    let mut command = Command::new(BINARY);
+    clean(&mut command).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let variables = [("RANK", rank), ("WORLD_SIZE", size), ("LOCAL_RANK", rank), ("MASTER_PORT", usize::from(port))];
+    command.envs(variables.map(|(name, value)| (name, value.to_string()))).env("MASTER_ADDR", "127.0.0.1");
+    command
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The rows of a CSV report: case, provider, outcome.
+fn rows(text: &str) -> Vec<[String; 3]> {
+    let rows = text.lines().filter(|l| l.starts_with("cpu:0,"));
+    rows.map(|l| l.split(',').map(str::to_owned).collect::<Vec<_>>())
+        .map(|c| [c[1].clone(), c[3].clone(), c[5].clone()])
+        .collect()
+}
+
+const OPS: [&str; 10] = [
+    "all_reduce",
+    "all_gather",
+    "reduce_scatter",
+    "broadcast",
+    "alltoall",
+    "reduce",
+    "alltoallv",
+    "gather",
+    "scatter",
+    "sendrecv",
+];
+
+#[test]
+fn mpirun_connects_every_operation_by_the_library() {
+    let Some(mut two) = mpirun(2) else { return };
+    let mut cases: Vec<String> = OPS.iter().map(|op| format!("collectives/{op}/r2/24KiB/f32")).collect();
+    for op in ["all_reduce", "all_gather", "reduce_scatter", "broadcast", "reduce", "gather", "scatter"] {
+        cases.push(format!("collectives/{op}/r2/24KiB/f32/inplace"));
+    }
+    cases.extend(["f32/max", "f32/prod", "bf16/min", "i32"].map(|d| format!("collectives/reduce_scatter/r2/24KiB/{d}")));
+    cases.extend(["bf16", "f16", "e4m3", "i8", "f64"].map(|d| format!("collectives/all_reduce/r2/24KiB/{d}")));
+    let folder = scratch("mpirun");
+    let output = run(&mut two, &cases.iter().map(String::as_str).collect::<Vec<_>>(), &folder);
+    let (text, errors) = (out(&output), err(&output));
+    assert!(output.status.success(), "{text}{errors}");
+    let expected: Vec<[String; 3]> = cases.iter().map(|c| [c.clone(), "mpi".into(), "measured".into()]).collect();
+    assert_eq!(rows(&text), expected, "{text}{errors}");
+    assert!(text.contains("Open MPI v"), "{text}");
+    // One report, by rank 0.
+    assert_eq!(text.matches("device,case,").count(), 1, "{text}");
+    assert_eq!(errors.matches("records:").count(), 1, "{errors}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn variables_as_torchrun_sets_them_make_one_job_over_shared_memory() {
+    let (folder, cases) = (scratch("torchrun"), ["collectives/all_reduce/r3/12KiB/f32", "collectives/scatter/r3/12KiB/bf16"]);
+    let arguments = arguments(&cases, &folder);
+    let started = |rank| torchrun(rank, 3, 29_611, &arguments).spawn().unwrap();
+    // Rank 0 last: the others wait for it.
+    let others: Vec<Child> = [2, 1].map(started).into_iter().collect();
+    let first = started(0).wait_with_output().unwrap();
+    assert!(first.status.success(), "{}{}", out(&first), err(&first));
+    let expected: Vec<[String; 3]> = cases.iter().map(|c| [(*c).to_owned(), "shared-memory".into(), "measured".into()]).collect();
+    assert_eq!(rows(&out(&first)), expected);
+    assert!(out(&first).contains("shared-memory engine"), "{}", out(&first));
+    for other in others {
+        let other = other.wait_with_output().unwrap();
+        assert!(other.status.success());
+        assert_eq!((out(&other), err(&other)), (String::new(), String::new()), "only rank 0 speaks");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_rank_that_does_not_come_is_named() {
+    let arguments = arguments(&["collectives/all_reduce/r3/12KiB/f32"], &scratch("missing"));
+    let impatient = |rank| torchrun(rank, 3, 29_612, &arguments).env("RIDGEPOINT_PATIENCE", "3").spawn().unwrap();
+    let (first, second) = (impatient(0), impatient(2));
+    let (first, second) = (first.wait_with_output().unwrap(), second.wait_with_output().unwrap());
+    assert_eq!(first.status.code(), Some(3), "{}", err(&first));
+    assert!(err(&first).contains("ranks that arrived: 0, 2; that did not: 1"), "{}", err(&first));
+    // It came, and was sent home without a result of its own.
+    assert_eq!(out(&second), "");
+}
+
+#[test]
+fn a_killed_process_of_a_job_is_named_in_bounded_time() {
+    let folder = scratch("killed");
+    let cases =
+        ["collectives/all_reduce/r2/8KiB/f32", "collectives/all_reduce/r2/16MiB/f32", "collectives/all_gather/r2/16MiB/f32"];
+    let arguments: Vec<String> =
+        arguments(&cases, &folder).into_iter().map(|a| if a == "--quick" { "--profile=full".into() } else { a }).collect();
+    let started = |rank| torchrun(rank, 2, 29_613, &arguments).spawn().unwrap();
+    let (first, mut second) = (started(0), started(1));
+    // Once a first result is written the second case is under way, and lasts for seconds.
+    let raw = folder.join("raw.jsonl");
+    let waiting = Instant::now();
+    while std::fs::read_to_string(&raw).unwrap_or_default().lines().count() < 2 {
+        assert!(waiting.elapsed() < Duration::from_secs(90), "no result");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    second.kill().unwrap();
+    second.wait().unwrap();
+    let killed = Instant::now();
+    let first = first.wait_with_output().unwrap();
+    let text = out(&first);
+    assert!(killed.elapsed() < Duration::from_secs(60), "{:?}", killed.elapsed());
+    assert_eq!(first.status.code(), Some(1), "{text}{}", err(&first));
+    let outcomes: Vec<String> = rows(&text).into_iter().map(|[_, _, outcome]| outcome).collect();
+    assert_eq!(outcomes, ["measured", "failed", "failed"], "what was done is kept: {text}");
+    assert!(text.contains("rank 1") && text.contains("its launched process hung up"), "{text}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Runs three cases by mpirun with a fault planted at rank 1 from the second case on.
+fn planted(fault: &str) -> Option<(Output, Vec<String>, Duration)> {
+    let mut two = mpirun(2)?;
+    let folder = scratch(fault);
+    let cases =
+        ["collectives/all_reduce/r2/8KiB/f32", "collectives/all_reduce/r2/16KiB/f32", "collectives/all_gather/r2/16KiB/f32"];
+    two.env("RIDGEPOINT_TEST_FAULT", format!("{fault}:1:1")).env("RIDGEPOINT_PATIENCE", "4");
+    let started = Instant::now();
+    let output = run(&mut two, &cases, &folder);
+    let outcomes = rows(&out(&output)).into_iter().map(|[_, _, outcome]| outcome).collect();
+    let _ = std::fs::remove_dir_all(folder);
+    Some((output, outcomes, started.elapsed()))
+}
+
+#[test]
+fn a_corrupted_reduction_is_found_and_counted() {
+    let Some((output, outcomes, _)) = planted("corrupt") else { return };
+    let text = out(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}{}", err(&output));
+    assert_eq!(outcomes, ["measured", "wrong", "wrong"], "{text}");
+    assert!(text.contains("1 of 8192 elements") && text.contains("planted fault corrupt:1:1"), "{text}");
+}
+
+#[test]
+fn a_rank_that_dies_is_named_and_what_was_done_is_kept() {
+    let Some((output, outcomes, took)) = planted("die") else { return };
+    let text = out(&output);
+    assert_eq!(outcomes, ["measured", "failed", "failed"], "{text}{}", err(&output));
+    assert!(text.contains("rank 1 (") && text.contains("is gone (signal: 6 (SIGABRT)"), "{text}");
+    assert!(text.contains("ranks that arrived: 0; that did not: 1"), "{text}");
+    assert!(took < Duration::from_secs(60), "{took:?}");
+}
+
+#[test]
+fn a_rank_that_hangs_is_named_and_what_was_done_is_kept() {
+    let Some((output, outcomes, took)) = planted("hang") else { return };
+    let text = out(&output);
+    assert_eq!(outcomes, ["measured", "failed", "failed"], "{text}{}", err(&output));
+    assert!(text.contains("no rank got on for 4 s; ranks that arrived: 0; that did not: 1"), "{text}");
+    assert!(took < Duration::from_secs(90), "{took:?}");
+}
