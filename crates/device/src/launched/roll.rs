@@ -47,7 +47,7 @@ impl Roll {
                     let heard = input.receive::<Report>();
                     let last = heard.is_err();
                     // Whoever listened may be gone.
-                    if word.send((rank, heard.map_err(|e| e.to_string()))).is_err() || last {
+                    if word.send((rank, heard.map_err(|e| silence(&e)))).is_err() || last {
                         return;
                     }
                 }
@@ -233,6 +233,11 @@ impl Roll {
 
 fn hung_up(how: &str) -> String {
     format!("its launched process hung up: {how}")
+}
+
+/// The reason why nothing more is heard, in a reader's words.
+fn silence(error: &std::io::Error) -> String {
+    if error.kind() == std::io::ErrorKind::UnexpectedEof { "the connection ended".into() } else { error.to_string() }
 }
 
 /// Orders that are being carried out.

@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 const PULSE: Duration = Duration::from_millis(250);
 /// What is to go wrong, for tests: `corrupt:1` at rank 1, `die:1:2` once two collectives are done. Records of such a run say so.
 pub(in crate::launched) const FAULT: &str = "RIDGEPOINT_TEST_FAULT";
+/// How often the messages of a pair are exchanged.
+const REPEATS: u32 = 3;
 /// How long a slow rank sleeps before each execution.
 const SLOW: Duration = Duration::from_millis(2);
 
@@ -364,7 +366,12 @@ impl Rank {
         exchange(&mut receive, 1)?;
         receive.fill(0xff);
         meet()?;
-        let nanoseconds = exchange(&mut receive, times)?.as_nanos() as u64;
+        // The best of a few, since a host that was busy meanwhile is no slow link.
+        let mut best = Duration::MAX;
+        for _ in 0..REPEATS {
+            best = best.min(exchange(&mut receive, times)?);
+        }
+        let nanoseconds = best.as_nanos() as u64;
         meet()?;
         let mut wrong = 0;
         if let Some(partner) = partner {
