@@ -163,8 +163,7 @@ impl Session {
         let id = info.id.clone();
         self.keep(measured.record(case, provider, info, &self.environment.hash, started))?;
         if lost {
-            self.devices[device] =
-                opened(&id, &self.place).map_err(|e| Failure::environment(format!("{id} was lost: {e}")))?;
+            self.devices[device] = opened(&id, &self.place).map_err(|e| Failure::environment(format!("{id} was lost: {e}")))?;
         }
         Ok(())
     }

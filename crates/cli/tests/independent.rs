@@ -182,3 +182,26 @@ assert np.isfinite(o).all() and error <= {limit}, ('{} {dtype}', {batch}, {sq}, 
     }
     std::fs::remove_dir_all(folder).unwrap();
 }
+
+#[test]
+fn kubernetes_own_schemas_accept_the_manifests() {
+    let Some(python) = python("kubernetes_validate, jsonschema") else { return };
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/k8s");
+    let check = |files: &[PathBuf]| Command::new(&python).arg(scripts.join("check.py")).args(files).output().unwrap();
+    let manifests = ["indexed-job.yaml", "mpijob.yaml"].map(|name| scripts.join(name));
+    let output = check(&manifests);
+    passes(&output);
+    assert_eq!(String::from_utf8_lossy(&output.stdout).matches(": valid").count(), 3);
+    // And they would notice: a field that there is not, a value of another kind, a wrong pod in a job.
+    let folder = scratch("manifests");
+    for (manifest, from, to) in
+        [(0, "completions:", "completion:"), (1, "slotsPerWorker: 1", "slotsPerWorker: one"), (1, "image:", "picture:")]
+    {
+        let text = std::fs::read_to_string(&manifests[manifest]).unwrap();
+        assert!(text.contains(from));
+        let changed = folder.join("changed.yaml");
+        std::fs::write(&changed, text.replace(from, to)).unwrap();
+        assert!(!check(&[changed]).status.success(), "{to} was accepted");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}

@@ -218,3 +218,87 @@ fn a_rank_that_hangs_is_named_and_what_was_done_is_kept() {
     assert!(text.contains("no rank got on for 4 s; ranks that arrived: 0; that did not: 1"), "{text}");
     assert!(took < Duration::from_secs(90), "{took:?}");
 }
+
+/// A script of the tree's, as a command.
+fn script(name: &str) -> Command {
+    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts").join(name));
+    clean(&mut command);
+    command
+}
+
+/// True if a script could not do its work on this machine: it says so by this status.
+fn cannot(what: &str, output: &Output) -> bool {
+    let cannot = output.status.code() == Some(77);
+    if cannot {
+        println!("SKIP: {what}: {}", err(output).trim().replace('\n', "; "));
+    }
+    cannot
+}
+
+#[test]
+fn slurm_starts_ranks_with_and_without_mpi() {
+    let folder = scratch("slurm");
+    std::fs::create_dir_all(&folder).unwrap();
+    // Three jobs under one Slurm: plain tasks, tasks that PMIx connects, and the script of the tree as its own allocation.
+    let sbatch = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/slurm/collectives.sbatch");
+    let jobs = format!(
+        "set -e; case=collectives/all_reduce/r2/24KiB/f32; run=\"{BINARY} run $case --device cpu --quick --format csv --out {0}\"
+        srun -n 2 $run/plain; srun -n 2 --mpi=pmix $run/mpi
+        salloc -Q -n 2 env RIDGEPOINT={BINARY} RIDGEPOINT_OUT={0}/script {1} $case || echo script $?",
+        folder.display(),
+        sbatch.display()
+    );
+    let output = script("slurm/on-loopback").args(["bash", "-c", &jobs]).output().unwrap();
+    if cannot("slurm", &output) {
+        return;
+    }
+    let (text, errors) = (out(&output), err(&output));
+    assert!(output.status.success(), "{text}{errors}");
+    let case = "collectives/all_reduce/r2/24KiB/f32";
+    let expected = ["shared-memory", "mpi"].map(|provider| [case.to_owned(), provider.into(), "measured".into()]);
+    assert_eq!(rows(&text), expected, "{text}{errors}");
+    assert!(folder.join("script/raw.jsonl").exists(), "{text}{errors}");
+    // How fast a busy machine's links are is not for a test to say; that the sweep ran is.
+    let pairs = std::fs::read_to_string(folder.join("script/pairs.json")).unwrap_or_default();
+    assert!(pairs.contains("\"wrong\":[]") && pairs.contains("within a node"), "{pairs}{errors}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_slowed_link_between_hosts_is_named_with_its_rank() {
+    if mpirun(1).is_none() {
+        return;
+    }
+    for (hosts, slow) in [("2", "1"), ("8", "5")] {
+        let pairs = format!("$MPIRUN {BINARY} pairs --size 32KiB --times 4 --slow 30 --format json");
+        let output = script("mpi/on-namespaces").args([hosts, "sh", "-c", &pairs]).env("SLOW", format!("{slow}:2mbit")).output();
+        let output = output.unwrap();
+        if cannot("network namespaces", &output) {
+            return;
+        }
+        let (text, errors) = (out(&output), err(&output));
+        assert_eq!(output.status.code(), Some(1), "{text}{errors}");
+        assert!(text.contains("\"slow ranks\":[{\"direction\":\"sends\",\"fraction\":"), "{text}{errors}");
+        assert!(text.contains(&format!("\"rank\":{slow}}}]")), "{text}{errors}");
+        assert!(text.contains("\"wrong\":[]") && text.contains("\"kind\":\"rail 0\""), "{text}");
+    }
+}
+
+#[test]
+fn ranks_of_several_hosts_are_measured_over_the_network() {
+    if mpirun(1).is_none() {
+        return;
+    }
+    let folder = scratch("hosts");
+    let run = format!("$MPIRUN {BINARY} {}", arguments(&["collectives/all_reduce/r2/24KiB/f32"], &folder).join(" "));
+    let output = script("mpi/on-namespaces").args(["2", "sh", "-c", &run]).output().unwrap();
+    if cannot("network namespaces", &output) {
+        return;
+    }
+    let text = out(&output);
+    assert!(output.status.success(), "{text}{}", err(&output));
+    assert_eq!(rows(&text), [["collectives/all_reduce/r2/24KiB/f32", "mpi", "measured"].map(str::to_owned)], "{text}");
+    let raw = std::fs::read_to_string(folder.join("raw.jsonl")).unwrap();
+    assert!(raw.contains("2 processes on 2 hosts") && !raw.contains("RIDGEPOINT_SECRET"), "{raw}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
