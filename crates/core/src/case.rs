@@ -21,11 +21,14 @@ pub enum Component {
     Launch,
     /// Loads kept up for a long time: heat, throttling, and results that are wrong now and then.
     Soak,
+    /// A kernel that a user brought.
+    Kernel,
 }
 
 impl Component {
     /// In the order in which they are run and reported.
-    pub const ALL: [Self; 6] = [Self::Memory, Self::Gemm, Self::Attention, Self::Collectives, Self::Launch, Self::Soak];
+    pub const ALL: [Self; 7] =
+        [Self::Memory, Self::Gemm, Self::Attention, Self::Collectives, Self::Launch, Self::Soak, Self::Kernel];
 
     /// The first segment of every CaseId of the component.
     #[must_use]
@@ -37,6 +40,7 @@ impl Component {
             Self::Collectives => "collectives",
             Self::Launch => "launch",
             Self::Soak => "soak",
+            Self::Kernel => "kernel",
         }
     }
 }
@@ -119,6 +123,8 @@ pub enum Distribution {
     Zeros,
     /// All one value.
     Constant,
+    /// Values that a user brought, or inputs of several kinds.
+    Given,
     /// No operand values matter (a latency chain, say).
     None,
 }

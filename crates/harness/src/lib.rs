@@ -1,19 +1,21 @@
 //! The way of a number: prepare → verify → sample → record. The measurement policy lives here once and nowhere else; suites
 //! say what to do, devices do it, and this crate decides how often, how warm, how cold and when to stop.
 
+mod bench;
 mod operands;
 pub mod policy;
 mod sample;
 pub mod soak;
 mod suite;
 mod sustain;
+mod timer;
 mod trial;
 pub mod verify;
 mod window;
 
+pub use bench::{Bench, Refused};
 pub use operands::random;
 pub use policy::{Policy, Profile};
-pub use sample::sample;
 pub use suite::{Class, Measured, Prepared, Ready, Scope, Suite, measure};
 pub use trial::trial;
 pub use window::Window;

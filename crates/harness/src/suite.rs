@@ -1,6 +1,6 @@
 //! What a suite must say of itself, and the one function that turns a case into a record.
 
-use crate::{Policy, Profile, Window, sample};
+use crate::{Bench, Policy, Profile, Refused};
 use ridgepoint_core::record::Soak;
 use ridgepoint_core::{Backend, Bytes, Case, Component, DeviceInfo, Dtype, Outcome, Record, Verification};
 use ridgepoint_device::{Buffer, Device, DeviceError, Result, Timing};
@@ -214,13 +214,12 @@ impl Measured {
     }
 
     /// With what came of it: what a device cannot do is skipped, any other error is a failure.
-    pub(crate) fn ended(self, outcome: Result<Outcome>) -> Self {
-        match outcome {
+    pub(crate) fn ended<E: Into<Refused>>(self, outcome: std::result::Result<Outcome, E>) -> Self {
+        match outcome.map_err(Into::into) {
             Ok(outcome) => Self { outcome, ..self },
-            Err(DeviceError::Unsupported(reason)) => Self { outcome: Outcome::Skipped { reason }, ..self },
-            Err(error) => {
-                let lost = matches!(error, DeviceError::Lost(_));
-                Self { outcome: Outcome::Failed { reason: error.to_string() }, lost, ..self }
+            Err(refused) => {
+                let lost = matches!(refused, Refused::Error(DeviceError::Lost(_)));
+                Self { outcome: refused.into(), lost, ..self }
             }
         }
     }
@@ -261,33 +260,18 @@ fn attempt(
     policy: &Policy,
     seed: u64,
     measured: &mut Measured,
-) -> Result<Outcome> {
+) -> std::result::Result<Outcome, Refused> {
     let mut prepared = suite.prepare(case, provider, device, seed)?;
     measured.config = std::mem::take(&mut prepared.config);
     measured.labels = std::mem::take(&mut prepared.labels);
     measured.dtype = prepared.dtype;
-    let ready = prepared.ready.as_mut();
-
-    // Correct before fast: every operand set once, and checked.
-    ready.poison()?;
-    for turn in 0..ready.turns() {
-        ready.enqueue(turn)?;
-    }
-    device.synchronize()?;
-    let before = ready.check()?;
-    if !before.passed() {
-        return Ok(Outcome::Wrong { verification: before });
-    }
-
-    // And the timed run itself must leave correct outputs behind, or its time is of something else.
-    ready.poison()?;
-    let window = Window::open(device.sensors());
-    let samples = sample(ready, case.cache, device, policy, &window)?;
-    let telemetry = window.close();
-    measured.config.extend(ready.observed());
-    let verification = ready.check()?;
+    // Correct before fast; and the timed runs themselves must leave correct outputs behind.
+    let mut bench = Bench::prove(prepared, case.cache, device, policy)?;
+    let (samples, telemetry) = bench.sample()?;
+    measured.config.extend(bench.observed());
+    let verification = bench.verify()?;
     if !verification.passed() {
-        return Ok(Outcome::Wrong { verification });
+        return Err(Refused::Wrong(verification));
     }
     Ok(Outcome::Measured { samples, verification, telemetry })
 }

@@ -75,7 +75,7 @@ fn fault(f: &Finding) -> &'static str {
             Some(Component::Collectives) => "slow links",
             Some(Component::Launch) => "slow launches",
             Some(Component::Soak) => "slow under load",
-            None => "slow",
+            Some(Component::Kernel) | None => "slow",
         },
     }
 }
