@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Exit {
+pub enum Exit {
     /// 0: everything asked for was measured or skipped with a reason, and every result was right.
     Pass = 0,
     /// 1: a result was wrong, a case failed, or a record cannot be read.
@@ -19,7 +19,8 @@ pub(crate) enum Exit {
 
 impl Exit {
     /// The code of a verdict: the table stands at [`Verdict::exit_code`]. Anything unreadable is at least a failed check.
-    pub(crate) fn of(verdict: Verdict, strict: bool, problems: bool) -> Self {
+    #[must_use]
+    pub fn of(verdict: Verdict, strict: bool, problems: bool) -> Self {
         match verdict.exit_code(strict) {
             0 if problems => Self::CheckFailed,
             0 => Self::Pass,
@@ -37,19 +38,21 @@ impl From<Exit> for ExitCode {
 
 /// A failure that ends the program: one sentence and its code.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
+pub struct Failure {
     /// What happened and what to do next.
-    pub(crate) message: String,
+    pub message: String,
     /// The code.
-    pub(crate) exit: Exit,
+    pub exit: Exit,
 }
 
 impl Failure {
-    pub(crate) fn usage(message: impl Into<String>) -> Self {
+    /// The user asked for something that cannot be.
+    pub fn usage(message: impl Into<String>) -> Self {
         Self { message: message.into(), exit: Exit::Usage }
     }
 
-    pub(crate) fn environment(message: impl Into<String>) -> Self {
+    /// The machine cannot do it.
+    pub fn environment(message: impl Into<String>) -> Self {
         Self { message: message.into(), exit: Exit::Environment }
     }
 }
@@ -61,4 +64,4 @@ impl fmt::Display for Failure {
 }
 
 /// The result of a command.
-pub(crate) type Outcome<T = Exit> = Result<T, Failure>;
+pub type Outcome<T = Exit> = Result<T, Failure>;

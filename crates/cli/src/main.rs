@@ -4,20 +4,18 @@
 mod args;
 mod commands;
 mod environment;
-mod exit;
 mod intake;
 mod inventory;
 mod launch;
 mod node;
 mod packs;
 mod report;
-mod select;
 mod session;
 mod soak;
 mod store;
-mod suites;
 
 use clap::Parser;
+use ridgepoint::{exit, select, suites};
 use std::io::Write;
 use std::process::ExitCode;
 

@@ -7,7 +7,10 @@ use ridgepoint_device::{Discovery, PROBES};
 use ridgepoint_harness::Scope;
 
 /// The cases of `scope` that any of `filters` names; all of them without a filter.
-pub(crate) fn cases(scope: &Scope, filters: &[String]) -> Outcome<Vec<Listed>> {
+///
+/// # Errors
+/// One sentence for a filter that names nothing.
+pub fn cases(scope: &Scope, filters: &[String]) -> Outcome<Vec<Listed>> {
     let all = suites::all(scope);
     if filters.is_empty() {
         return Ok(all);
@@ -32,7 +35,8 @@ pub(crate) fn cases(scope: &Scope, filters: &[String]) -> Outcome<Vec<Listed>> {
 }
 
 /// True if `id` contains `filter`, or matches it whole where it has a `*`.
-pub(crate) fn matches(filter: &str, id: &str) -> bool {
+#[must_use]
+pub fn matches(filter: &str, id: &str) -> bool {
     let mut parts = filter.split('*');
     let first = parts.next().unwrap_or_default();
     if !filter.contains('*') {
@@ -51,7 +55,10 @@ pub(crate) fn matches(filter: &str, id: &str) -> bool {
 }
 
 /// The ids of the devices that `wanted` names.
-pub(crate) fn devices(wanted: &str) -> Outcome<Vec<String>> {
+///
+/// # Errors
+/// One sentence for a device that is not there, with those that are.
+pub fn devices(wanted: &str) -> Outcome<Vec<String>> {
     let found: Vec<Discovery> = PROBES.iter().map(|p| (p.discover)()).collect();
     let ids = found.iter().flat_map(|d| &d.devices).map(|f| f.id.clone());
     match wanted {

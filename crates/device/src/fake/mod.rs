@@ -229,7 +229,7 @@ impl FakeDevice {
             Command::Launch { kernel, args } => {
                 let args: Vec<Arg<'_>> = args.iter().map(Value::arg).collect();
                 let untouched = self.heads(kernel, &args)?;
-                cpu::native(kernel)?(&self.pool, &args)?;
+                cpu::run(kernel, &self.pool, &args)?;
                 for (buffer, offset, bytes) in untouched {
                     cpu::write(buffer, offset, &bytes)?;
                 }
@@ -245,7 +245,8 @@ impl FakeDevice {
     /// For a device that leaves an element unwritten: the first bytes of every operand as they are before a kernel runs.
     fn heads<'a>(&self, kernel: &Kernel, args: &[Arg<'a>]) -> Result<Vec<(&'a Buffer, usize, Vec<u8>)>> {
         let mut heads = Vec::new();
-        if self.settings.unwritten && !kernel.entry.starts_with("rp_init") {
+        let faded = self.settings.fading.is_some_and(|limit| self.state().commands >= limit);
+        if (self.settings.unwritten || faded) && !kernel.entry.starts_with("rp_init") {
             for arg in args {
                 if let Arg::Buffer(buffer, offset) = arg {
                     let mut head = vec![0; buffer.len().saturating_sub(*offset).min(8)];

@@ -20,6 +20,8 @@ pub struct Settings {
     pub unwritten: bool,
     /// Each so many-th kernel but those that make or compare data flips a bit of its result (`flips=500`).
     pub flips: Option<u64>,
+    /// The same, from its so-many-th command on (`fading=20`).
+    pub fading: Option<u64>,
     /// It runs at four fifths of its speed and its sensors say so (`throttled`).
     pub throttled: bool,
     /// Ranks that can talk to each other; a collective needs two (`ranks=2`).
@@ -42,6 +44,7 @@ impl Default for Settings {
             seed: 1,
             unwritten: false,
             flips: None,
+            fading: None,
             throttled: false,
             ranks: 1,
             devices: 1,
@@ -61,13 +64,14 @@ impl FromStr for Settings {
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
             let wrong = || {
                 format!(
-                    "{VARIABLE}: '{}' is none of healthy, unwritten, throttled, serial, corrupt, flips=N, lost=N, ranks=N, devices=N, memory=64MiB, noise=0.05, seed=N",
+                    "{VARIABLE}: '{}' is none of healthy, unwritten, fading=N, throttled, serial, corrupt, flips=N, lost=N, ranks=N, devices=N, memory=64MiB, noise=0.05, seed=N",
                     word.escape_debug()
                 )
             };
             match (name, value) {
                 ("healthy", "") => {}
                 ("unwritten", "") => settings.unwritten = true,
+                ("fading", n) => settings.fading = Some(n.parse().map_err(|_| wrong())?),
                 ("throttled", "") => settings.throttled = true,
                 ("serial", "") => settings.serial = true,
                 ("devices", n) => settings.devices = n.parse().ok().filter(|n| (1..=8).contains(n)).ok_or_else(wrong)?,
@@ -93,18 +97,19 @@ mod tests {
 
     #[test]
     fn words_are_read_and_what_is_not_known_is_refused() {
-        let settings: Settings = "unwritten, lost=20,memory=64MiB,noise=0,ranks=3".parse().unwrap();
+        let settings: Settings = "unwritten, fading=7, lost=20,memory=64MiB,noise=0,ranks=3".parse().unwrap();
         let expected = Settings {
             memory: Bytes::mib(64),
             noise: 0.0,
             unwritten: true,
+            fading: Some(7),
             ranks: 3,
             lost_after: Some(20),
             ..Settings::default()
         };
         assert_eq!(settings, expected);
         assert_eq!("healthy".parse(), Ok(Settings::default()));
-        for bad in ["broken", "lost", "noise=2", "memory=64", "unwritten=1", "ranks=0", "ranks=9", "devices=0", "flips=0"] {
+        for bad in ["broken", "lost", "fading", "noise=2", "memory=64", "unwritten=1", "ranks=0", "ranks=9", "devices=0", "flips=0"] {
             assert!(bad.parse::<Settings>().unwrap_err().contains(VARIABLE), "{bad}");
         }
     }
