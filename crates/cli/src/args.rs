@@ -29,6 +29,9 @@ pub(crate) enum Command {
     Run(Run),
     /// Find a slow link or rank: every rank sends to every other, in pairs. For a job of several processes (mpirun, srun).
     Pairs(Pairs),
+    /// Measure a kernel of your own: a .cu, .hip, .wgsl or .c file and a description of what it takes and must compute. It is
+    /// verified, timed, placed under its roof and recorded like any case. A description to start from: examples/fused_add_relu.
+    BenchKernel(BenchKernel),
     /// Render record files again: tables, CSV, JSON, Markdown or HTML. Needs no device.
     Report(Report),
     /// Put two sets of records side by side: two nodes, dates, vendors or devices, case by case, with how sure each ratio is.
@@ -130,6 +133,44 @@ pub(crate) struct Pairs {
     /// What to print: a table, or `json`.
     #[arg(long, default_value = "table", value_name = "FORMAT", value_parser = ["table", "json"])]
     pub(crate) format: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct BenchKernel {
+    /// The kernel: .cu or .hip for CUDA and HIP, .wgsl for Vulkan, .c for the CPU. Several, in one language or in many, are
+    /// measured beside each other, each on the devices that take it. It is compiled and run as your own program.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Its arguments, launch, work and reference: a TOML file. Mistakes are explained by line.
+    #[arg(long, value_name = "SPEC.toml")]
+    pub(crate) spec: PathBuf,
+    /// Another value for one of the sizes in it: `--size n=1000000` (several).
+    #[arg(long, value_name = "NAME=N", value_parser = size)]
+    pub(crate) size: Vec<(String, u64)>,
+    /// Device to measure on: an id, the `best` that takes one of the files, or `all` that do.
+    #[arg(long, default_value = "best", value_name = "ID")]
+    pub(crate) device: String,
+    /// How long to measure.
+    #[arg(long, value_enum, default_value = "standard", conflicts_with = "quick")]
+    pub(crate) profile: ProfileArg,
+    /// Short for `--profile quick`.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Folder for raw.jsonl and report.html. Default: a new one under ridgepoint-out, named by the time.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Seed of the random inputs.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// What to print: tables for people, `json` for record lines as they come, `csv`.
+    #[arg(long, default_value = "table", value_name = "FORMAT")]
+    pub(crate) format: String,
+}
+
+/// `n=16777216`.
+fn size(text: &str) -> Result<(String, u64), String> {
+    let parsed = text.split_once('=').and_then(|(name, value)| Some((name.to_owned(), value.parse().ok()?)));
+    parsed.filter(|(_, value)| *value > 0).ok_or_else(|| "write a name and a whole number, as in n=16777216".into())
 }
 
 #[derive(Debug, clap::Args)]

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         args::Command::List(a) => commands::list::run(a),
         args::Command::Pairs(a) => commands::pairs::run(a),
         args::Command::Run(a) => commands::run::run(a),
+        args::Command::BenchKernel(a) => commands::bench_kernel::run(a),
         args::Command::Report(a) => commands::report::run(a),
         args::Command::Compare(a) => commands::compare::run(a),
         args::Command::Accept(a) => commands::accept::run(a),

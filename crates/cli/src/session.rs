@@ -26,6 +26,13 @@ pub(crate) struct Job {
     provider: String,
 }
 
+impl Job {
+    /// A case by a provider on the `device`-th of a session's devices.
+    pub(crate) const fn new(device: usize, listed: Listed, provider: String) -> Self {
+        Self { device, listed, provider }
+    }
+}
+
 /// What a session is told before it begins.
 pub(crate) struct Setup<'s> {
     pub(crate) profile: Profile,

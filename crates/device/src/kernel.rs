@@ -15,6 +15,9 @@ pub struct Program<'a> {
     pub cpp: Option<&'a str>,
     /// WGSL, for Vulkan.
     pub wgsl: Option<&'a str>,
+    /// C, for the CPU: built by the host's compiler. The entry is `void entry(const void *const *args, uint32_t thread, uint32_t
+    /// threads)`, called once on each thread; `args[i]` points at the i-th argument, which for a buffer is its address.
+    pub c: Option<&'a str>,
     /// Preprocessor definitions, in the order given; in WGSL a number replaces the constant and a word the alias of its name.
     pub defines: &'a [(&'a str, String)],
 }

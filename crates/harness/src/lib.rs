@@ -1,7 +1,11 @@
 //! The way of a number: prepare → verify → sample → record. The measurement policy lives here once and nowhere else; suites
 //! say what to do, devices do it, and this crate decides how often, how warm, how cold and when to stop.
+//!
+//! Others can measure with it, too: [`kernel`] takes a kernel and a reference of theirs, [`Bench`] gives another tool's stopping
+//! rule a case that was proved right.
 
 mod bench;
+pub mod kernel;
 mod operands;
 pub mod policy;
 mod sample;

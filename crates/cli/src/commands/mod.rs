@@ -2,6 +2,7 @@
 
 pub(crate) mod accept;
 pub(crate) mod baseline;
+pub(crate) mod bench_kernel;
 pub(crate) mod burn;
 pub(crate) mod compare;
 pub(crate) mod devices;

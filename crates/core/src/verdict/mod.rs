@@ -23,7 +23,6 @@ mod parse;
 mod pattern;
 mod reason;
 mod rule;
-mod section;
 pub mod simulate;
 mod stock;
 mod suspects;
@@ -43,7 +42,7 @@ pub use pattern::{Pattern, Requirement};
 pub use reason::Reason;
 pub use rule::{Against, Check, Combine, Direction, Expected, Per, Pick, Providers, RoofOf, Rule, RuleSet, Severity, Validity};
 
-pub use section::Mistake;
+pub use crate::section::Mistake;
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

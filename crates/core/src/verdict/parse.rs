@@ -2,11 +2,11 @@
 //!
 //! The TOML is walked by hand rather than through serde, which stops at the first mistake and names no place within an entry.
 
-use super::section::{Mistake, Section, place};
 use super::{
     Against, Check, Combine, Direction, Expected, PcieLink, Per, Pick, Providers, RoofOf, Rule, RuleSet, Severity, Validity,
 };
 use crate::Bytes;
+use crate::section::{Mistake, Section, place};
 use std::collections::BTreeMap;
 use toml::de::DeTable;
 

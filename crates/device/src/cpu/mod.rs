@@ -4,9 +4,11 @@
 pub mod affinity;
 mod attention;
 mod clock;
+mod closure;
 #[cfg(target_os = "linux")]
 pub mod collectives;
 mod doctor;
+mod foreign;
 mod gemm;
 mod info;
 pub(crate) mod kernels;
@@ -26,6 +28,8 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+
+pub use closure::{HostCall, Plain, host_kernel};
 
 /// To be called first in `main`: if this process was started as a rank, of its parent's own or of a launched job, serves until
 /// the parent is done, and returns true.
@@ -241,17 +245,28 @@ pub(crate) fn fill(pool: &Pool, dst: &Buffer, byte: u8) -> Result<()> {
     Ok(())
 }
 
-/// The kernel with this entry name, compiled long ago.
+/// The kernel with this entry name, compiled long ago, or a user's own in C.
 pub(crate) fn compile(program: &Program<'_>, entry: &str) -> Result<Kernel> {
+    if let Some(source) = program.c {
+        return foreign::compile(program.name, source, entry);
+    }
     let native = kernels::find(entry)
         .ok_or_else(|| DeviceError::unsupported(format!("the CPU has no kernel {entry} of {}", program.name)))?;
     Ok(Kernel::new(entry, None, Arc::new(native)))
 }
 
-/// The function behind a kernel.
-pub(crate) fn native(kernel: &Kernel) -> Result<NativeFn> {
-    let found = kernel.inner::<NativeFn>().copied();
-    found.ok_or_else(|| DeviceError::invalid(format!("{} was compiled for another device", kernel.entry)))
+/// Runs a kernel on the threads of `pool`.
+pub(crate) fn run(kernel: &Kernel, pool: &Pool, args: &[Arg<'_>]) -> Result<()> {
+    if let Some(native) = kernel.inner::<NativeFn>() {
+        return native(pool, args);
+    }
+    if let Some(function) = kernel.inner::<foreign::Function>() {
+        return function.run(pool, args);
+    }
+    match kernel.inner::<closure::Closure>() {
+        Some(closure) => closure.run(&kernel.entry, pool, args),
+        None => Err(DeviceError::invalid(format!("{} was compiled for another device", kernel.entry))),
+    }
 }
 
 impl Device for CpuDevice {
@@ -284,7 +299,7 @@ impl Device for CpuDevice {
     }
 
     fn launch(&self, kernel: &Kernel, _geometry: Geometry, args: &[Arg<'_>]) -> Result<()> {
-        native(kernel)?(&self.pool, args)
+        run(kernel, &self.pool, args)
     }
 
     fn synchronize(&self) -> Result<()> {

@@ -40,6 +40,25 @@ pub(crate) fn compile(nvrtc: &Rtc, program: &Program<'_>, source: &str, arch: &s
 mod tests {
     use super::*;
 
+    /// A kernel as a user writes it, with nothing of ours in it.
+    #[test]
+    fn a_real_compiler_takes_a_users_kernel_for_every_generation() {
+        let nvrtc = match &super::super::libraries::libraries().nvrtc {
+            Ok(nvrtc) => nvrtc,
+            Err(reason) => return println!("SKIP: real NVRTC: {reason}"),
+        };
+        let source = include_str!("../../../../examples/fused_add_relu/fused_add_relu.cu");
+        let program = Program { name: "fused_add_relu", cpp: Some(source), ..Program::default() };
+        for arch in ["sm_80", "sm_89", "sm_90a", "sm_100a", "sm_120a"] {
+            let cubin = compile(nvrtc, &program, source, arch, None).unwrap_or_else(|error| panic!("{error}"));
+            assert!(cubin.starts_with(b"\x7fELF"), "{arch}");
+            assert!(cubin.windows(14).any(|w| w == b"fused_add_relu"), "{arch}: no such entry");
+        }
+        let wrong = source.replace("fmaxf(x.x", "fmaxg(x.x");
+        let error = compile(nvrtc, &program, &wrong, "sm_80", None).unwrap_err().to_string();
+        assert!(error.contains("fused_add_relu.cu(") && error.contains("fmaxg"), "{error}");
+    }
+
     #[test]
     fn a_real_compiler_says_what_is_wrong() {
         let nvrtc = match &super::super::libraries::libraries().nvrtc {

@@ -109,7 +109,9 @@ mod tests {
         };
         assert_eq!(settings, expected);
         assert_eq!("healthy".parse(), Ok(Settings::default()));
-        for bad in ["broken", "lost", "fading", "noise=2", "memory=64", "unwritten=1", "ranks=0", "ranks=9", "devices=0", "flips=0"] {
+        for bad in
+            ["broken", "lost", "fading", "noise=2", "memory=64", "unwritten=1", "ranks=0", "ranks=9", "devices=0", "flips=0"]
+        {
             assert!(bad.parse::<Settings>().unwrap_err().contains(VARIABLE), "{bad}");
         }
     }

@@ -55,6 +55,11 @@ mod tests {
             // EM_AMDGPU.
             assert_eq!(code[18..20], [0xe0, 0], "{name}");
         }
+        // A kernel as a user writes it, with nothing of ours in it.
+        let source = include_str!("../../../../examples/fused_add_relu/fused_add_relu.cu");
+        let program = Program { name: "fused_add_relu", cpp: Some(source), ..Program::default() };
+        let code = compile(&program, source, "gfx90a", None).unwrap_or_else(|error| panic!("{error}"));
+        assert!(code.starts_with(b"\x7fELF") && code.windows(14).any(|w| w == b"fused_add_relu"));
         let broken = compile(&Program { name: "mine", ..Program::default() }, "int f( {", "gfx90a", None).unwrap_err();
         assert!(matches!(&broken, DeviceError::Compile { log, .. } if log.contains("error:")), "{broken}");
         let nowhere = compile(&Program { name: "mine", ..Program::default() }, "", "gfx0", None);

@@ -116,7 +116,7 @@ impl VulkanDevice {
         let compiled = shader::compile(&text, entry).map_err(|log| DeviceError::Compile {
             program: program.name.into(),
             arch: self.info.name.clone(),
-            log,
+            log: shader::in_program(log, text.lines().count() - source.lines().count()),
         })?;
         let mut compiled =
             compiled.ok_or_else(|| DeviceError::unsupported(format!("{} has no kernel {entry} for Vulkan", program.name)))?;

@@ -35,14 +35,14 @@ pub(super) struct Shape {
 }
 
 /// The whole source: directives first, as WGSL wants them, then the common part and the program, in which a definition replaces
-/// the constant or the alias of its name.
+/// the constant or the alias of its name. The program's lines come last and all of them, so that a message's line can be told.
 pub(super) fn assemble(common: &str, source: &str, defines: &[(&str, String)]) -> String {
     let directive = |line: &&str| line.starts_with("enable ");
     let mut text = String::new();
     if defines.iter().any(|(_, value)| value == "u16") {
         text += "enable wgpu_int16;\n";
     }
-    let body = common.lines().chain(source.lines().filter(|l| !directive(l)));
+    let body = common.lines().chain(source.lines().map(|l| if directive(&l) { "" } else { l }));
     for line in source.lines().filter(directive).chain(body) {
         let replaced = defines.iter().find_map(|(name, value)| {
             let is = |keyword: &str, end: char| {
@@ -58,6 +58,15 @@ pub(super) fn assemble(common: &str, source: &str, defines: &[(&str, String)]) -
         text.push('\n');
     }
     text
+}
+
+/// A message about an assembled source with its line as the program's author counts, `before` lines of others being before it.
+pub(super) fn in_program(message: String, before: usize) -> String {
+    let line = message.strip_prefix("line ").and_then(|rest| {
+        let (line, rest) = rest.split_once(": ")?;
+        Some((line.parse::<usize>().ok()?.checked_sub(before).filter(|line| *line > 0)?, rest))
+    });
+    line.map(|(line, rest)| format!("line {line}: {rest}")).unwrap_or(message)
 }
 
 /// A message on one line, with where in the assembled source it is.
@@ -267,8 +276,10 @@ mod tests {
     fn directives_come_first_and_definitions_replace() {
         let source = "enable f16;\nconst N: u32 = 4u;\nconst NOT: u32 = 5u;\nalias T = f32;\nfn mine() {}";
         let text = assemble("fn common() {}\n", source, &[("N", "3".into()), ("T", "f16".into()), ("OTHER", "1".into())]);
-        let expected = "enable f16;\nfn common() {}\nconst N: u32 = 3u;\nconst NOT: u32 = 5u;\nalias T = f16;\nfn mine() {}\n";
+        let expected = "enable f16;\nfn common() {}\n\nconst N: u32 = 3u;\nconst NOT: u32 = 5u;\nalias T = f16;\nfn mine() {}\n";
         assert_eq!(text, expected);
+        assert_eq!(in_program("line 5: x".into(), text.lines().count() - source.lines().count()), "line 3: x");
+        assert_eq!(in_program("line 1: x".into(), 2), "line 1: x");
     }
 
     /// Khronos' own validator, where scripts/tools/mesa has brought it.

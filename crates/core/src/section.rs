@@ -1,6 +1,6 @@
 //! A table of a TOML document, read key by key; mistakes gather with their places instead of ending the reading.
 
-use super::{Pattern, Requirement};
+use crate::verdict::{Pattern, Requirement};
 use std::collections::BTreeMap;
 use std::fmt;
 use toml::Spanned;
@@ -25,7 +25,7 @@ pub struct Mistake {
 }
 
 impl Mistake {
-    pub(super) fn new((line, column): (u32, u32), text: String) -> Self {
+    pub(crate) fn new((line, column): (u32, u32), text: String) -> Self {
         Self { line, column, text }
     }
 }
@@ -37,7 +37,7 @@ impl fmt::Display for Mistake {
 }
 
 /// Line and column of a byte, from 1.
-pub(super) fn place(text: &str, at: usize) -> (u32, u32) {
+pub(crate) fn place(text: &str, at: usize) -> (u32, u32) {
     let mut at = at.min(text.len());
     while !text.is_char_boundary(at) {
         at -= 1;
@@ -49,7 +49,7 @@ pub(super) fn place(text: &str, at: usize) -> (u32, u32) {
 }
 
 /// A table under reading.
-pub(super) struct Section<'t, 'm> {
+pub(crate) struct Section<'t, 'm> {
     text: &'t str,
     table: &'t DeTable<'t>,
     start: usize,
@@ -57,21 +57,21 @@ pub(super) struct Section<'t, 'm> {
 }
 
 impl<'t, 'm> Section<'t, 'm> {
-    pub(super) fn new(text: &'t str, table: &'t DeTable<'t>, start: usize, mistakes: &'m mut Vec<Mistake>) -> Self {
+    pub(crate) fn new(text: &'t str, table: &'t DeTable<'t>, start: usize, mistakes: &'m mut Vec<Mistake>) -> Self {
         Self { text, table, start, mistakes }
     }
 
     /// The line it starts on.
-    pub(super) fn line(&self) -> u32 {
+    pub(crate) fn line(&self) -> u32 {
         place(self.text, self.start).0
     }
 
     /// True while nothing was found wrong, here or before.
-    pub(super) fn clean(&self) -> bool {
+    pub(crate) fn clean(&self) -> bool {
         self.mistakes.is_empty()
     }
 
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub(crate) fn has(&self, key: &str) -> bool {
         self.get(key).is_some()
     }
 
@@ -86,18 +86,18 @@ impl<'t, 'm> Section<'t, 'm> {
     }
 
     /// Something wrong with the value of `key`.
-    pub(super) fn mistake(&mut self, key: &str, text: String) {
+    pub(crate) fn mistake(&mut self, key: &str, text: String) {
         let at = self.get(key).map_or(self.start, |v| v.span().start);
         self.add(at, text);
     }
 
     /// `key` is not there and must be.
-    pub(super) fn missing(&mut self, key: &str, what: &str) {
+    pub(crate) fn missing(&mut self, key: &str, what: &str) {
         self.add(self.start, format!("'{key}' is missing: {what}"));
     }
 
     /// Every key that is not among `known` is a mistake.
-    pub(super) fn only(&mut self, known: &[&str]) {
+    pub(crate) fn only(&mut self, known: &[&str]) {
         for (key, _) in self.table {
             let name: &str = key.get_ref();
             if self.mistakes.len() >= MAX_MISTAKES {
@@ -112,8 +112,15 @@ impl<'t, 'm> Section<'t, 'm> {
         }
     }
 
+    /// Its keys, in the order of the file.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        let mut keys: Vec<_> = self.table.keys().collect();
+        keys.sort_by_key(|key| key.span().start);
+        keys.into_iter().map(|key| key.get_ref().to_string()).collect()
+    }
+
     /// Reads `key` with `read`, which gives None where the value is of the wrong kind; that is then a mistake.
-    fn value<T>(&mut self, key: &str, wanted: &str, read: impl FnOnce(&'t DeValue<'t>) -> Option<T>) -> Option<T> {
+    pub(crate) fn value<T>(&mut self, key: &str, wanted: &str, read: impl FnOnce(&'t DeValue<'t>) -> Option<T>) -> Option<T> {
         let value = self.get(key)?;
         let read = read(value.get_ref());
         if read.is_none() {
@@ -122,15 +129,15 @@ impl<'t, 'm> Section<'t, 'm> {
         read
     }
 
-    pub(super) fn bool(&mut self, key: &str) -> Option<bool> {
+    pub(crate) fn bool(&mut self, key: &str) -> Option<bool> {
         self.value(key, "true or false", DeValue::as_bool)
     }
 
-    pub(super) fn text(&mut self, key: &str) -> Option<String> {
+    pub(crate) fn text(&mut self, key: &str) -> Option<String> {
         self.value(key, "a text of at most 4096 bytes without control characters", |v| clean(v.as_str()?).map(str::to_owned))
     }
 
-    pub(super) fn number(&mut self, key: &str, low: f64, high: f64) -> Option<f64> {
+    pub(crate) fn number(&mut self, key: &str, low: f64, high: f64) -> Option<f64> {
         let wanted = format!("a finite number from {low} to {high}");
         self.value(key, &wanted, |v| {
             let number: f64 = match v {
@@ -142,18 +149,18 @@ impl<'t, 'm> Section<'t, 'm> {
         })
     }
 
-    pub(super) fn percent(&mut self, key: &str) -> Option<f64> {
+    pub(crate) fn percent(&mut self, key: &str) -> Option<f64> {
         self.number(key, 0.0, 100.0)
     }
 
-    pub(super) fn count(&mut self, key: &str) -> Option<u32> {
+    pub(crate) fn count(&mut self, key: &str) -> Option<u32> {
         self.value(key, "a whole number from 0 to 1000000", |v| {
             let n = v.as_integer().filter(|i| i.radix() == 10)?.as_str().parse().ok()?;
             (n <= 1_000_000).then_some(n)
         })
     }
 
-    pub(super) fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Option<T> {
+    pub(crate) fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Option<T> {
         let text = self.text(key)?;
         let found = choices.iter().find(|(name, _)| *name == text);
         if found.is_none() {
@@ -164,13 +171,13 @@ impl<'t, 'm> Section<'t, 'm> {
         found.map(|(_, value)| *value)
     }
 
-    pub(super) fn pattern(&mut self, key: &str) -> Option<Pattern> {
+    pub(crate) fn pattern(&mut self, key: &str) -> Option<Pattern> {
         let text = self.text(key)?;
         Pattern::new(text).map_err(|e| self.mistake(key, e)).ok()
     }
 
     /// One pattern or a list of them.
-    pub(super) fn patterns(&mut self, key: &str) -> Vec<Pattern> {
+    pub(crate) fn patterns(&mut self, key: &str) -> Vec<Pattern> {
         let texts = self.value(key, "a text, or a list of texts", |v| match v {
             DeValue::String(text) => Some(vec![text.to_string()]),
             DeValue::Array(list) => list.iter().map(|v| v.get_ref().as_str().map(str::to_owned)).collect(),
@@ -186,13 +193,13 @@ impl<'t, 'm> Section<'t, 'm> {
         patterns
     }
 
-    pub(super) fn requirement(&mut self, key: &str) -> Option<Requirement> {
+    pub(crate) fn requirement(&mut self, key: &str) -> Option<Requirement> {
         let text = self.text(key)?;
         Requirement::new(&text).map_err(|e| self.mistake(key, e)).ok()
     }
 
     /// A table of requirements by name.
-    pub(super) fn requirements(&mut self, key: &str) -> BTreeMap<String, Requirement> {
+    pub(crate) fn requirements(&mut self, key: &str) -> BTreeMap<String, Requirement> {
         let read = self.table(key, |section| {
             let names: Vec<String> = section.table.keys().take(MAX_NAMES).map(|k| k.get_ref().to_string()).collect();
             names.into_iter().filter_map(|name| Some((clean(&name)?.to_owned(), section.requirement(&name)?))).collect()
@@ -201,14 +208,14 @@ impl<'t, 'm> Section<'t, 'm> {
     }
 
     /// Reads the table at `key`.
-    pub(super) fn table<T>(&mut self, key: &str, read: impl FnOnce(&mut Section<'t, '_>) -> T) -> Option<T> {
+    pub(crate) fn table<T>(&mut self, key: &str, read: impl FnOnce(&mut Section<'t, '_>) -> T) -> Option<T> {
         let start = self.get(key)?.span().start;
         let table = self.value(key, &format!("a table: [{key}]"), DeValue::as_table)?;
         Some(read(&mut Section::new(self.text, table, start, self.mistakes)))
     }
 
     /// Reads each table of the list at `key`.
-    pub(super) fn tables<T>(
+    pub(crate) fn tables<T>(
         &mut self,
         key: &str,
         most: usize,
