@@ -8,7 +8,7 @@ mod clock;
 mod hand;
 
 use clock::{DeviceClock, throughput};
-use criterion::{Criterion, SamplingMode};
+use criterion::{Criterion, PlottingBackend, SamplingMode};
 use hand::Hand;
 use ridgepoint::exit::{Exit, Failure, Outcome};
 use ridgepoint::select;
@@ -46,6 +46,7 @@ fn run() -> Outcome {
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_millis(600))
         .nresamples(10_000)
+        .plotting_backend(PlottingBackend::Plotters)
         .configure_from_args();
     let device = device()?;
     let device = device.as_ref();
