@@ -84,6 +84,9 @@ pub(crate) struct Run {
     /// Device to measure: an id as `devices` shows it, `best`, or `all` for each in turn.
     #[arg(long, default_value = "best", value_name = "ID")]
     pub(crate) device: String,
+    /// After each GPU alone, all of them at once: what they share (power, the host's links) shows as a part of what each has alone.
+    #[arg(long)]
+    pub(crate) together: bool,
     /// How much to measure: quick ends in a minute on two cores, three on a GPU.
     #[arg(long, value_enum, default_value = "standard", conflicts_with = "quick")]
     pub(crate) profile: ProfileArg,

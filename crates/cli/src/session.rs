@@ -1,6 +1,8 @@
 //! A measuring session: devices opened, records written as they come, an interrupt noticed between cases. `run` and `accept`
 //! differ in what they measure and what they make of it, never in how.
 
+pub(crate) mod together;
+
 use crate::commands::print;
 use crate::environment::{self, now};
 use crate::exit::{Exit, Failure, Outcome};

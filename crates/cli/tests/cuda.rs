@@ -150,6 +150,40 @@ fn what_a_first_look_launches_was_built_ahead_for_a_node_without_a_compiler() {
     }
 }
 
+#[test]
+fn all_gpus_at_once_stand_beside_each_alone() {
+    let Some(node) = Node::new("together", &["-DCAPABILITY=8"], true) else { return };
+    let cases = ["memory/copy/1MiB/f32", "gemm/m64n64k64/f32", "gemm/m64n64k64/i8"];
+    let run = |args: &[&str]| node.ridgepoint(&[&["run"], &cases[..], &["--quick", "--out", "out"], args].concat());
+    let refused = run(&["--device", "cuda:0", "--together"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(2) && said.contains("at least two GPUs; of those chosen, cuda:0"), "{said}");
+
+    let output = run(&["--device", "all", "--together"]);
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{}{table}", String::from_utf8_lossy(&output.stderr));
+    let raw = std::fs::read_to_string(node.folder.join("out/raw.jsonl")).unwrap();
+    let records: Vec<serde_json::Value> = raw.lines().skip(1).map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut together: Vec<(&str, &str, &str)> = records
+        .iter()
+        .filter(|r| r["provider"].as_str().unwrap().ends_with("-together"))
+        .map(|r| {
+            assert_eq!(r["outcome"], "measured", "{r}");
+            let other = if r["device"] == "cuda:0" { "cuda:1" } else { "cuda:0" };
+            assert_eq!(r["config"]["together with"], other, "{r}");
+            (r["device"].as_str().unwrap(), r["case"].as_str().unwrap(), r["provider"].as_str().unwrap())
+        })
+        .collect();
+    together.sort_unstable();
+    // What none of them can do alone, they are not asked for together, and a CPU is no GPU.
+    let of = |device| {
+        [(device, cases[1], "tile-together"), (device, cases[0], "copy-engine-together"), (device, cases[0], "kernel-together")]
+    };
+    assert_eq!(together, [of("cuda:0"), of("cuda:1")].concat());
+    assert_eq!(table.matches("% of alone").count(), 6, "{table}");
+    assert!(std::fs::read_to_string(node.folder.join("out/report.html")).unwrap().contains("% of alone"));
+}
+
 /// The whole of scripts/gpu-node, with a carried binary and a carried test program.
 #[test]
 fn a_node_is_gathered_in_one_folder() {

@@ -20,6 +20,6 @@ mod window;
 pub use bench::{Bench, Refused};
 pub use operands::random;
 pub use policy::{Policy, Profile};
-pub use suite::{Class, Measured, Prepared, Ready, Scope, Suite, measure};
+pub use suite::{Class, Measured, Prepared, Ready, Scope, Suite, measure, measure_after};
 pub use trial::trial;
 pub use window::Window;

@@ -182,8 +182,21 @@ pub trait Ready {
 /// Measures one case with one provider, from nothing to a record. Never panics on a device's failure: what went wrong is
 /// the record.
 pub fn measure(suite: &dyn Suite, case: &Case, provider: &str, device: &dyn Device, policy: &Policy, seed: u64) -> Measured {
+    measure_after(&|| {}, suite, case, provider, device, (policy, seed))
+}
+
+/// As [`measure`], with a `gate` that is passed once, between what makes the case ready and its timed runs: where devices that
+/// measure at the same moment wait for each other. A case that does not come to its timed runs never passes it.
+pub fn measure_after(
+    gate: &dyn Fn(),
+    suite: &dyn Suite,
+    case: &Case,
+    provider: &str,
+    device: &dyn Device,
+    how: (&Policy, u64),
+) -> Measured {
     let mut measured = Measured::of(case);
-    let outcome = attempt(suite, case, provider, device, policy, seed, &mut measured);
+    let outcome = attempt(gate, suite, case, provider, device, how, &mut measured);
     measured.ended(outcome)
 }
 
@@ -253,12 +266,12 @@ impl Measured {
 }
 
 fn attempt(
+    gate: &dyn Fn(),
     suite: &dyn Suite,
     case: &Case,
     provider: &str,
     device: &dyn Device,
-    policy: &Policy,
-    seed: u64,
+    (policy, seed): (&Policy, u64),
     measured: &mut Measured,
 ) -> std::result::Result<Outcome, Refused> {
     let mut prepared = suite.prepare(case, provider, device, seed)?;
@@ -267,6 +280,7 @@ fn attempt(
     measured.dtype = prepared.dtype;
     // Correct before fast; and the timed runs themselves must leave correct outputs behind.
     let mut bench = Bench::prove(prepared, case.cache, device, policy)?;
+    gate();
     let (samples, telemetry) = bench.sample()?;
     measured.config.extend(bench.observed());
     let verification = bench.verify()?;

@@ -17,6 +17,9 @@ pub(crate) fn run(args: &Run) -> Outcome {
     }
     let interrupted = session::on_interrupt()?;
     let devices = session::devices(&select::devices(&args.device)?, &place)?;
+    if args.together {
+        session::together::possible(&devices)?;
+    }
     // What one process can measure alone, a job has no need of.
     let between = ["collectives/".to_owned()];
     let filters = if place.launched() && args.filters.is_empty() { &between } else { args.filters.as_slice() };
@@ -32,7 +35,7 @@ pub(crate) fn run(args: &Run) -> Outcome {
         place,
     };
     let mut session = Session::begin(devices, &setup, interrupted)?;
-    let complete = session.measure(jobs.iter())?;
+    let complete = session.measure(jobs.iter())? && (!args.together || session.measure_together(&jobs)?);
     let folder = session.folder.clone();
     let model = session.finish()?;
     if !streaming {

@@ -23,7 +23,11 @@ fn data(model: &Model) -> Value {
     });
     let mut seen = std::collections::BTreeSet::new();
     let devices = model.environments.iter().flat_map(|e| &e.devices).filter(|d| seen.insert(d.id.clone()));
-    let rows = model.rows.iter().map(|row| record(&row.record, row.placement.as_ref()));
+    let rows = model.rows.iter().map(|row| {
+        let mut value = record(&row.record, row.placement.as_ref());
+        value["labels"].as_array_mut().into_iter().for_each(|labels| labels.extend(row.beside_others().map(Value::from)));
+        value
+    });
     json!({
         "runs": runs.collect::<Vec<_>>(),
         "devices": devices.map(device).collect::<Vec<_>>(),

@@ -15,6 +15,7 @@ use crate::exit::{Exit, Failure, Outcome};
 use ridgepoint_core::roofline::{Placement, place};
 use ridgepoint_core::specs::Specs;
 use ridgepoint_core::{DeviceInfo, Environment, Outcome as Result, Record};
+use std::collections::BTreeMap;
 
 pub(crate) use html::render as html;
 pub(crate) use text::significant;
@@ -44,11 +45,23 @@ pub(crate) fn format<M>(formats: &'static [Format<M>], name: &str) -> Outcome<&'
     })
 }
 
+/// Behind the provider of a record that was measured while other GPUs did the same.
+pub(crate) const TOGETHER: &str = "-together";
+
 /// One record, placed.
 pub(crate) struct Row {
     pub(crate) record: Record,
     /// Where it lies; None for what was not measured.
     pub(crate) placement: Option<Placement>,
+    /// What a figure that was measured beside others is of the same device's figure alone.
+    of_alone: Option<f64>,
+}
+
+impl Row {
+    /// The same in words.
+    fn beside_others(&self) -> Option<String> {
+        self.of_alone.map(|fraction| format!("{:.0}% of alone", fraction * 100.0))
+    }
 }
 
 /// Records with what is derived of them.
@@ -60,14 +73,27 @@ pub(crate) struct Model {
 impl Model {
     /// Places every record under the roofs of the device it was taken on.
     pub(crate) fn new(environments: Vec<Environment>, records: Vec<Record>) -> Self {
-        let rows = records
+        let mut rows: Vec<Row> = records
             .into_iter()
             .map(|record| {
                 let info = device(&environments, &record);
                 let placement = info.and_then(|info| place(&record, info, Specs::built_in()));
-                Row { record, placement }
+                Row { record, placement, of_alone: None }
             })
             .collect();
+        let figures: BTreeMap<_, f64> = rows
+            .iter()
+            .filter_map(|row| {
+                let r = &row.record;
+                Some(((r.device.clone(), r.case.clone(), r.provider.clone()), row.placement.as_ref()?.achieved))
+            })
+            .collect();
+        for row in &mut rows {
+            let r = &row.record;
+            let alone = r.provider.strip_suffix(TOGETHER).map(|name| (r.device.clone(), r.case.clone(), name.to_owned()));
+            let alone = alone.and_then(|key| figures.get(&key)).filter(|figure| **figure > 0.0);
+            row.of_alone = row.placement.as_ref().zip(alone).map(|(placement, alone)| placement.achieved / alone);
+        }
         Self { environments, rows }
     }
 

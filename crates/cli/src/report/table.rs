@@ -57,6 +57,9 @@ fn table(rows: &[&Row]) -> Table {
         let Some(placement) = &row.placement else { continue };
         let mut cells = if many_devices { vec![clean(&row.record.device)] } else { vec![] };
         cells.extend(line(&row.record, placement));
+        if let (Some(note), Some(notes)) = (row.beside_others(), cells.last_mut()) {
+            *notes = if notes.is_empty() { note } else { format!("{note}; {notes}") };
+        }
         let first_number = cells.len() - 8;
         table.add_row(cells.into_iter().enumerate().map(|(i, c)| {
             let right = i >= first_number && i != first_number + 1 && i < first_number + 7;

@@ -4,6 +4,7 @@
 //
 // -DWITHOUT_PARAMETERS: a driver before 12.4, which does not say what a kernel takes. -DCAPABILITY=8: an older chip.
 #include <math.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,44 +20,58 @@ enum { INVALID = 1, MEMORY = 2, NOT_FOUND = 500, CAPTURING = 900, MOST = 4096 };
 static const size_t TOTAL = 1 << 30;
 
 static struct { P at; size_t bytes; int host, device; } live[MOST];
-static int current, reached[64];  // the device whose context is current; who reaches the other
-static volatile uint32_t *held;
+static __thread int current;  // the device whose context is current
+static int reached[64];       // who reaches the other
+static __thread volatile uint32_t *held;
 enum { PARAMETERS = 16 };
 struct kernel { const char *name; size_t sizes[PARAMETERS]; void (*run)(void **); };
 struct op { int fill, value; P to, from; size_t bytes; struct kernel *kernel; uint64_t arguments[PARAMETERS]; };
 enum { OPS = 1024 };
 struct graph { int n; struct op ops[OPS]; };
-static struct graph *capture;
+static __thread struct graph *capture;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;  // devices may be driven by a thread each
 
 static int kind(P at, size_t bytes) {  // 0 unknown, 1 device, 2 pinned
-  for (int i = 0; i < MOST; i++)
-    if (live[i].at && at >= live[i].at && at + bytes <= live[i].at + live[i].bytes) return 1 + live[i].host;
-  return 0;
+  int found = 0;
+  pthread_mutex_lock(&lock);
+  for (int i = 0; i < MOST && !found; i++)
+    if (live[i].at && at >= live[i].at && at + bytes <= live[i].at + live[i].bytes) found = 1 + live[i].host;
+  pthread_mutex_unlock(&lock);
+  return found;
 }
 static int take(P *at, size_t bytes, int host) {
   void *p = NULL;
   if (bytes > TOTAL || posix_memalign(&p, 4096, bytes)) return MEMORY;
-  for (int i = 0; i < MOST; i++)
-    if (!live[i].at) { live[i].at = *at = (P)p, live[i].bytes = bytes, live[i].host = host, live[i].device = current; return 0; }
-  return MEMORY;
+  pthread_mutex_lock(&lock);
+  int i = 0;
+  while (i < MOST && live[i].at) i++;
+  if (i < MOST) live[i].at = *at = (P)p, live[i].bytes = bytes, live[i].host = host, live[i].device = current;
+  pthread_mutex_unlock(&lock);
+  return i < MOST ? 0 : MEMORY;
 }
 static int give(P at) {
   if (capture || (held && !*held)) { fprintf(stderr, "freed in a hold or a capture\n"); abort(); }
   // The word of a hold lives in memory that is itself freed in the end.
-  for (int i = 0; i < MOST; i++)
-    if (live[i].at == at) {
-      if (held && (P)held >= at && (P)held < at + live[i].bytes) held = NULL;
-      free((void *)at);
-      live[i].at = 0;
-      return 0;
-    }
+  pthread_mutex_lock(&lock);
+  int i = 0;
+  while (i < MOST && live[i].at != at) i++;
+  if (i < MOST) {
+    if (held && (P)held >= at && (P)held < at + live[i].bytes) held = NULL;
+    free((void *)at);
+    live[i].at = 0;
+  }
+  pthread_mutex_unlock(&lock);
+  if (i < MOST) return 0;
   fprintf(stderr, "freed twice\n");
   abort();
 }
 static int at_device(P at) {
+  int device = -1;
+  pthread_mutex_lock(&lock);
   for (int i = 0; i < MOST; i++)
-    if (live[i].at && !live[i].host && at >= live[i].at && at < live[i].at + live[i].bytes) return live[i].device;
-  return -1;
+    if (live[i].at && !live[i].host && at >= live[i].at && at < live[i].at + live[i].bytes) device = live[i].device;
+  pthread_mutex_unlock(&lock);
+  return device;
 }
 static void run(struct op o) {
   if (o.kernel) {
