@@ -34,6 +34,29 @@ pub fn uniform(seed: u64, i: u64) -> f32 {
     ((hash(seed, i) >> 40) as i32 - (1 << 23)) as f32 * (1.0 / (1 << 23) as f32)
 }
 
+/// Element `i` of a random order of `0..n`, without a table: kernels/common/rp.h has the same. Mixes within the next power of two
+/// and walks on until it is back inside `n`.
+#[must_use]
+pub const fn permuted(seed: u64, mut i: u64, n: u64) -> u64 {
+    let mut bits = 0u32;
+    while bits < 63 && (1u64 << bits) < n {
+        bits += 1;
+    }
+    let mask = (1u64 << bits) - 1;
+    let half = bits.div_ceil(2) + (bits == 0) as u32;
+    loop {
+        i = (i ^ (seed & mask)).wrapping_mul(0x9E37_79B9_7F4A_7C15) & mask;
+        i ^= i >> half;
+        i = i.wrapping_mul(0xBF58_476D_1CE4_E5B9).wrapping_add(seed >> 32) & mask;
+        i ^= i >> half;
+        i = i.wrapping_mul(0x94D0_49BB_1331_11EB) & mask;
+        i ^= i >> half;
+        if i < n {
+            return i;
+        }
+    }
+}
+
 /// Int8 operands are [`normal`] times this, rounded to nearest even: ±3.46 σ fill 83 of 127 steps, so none saturates.
 pub const I8_SCALE: f32 = 24.0;
 
@@ -46,6 +69,18 @@ pub const fn operand_seed(seed: u64, operand: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Printed by rp_permute of kernels/common/rp.h, run on the host.
+    #[test]
+    fn a_permutation_is_the_kernels() {
+        let seed = 77 + (5 << 40);
+        let first = |n: u64| [0, 1, 2, 3].map(|i| permuted(seed, i % n, n));
+        assert_eq!([first(1), first(2)], [[0; 4], [1, 0, 1, 0]]);
+        assert_eq!([first(1000), first(100_000)], [[41, 880, 841, 725], [94_691, 39_718, 93_027, 59_853]]);
+        let mut all: Vec<u64> = (0..1000).map(|i| permuted(9, i, 1000)).collect();
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..1000));
+    }
 
     #[test]
     fn streams_have_the_moments_they_claim() {

@@ -79,6 +79,10 @@ pub struct Placement {
     pub tflops: Option<f64>,
     /// GB/s, where bytes are counted.
     pub gbps: Option<f64>,
+    /// Bytes per clock and unit at the observed clock, for caches and shared memory.
+    pub bytes_per_clock: Option<f64>,
+    /// Core clocks of a dependent step at the observed clock, for latency.
+    pub clocks: Option<f64>,
     /// The roofs, the datasheet's first.
     pub roofs: Vec<Roof>,
     /// Why there is no roof, where there is none.
@@ -130,7 +134,22 @@ pub fn place(record: &Record, info: &DeviceInfo, specs: &Specs) -> Option<Placem
         Metric::Latency => (Vec::new(), Some("latency has no roof".to_owned())),
         _ => roofs(record, info, specs, mhz),
     };
-    Some(Placement { achieved, unit, intensity: work.intensity().filter(|i| *i > 0.0), tflops, gbps, roofs, unknown, summary })
+    let on_chip = matches!(record.level, Level::Cache | Level::Shared) && record.metric == Metric::Bandwidth && work.steps == 0;
+    let bytes_per_clock =
+        mhz.filter(|_| on_chip && !info.software).map(|mhz| achieved * 1e3 / (mhz * f64::from(info.units.max(1))));
+    let clocks = mhz.filter(|_| record.metric == Metric::Latency && !info.software).map(|mhz| achieved * mhz / 1e3);
+    Some(Placement {
+        achieved,
+        unit,
+        intensity: work.intensity().filter(|i| *i > 0.0),
+        tflops,
+        gbps,
+        bytes_per_clock,
+        clocks,
+        roofs,
+        unknown,
+        summary,
+    })
 }
 
 /// The clock during the timed runs: the device's own counters first, the sensor's median next.
@@ -198,22 +217,27 @@ fn from_spec(record: &Record, info: &DeviceInfo, spec: &Spec, kind: RoofKind, mh
             let share = if domains > 1 { format!(", a domain of {domains}") } else { String::new() };
             Some((spec.memory.gbps / per_package / f64::from(domains), format!("{} {}{share}", spec.id, spec.memory.r#type)))
         }
-        Level::Host => spec.host_link_gbps().map(|g| (g, format!("PCIe {}", spec.pcie.as_deref().unwrap_or_default()))),
-        Level::Peer => spec.link.as_ref().map(|l| (l.gbps / per_package, format!("{} {}", spec.id, l.r#type))),
+        Level::Host | Level::Peer => link(record, info, spec, kind).map(|(gbps, source)| match record.work.links {
+            Some(links) => (gbps * f64::from(links), format!("{links} × {source}")),
+            None => (gbps, source),
+        }),
         Level::Shared | Level::Cache => None,
     };
     let clock = |quoted: Option<f64>| match kind {
         RoofKind::ObservedClock => mhz,
         _ => quoted,
     };
-    if record.level == Level::Shared && record.metric == Metric::Bandwidth {
+    // NVIDIA's units read their first cache and their shared memory by one path: no cached read is faster than it.
+    let path =
+        record.level == Level::Shared || (record.level == Level::Cache && spec.vendor == "NVIDIA" && record.work.steps == 0);
+    if path && record.metric == Metric::Bandwidth {
         let (Some(bytes), Some(mhz)) = (spec.shared_bytes_per_clock, clock(spec.max_clock_mhz)) else { return Ok(None) };
         let value = f64::from(units) * bytes * mhz / 1e3;
         return Ok(Some(Roof { kind, value, source: format!("{units} × {bytes} B/clk at {mhz:.0} MHz"), bound: Bound::Memory }));
     }
     match record.metric {
         Metric::Bandwidth | Metric::BusBandwidth => Ok(memory
-            .filter(|_| kind == RoofKind::Datasheet)
+            .filter(|_| kind == RoofKind::Datasheet || record.level == Level::Host)
             .map(|(value, source)| Roof { kind, value, source, bound: Bound::Memory })),
         Metric::Latency => Ok(None),
         Metric::Arithmetic => {
@@ -230,6 +254,37 @@ fn from_spec(record: &Record, info: &DeviceInfo, spec: &Spec, kind: RoofKind, mh
             Ok(Some(lower(compute, memory, record, kind, source)))
         }
     }
+}
+
+/// One direction of the link that a case's bytes cross, GB/s. What a clock is to a core, the negotiated generation and width are to
+/// PCIe: [`RoofKind::ObservedClock`] is the link as it was seen under load.
+fn link(record: &Record, info: &DeviceInfo, spec: &Spec, kind: RoofKind) -> Option<(f64, String)> {
+    let per_package = f64::from(spec.devices_per_package.max(1));
+    let link = spec.link.as_ref();
+    if record.level == Level::Peer && info.facts.get("nvlinks_up").is_none_or(|up| up != "0") {
+        return link.map(|l| (l.gbps / per_package, format!("{} {}", spec.id, l.r#type)));
+    }
+    if let Some(c2c) = link.and_then(|l| l.c2c_gbps).filter(|_| record.level == Level::Host) {
+        return (kind == RoofKind::Datasheet).then(|| (c2c, format!("{} C2C", spec.id)));
+    }
+    let pcie = match kind {
+        RoofKind::ObservedClock => negotiated(record)?,
+        _ => spec.pcie.clone()?,
+    };
+    Some((crate::specs::pcie_gbps(&pcie)?, format!("PCIe {pcie}")))
+}
+
+/// The PCIe link that the sensors saw during the timed runs, at its best: `4.0x16`. It rests at a lower one.
+#[must_use]
+pub fn negotiated(record: &Record) -> Option<String> {
+    let Outcome::Measured { telemetry, .. } = &record.outcome else { return None };
+    let most = |name: &str| telemetry.sensors.get(name).map(|range| range.max);
+    let generation = most("pcie_gen").or_else(|| {
+        let rates = [(8.0, 3.0), (16.0, 4.0), (32.0, 5.0), (64.0, 6.0)];
+        let gts = most("pcie_gts")?;
+        rates.iter().find(|(rate, _)| (gts - rate).abs() < 0.5).map(|(_, generation)| *generation)
+    })?;
+    Some(format!("{generation:.0}.0x{:.0}", most("pcie_width")?))
 }
 
 /// Domains that the memory of an AMD package is divided into (`NPS4`: four); None for a device that does not say.
@@ -253,7 +308,7 @@ fn lower(compute: f64, memory: Option<(f64, String)>, record: &Record, kind: Roo
 
 fn from_measured(record: &Record, info: &DeviceInfo) -> Option<Roof> {
     let kind = RoofKind::Empirical;
-    let memory = measured_gbps(info, record.level);
+    let memory = measured_gbps(info, record.level).filter(|_| record.level != Level::Cache || record.work.steps == 0);
     match record.metric {
         Metric::Bandwidth | Metric::BusBandwidth => {
             let (value, source) = memory?;
@@ -273,6 +328,7 @@ pub fn measured_gbps(info: &DeviceInfo, level: Level) -> Option<(f64, String)> {
     let prefix = match level {
         Level::Dram => "dram",
         Level::Peer => "peer",
+        Level::Cache => "cache",
         _ => return None,
     };
     let best = info
@@ -426,6 +482,58 @@ mod tests {
             record(Work::arithmetic(Flops(1 << 40), Bytes(0)), Metric::Arithmetic, Level::Cache, Dtype::Bf16, 1.0, Some(1900.0));
         let placed = place(&clocked, &amd(mi300x, 38, Some("NPS4")), Specs::built_in()).unwrap();
         assert!((placed.roofs[1].value - 38.0 * 2048.0 * 1900.0 / 1e6).abs() < 0.1, "{:?}", placed.roofs);
+    }
+
+    #[test]
+    fn links_stand_under_what_they_are_and_what_was_negotiated() {
+        let copy = |level, links, sensors: &[(&str, f64)]| {
+            let work = Work { links, ..Work::bytes(Bytes(50_000_000)) };
+            let mut r = record(work, Metric::Bandwidth, level, Dtype::F32, 1e-3, Some(1980.0));
+            let Outcome::Measured { telemetry, .. } = &mut r.outcome else { panic!() };
+            let range = |x: f64| crate::record::Range { min: 1.0, median: x, max: x };
+            telemetry.sensors = sensors.iter().map(|(name, x)| ((*name).to_owned(), range(*x))).collect();
+            r
+        };
+        let roofs = |r: &Record, info: &DeviceInfo| -> Vec<(f64, RoofKind, String)> {
+            let placed = place(r, info, Specs::built_in()).unwrap();
+            placed.roofs.into_iter().map(|r| (r.value, r.kind, r.source)).collect()
+        };
+        // An H100 in a slot of half the generation.
+        let seen = roofs(&copy(Level::Host, None, &[("pcie_gen", 4.0), ("pcie_width", 16.0)]), &h100());
+        assert!((seen[0].0 - 63.0).abs() < 0.1 && (seen[1].0 - 31.5).abs() < 0.1, "{seen:?}");
+        assert_eq!((seen[1].1, seen[1].2.as_str()), (RoofKind::ObservedClock, "PCIe 4.0x16"));
+        // AMD's sensors say gigatransfers; both ways at once have two roofs.
+        let both = roofs(&copy(Level::Host, Some(2), &[("pcie_gts", 32.0), ("pcie_width", 8.0)]), &h100());
+        assert!((both[0].0 - 126.0).abs() < 0.2 && (both[1].0 - 63.0).abs() < 0.2, "{both:?}");
+        assert_eq!(roofs(&copy(Level::Host, None, &[]), &h100()).len(), 1);
+        // NVLink where it is up, PCIe where it is not.
+        let nvlink = roofs(&copy(Level::Peer, None, &[]), &h100());
+        assert!((nvlink[0].0 - 450.0).abs() < 0.1, "{nvlink:?}");
+        let without = DeviceInfo { facts: [("nvlinks_up".to_owned(), "0".to_owned())].into(), ..h100() };
+        assert!((roofs(&copy(Level::Peer, None, &[]), &without)[0].0 - 63.0).abs() < 0.1);
+        // Grace's chip-to-chip link.
+        let grace = Specs::built_in().devices.iter().find(|s| s.link.as_ref().is_some_and(|l| l.c2c_gbps.is_some())).unwrap();
+        let info = DeviceInfo { name: grace.names[0].clone(), units: grace.units_per_device(), ..h100() };
+        let c2c = roofs(&copy(Level::Host, None, &[("pcie_gen", 5.0), ("pcie_width", 16.0)]), &info);
+        assert_eq!((c2c[0].0, c2c.len()), (grace.link.as_ref().unwrap().c2c_gbps.unwrap(), 1));
+    }
+
+    #[test]
+    fn what_is_on_the_chip_is_also_told_in_clocks() {
+        // 132 units, 128 bytes a clock at 1980 MHz: 33.45 TB/s.
+        let bytes = Bytes(132 * 128 * 1_980_000);
+        let read = record(Work::bytes(bytes), Metric::Bandwidth, Level::Cache, Dtype::F32, 1e-3, Some(1980.0));
+        let placed = place(&read, &h100(), Specs::built_in()).unwrap();
+        assert!((placed.bytes_per_clock.unwrap() - 128.0).abs() < 1e-6 && !placed.suspect());
+        assert!((placed.fraction().unwrap() - 1.0).abs() < 1e-6, "{:?}", placed.roofs);
+        let chase = Work { steps: 1000, ..Work::bytes(Bytes(1 << 14)) };
+        let chase = record(chase, Metric::Latency, Level::Cache, Dtype::F32, 16e-6, Some(2000.0));
+        let placed = place(&chase, &h100(), Specs::built_in()).unwrap();
+        assert!((placed.clocks.unwrap() - 32.0).abs() < 1e-9 && placed.bytes_per_clock.is_none());
+        // Serialised adds are bounded by no path's width.
+        let adds = Work { steps: 1000, ..Work::bytes(Bytes(4000)) };
+        let adds = record(adds, Metric::Bandwidth, Level::Cache, Dtype::F32, 1e-6, Some(2000.0));
+        assert!(place(&adds, &h100(), Specs::built_in()).unwrap().roofs.is_empty());
     }
 
     #[test]
