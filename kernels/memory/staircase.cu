@@ -9,9 +9,10 @@
 //
 // rp_staircase(const float* x, u32* out, u64* cycles, u64 set_tiles, u64 private_tiles, u64 steps)
 //   x: 16-byte aligned, set_tiles tiles (grid × private_tiles where that is not 0; set_tiles is then ≤ private_tiles).
-//   out[block] = sum over the `steps` tiles it read; cycles[block] = core cycles from its first load to its last sum.
+//   out[block] = sum over the `steps` tiles it read; cycles[block] = core cycles from its first load to its last sum. These are
+//   of one block alone: blocks of a core do not begin and end together, and rates added up from them come out above what an
+//   L1 can do (176 B/clk/SM on an H100, whose loads were all there in its machine code). Time the launch as a whole.
 //   Block RP_BLOCK; grid: cores × resident blocks; no dynamic shared memory. Bytes read: grid × steps × tile.
-// Not to be trusted yet: on an H100 it read 176 B/clk/SM from L1, above the 128 there are; the assembler merges loads of one address.
 #include "../common/rp.h"
 
 #ifndef RP_BLOCK

@@ -13,11 +13,11 @@ const MAGIC: &[u8; 8] = b"RPKCACH1";
 
 impl Cache {
     /// `$RIDGEPOINT_CACHE`, `$XDG_CACHE_HOME/ridgepoint` or `~/.cache/ridgepoint`; none where there is no home.
-    pub(crate) fn of_user(env: &dyn Fn(&str) -> Option<PathBuf>) -> Option<Self> {
+    pub(crate) fn of_user(folder: &str, env: &dyn Fn(&str) -> Option<PathBuf>) -> Option<Self> {
         let dir = env("RIDGEPOINT_CACHE")
             .or_else(|| env("XDG_CACHE_HOME").filter(|p| p.is_absolute()).map(|p| p.join("ridgepoint")))
             .or_else(|| env("HOME").map(|p| p.join(".cache/ridgepoint")))?;
-        Some(Self { dir: dir.join("kernels") })
+        Some(Self { dir: dir.join(folder) })
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<Vec<u8>> {

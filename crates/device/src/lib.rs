@@ -25,6 +25,7 @@ mod kernel;
 pub mod launched;
 #[cfg(test)]
 mod machine;
+pub mod notes;
 mod probe;
 mod sources;
 mod traits;

@@ -23,7 +23,9 @@ const CPP: &[(&str, &str)] = &[
     ("gemm/wgmma_sm90", include_str!("../../../kernels/gemm/wgmma_sm90.cu")),
     ("launch/count", include_str!("../../../kernels/launch/count.cu")),
     ("memory/chase", include_str!("../../../kernels/memory/chase.cu")),
+    ("memory/gather", include_str!("../../../kernels/memory/gather.cu")),
     ("memory/shared", include_str!("../../../kernels/memory/shared.cu")),
+    ("memory/staircase", include_str!("../../../kernels/memory/staircase.cu")),
     ("memory/stream", include_str!("../../../kernels/memory/stream.cu")),
 ];
 

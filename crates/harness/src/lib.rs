@@ -14,6 +14,7 @@ mod suite;
 mod sustain;
 mod timer;
 mod trial;
+mod tuned;
 pub mod verify;
 mod window;
 
@@ -22,4 +23,5 @@ pub use operands::random;
 pub use policy::{Policy, Profile};
 pub use suite::{Class, Measured, Prepared, Ready, Scope, Suite, measure, measure_after};
 pub use trial::trial;
+pub use tuned::{recall, remember};
 pub use window::Window;

@@ -17,6 +17,8 @@ const DATA_CENTRE: &[&str] = &["sm_80", "sm_89", "sm_90a", "sm_100a", "sm_103a"]
 const FP8_MMA: &[&str] = &["sm_89", "sm_120a"];
 const BULK: &[&str] = &["sm_90a", "sm_100a", "sm_103a", "sm_120a"];
 const HOPPER: &[&str] = &["sm_90a"];
+/// With loads of 32 bytes a thread.
+const WIDE: &[&str] = &["sm_100a", "sm_103a"];
 
 /// A program in one configuration.
 struct Claim {
@@ -50,11 +52,13 @@ const CLAIMS: &[Claim] = &[
     claim("launch/count", "", AMPERE, &["RED/REDG/ATOMG"], 16),
     claim("memory/chase", "", AMPERE, &[], 40),
     claim("memory/shared", "", AMPERE, &["LDS 128"], 64),
-    claim("memory/staircase", "", AMPERE, &["LDG 128"], 64),
+    claim("memory/staircase", "RP_UNROLL=2", AMPERE, &["LDG 128"], 64),
+    claim("memory/staircase", "RP_UNROLL=8", AMPERE, &["LDG 128"], 64),
     claim("memory/gather", "", AMPERE, &[], 104),
     claim("memory/stream", "RP_BLOCK=512 RP_UNROLL=4 RP_HINT_LOAD=1 RP_HINT_STORE=2", AMPERE, &[], 64),
     claim("memory/stream", "RP_BLOCK=1024 RP_UNROLL=4 RP_HINT_LOAD=3 RP_HINT_STORE=2", AMPERE, &[], 64),
     claim("memory/stream", "RP_BLOCK=256 RP_UNROLL=8 RP_HINT_LOAD=0 RP_HINT_STORE=0 RP_PASSES=8", AMPERE, &[], 128),
+    claim("memory/stream", "RP_WIDTH=8 RP_BLOCK=512 RP_UNROLL=4", WIDE, &[], 128),
     claim("memory/stream_bulk", "", BULK, &["UBLKCP"], 64),
     claim("gemm/tile", "RP_DTYPE=f32", AMPERE, &["FFMA", "LDS 128"], 128),
     claim("gemm/tile", "RP_DTYPE=bf16", DATA_CENTRE, &["FFMA", "LDS 128"], 128),
@@ -77,10 +81,18 @@ const CLAIMS: &[Claim] = &[
 /// Entries of a program with many that hold what not all of them do.
 #[rustfmt::skip]
 const ENTRIES: &[(&str, &str)] = &[
-    ("rp_copy", "LDG 128"), ("rp_copy", "STG 128"), ("rp_triad", "LDG 128"), ("rp_triad", "STG 128"), ("rp_read", "LDG 128"),
-    ("rp_dot", "LDG 128"), ("rp_write", "STG 128"), ("rp_gather_pages", "LDG 128"), ("rp_gather_pages", "STG 128"),
+    ("rp_copy", "LDG 128/256"), ("rp_copy", "STG 128/256"), ("rp_triad", "LDG 128/256"), ("rp_triad", "STG 128/256"), ("rp_read", "LDG 128/256"),
+    ("rp_dot", "LDG 128/256"), ("rp_write", "STG 128/256"), ("rp_gather_pages", "LDG 128"), ("rp_gather_pages", "STG 128"),
     ("rp_chase", "LDG 64"), ("rp_check_stream", "LDG"), ("rp_add_atomic", "RED/REDG/ATOMG"), ("rp_mla_decode_sm90_bf16", "HGMMA"), ("rp_mla_decode_sm90_bf16", "UTMALDG"),
     ("rp_decode_bf16", "LDGSTS 128"), ("rp_decode_bf16", "HMMA"),
+];
+
+/// Loads that a loop is made of, and how many of them there must be: a benchmark reads as often as it is written, and an assembler
+/// that merged two loads would make a cache look faster than it is.
+const LOADS: &[(&str, &str, usize)] = &[
+    ("memory/staircase RP_UNROLL=8", "LDG 128", 8),
+    ("memory/staircase RP_UNROLL=2", "LDG 128", 2),
+    ("memory/shared ", "LDS 128", 16),
 ];
 
 /// One function of a cubin.
@@ -95,13 +107,18 @@ struct Function {
 
 impl Function {
     fn holds(&self, instruction: &str) -> bool {
+        self.count(instruction) > 0
+    }
+
+    fn count(&self, instruction: &str) -> usize {
         let mut words = instruction.split(' ');
         let opcode = words.next().unwrap_or_default();
-        self.opcodes.iter().any(|o| {
+        let matches = |o: &&String| {
             let mut parts = o.split('.');
             parts.next().is_some_and(|name| opcode.split('/').any(|one| one == name))
-                && words.clone().all(|w| o.split('.').any(|part| part == w))
-        })
+                && words.clone().all(|w| o.split('.').any(|part| w.split('/').any(|one| one == part)))
+        };
+        self.opcodes.iter().filter(matches).count()
     }
 }
 
@@ -179,6 +196,11 @@ fn broken(claim: &Claim, arch: &str, tool: &Path, folder: &Path) -> Vec<String> 
         }
         if f.registers > claim.registers {
             said.push(format!("{at}: {} takes {} registers and claims {}", f.name, f.registers, claim.registers));
+        }
+        for (claimed, load, count) in LOADS.iter().filter(|(what, ..)| *what == format!("{} {}", claim.name, claim.defines)) {
+            if f.count(load) < *count {
+                said.push(format!("{at}: {} has {} of {claimed}'s {count} {load}", f.name, f.count(load)));
+            }
         }
         let own = ENTRIES.iter().filter(|(entry, _)| f.name == *entry).map(|(_, instruction)| instruction);
         for instruction in claim.instructions.iter().chain(own) {

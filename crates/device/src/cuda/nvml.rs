@@ -160,6 +160,9 @@ impl Sensors {
             word("power_w", 1e-3, &|v| api.power(d, v));
             word("power_limit_w", 1e-3, &|v| api.power_limit(d, v));
             word("temperature_c", 1.0, &|v| api.temperature(d, 0, v));
+            // Under load: it rests at a lower generation.
+            word("pcie_gen", 1.0, &|v| api.pcie_gen(d, v));
+            word("pcie_width", 1.0, &|v| api.pcie_width(d, v));
         }
         let mut fields = [FIELD_MEMORY_TEMPERATURE, FIELD_POWER_INSTANT].map(|id| FieldValue { id, ..FieldValue::default() });
         // SAFETY: as many values as said.

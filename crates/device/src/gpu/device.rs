@@ -74,7 +74,7 @@ impl GpuDevice {
         let scratch = 2 * (info.last_level_cache().0 as usize).max(32 << 20);
         Ok(Self {
             info,
-            cache: Cache::of_user(&|key| std::env::var_os(key).map(PathBuf::from)),
+            cache: Cache::of_user("kernels", &|key| std::env::var_os(key).map(PathBuf::from)),
             modules: RefCell::new(HashMap::new()),
             own: RefCell::default(),
             sides: RefCell::default(),

@@ -6,6 +6,7 @@ pub(crate) mod count;
 pub(crate) mod differ;
 pub(crate) mod init;
 pub(crate) mod memory;
+pub(crate) mod patterns;
 
 use super::pool::Pool;
 use crate::{Arg, Buffer, DeviceError, Result};
@@ -15,7 +16,7 @@ pub(crate) type NativeFn = fn(&Pool, &[Arg<'_>]) -> Result<()>;
 
 /// The kernel with this entry name.
 pub(crate) fn find(entry: &str) -> Option<NativeFn> {
-    [memory::KERNELS, init::KERNELS, arguments::KERNELS, count::KERNELS, differ::KERNELS]
+    [memory::KERNELS, patterns::KERNELS, init::KERNELS, arguments::KERNELS, count::KERNELS, differ::KERNELS]
         .into_iter()
         .flatten()
         .find(|(name, _)| *name == entry)
