@@ -1,11 +1,12 @@
 //! Streams made ready: arrays filled on the device, one launch an execution, every element of the result checked.
 
 use crate::cases::{Op, Stream};
-use crate::variants::{self, Launch, SCALAR};
-use ridgepoint_core::{Backend, Cache, Dtype, Seconds, Verification, data};
+use crate::tune::{self, Launch, Tuned};
+use crate::variants::{self, SCALAR};
+use ridgepoint_core::{Backend, Cache, Dtype, Verification, data};
 use ridgepoint_device::{Arg, Buffer, Device, DeviceError, Geometry, Kernel, Program, Result};
 use ridgepoint_harness::verify::{Comparison, in_chunks};
-use ridgepoint_harness::{Prepared, Ready, random, trial};
+use ridgepoint_harness::{Prepared, Ready, random};
 use std::collections::BTreeMap;
 
 /// A pass over a cached array is repeated inside the kernel until it moves this much, so that a launch is noise.
@@ -21,6 +22,9 @@ pub(crate) fn prepare<'d>(stream: Stream, provider: &str, device: &'d dyn Device
     let backend = device.info().backend;
     let variant = variants::find(stream, provider, backend)
         .ok_or_else(|| DeviceError::unsupported(format!("{provider} has no {} on {backend}", stream.op.name())))?;
+    if variant.climbs(stream, backend) {
+        return crate::climb::prepare(stream, device, seed);
+    }
     let n = stream.elements();
     let bytes = stream.array.0 as usize;
     let fill = |operand| random(device, Dtype::F32, data::operand_seed(seed, operand), n);
@@ -29,7 +33,7 @@ pub(crate) fn prepare<'d>(stream: Stream, provider: &str, device: &'d dyn Device
     device.synchronize()?;
     let mut config = BTreeMap::new();
     let way = match variant.suffix {
-        None => Way::CopyEngine,
+        None => Way::Own,
         Some(suffix) if matches!(backend, Backend::Cpu | Backend::Fake) => {
             let kernel = device
                 .compile(&Program { name: "memory/stream", ..Program::default() }, &format!("rp_{}{suffix}", stream.op.name()))?;
@@ -45,9 +49,10 @@ pub(crate) fn prepare<'d>(stream: Stream, provider: &str, device: &'d dyn Device
         }
         Some(_) => {
             let passes = passes(device, stream);
-            let (launch, kernel, tried) = tune(device, stream, passes, &inputs, &out)?;
-            config.insert("launch".into(), format!("{launch:?}").trim_start_matches("Launch ").into());
-            config.insert("launches tried".into(), tried.to_string());
+            let run = |kernel: &Kernel, launch| enqueue_gpu(device, stream, kernel, launch, &inputs, &out);
+            let Tuned { launch, kernel, tried } = tune::tune(device, stream, passes, &run)?;
+            config.insert("launch".into(), launch.to_string());
+            config.insert("launches tried".into(), tried);
             if passes > 1 {
                 config.insert("passes a launch".into(), passes.to_string());
             }
@@ -64,8 +69,8 @@ const MAX_SUMS: usize = 4096;
 
 /// What does the work.
 enum Way {
-    /// The device's own copy.
-    CopyEngine,
+    /// The device's own copy or fill.
+    Own,
     /// A kernel on the host's threads, which repeats by itself.
     Host { kernel: Kernel, repeats: u64 },
     /// A kernel on a GPU.
@@ -117,7 +122,7 @@ fn blocks(device: &dyn Device, elements: u64, launch: Launch, most: u64) -> u32 
 }
 
 /// One pass, in as many launches as the device's limit on a kernel's buffer makes necessary.
-fn enqueue_gpu(
+pub(crate) fn enqueue_gpu(
     device: &dyn Device,
     stream: Stream,
     kernel: &Kernel,
@@ -149,57 +154,6 @@ fn enqueue_gpu(
     Ok(())
 }
 
-/// The launches there are for a stream on a device.
-fn candidates(device: &dyn Device, stream: Stream) -> &'static [Launch] {
-    let wgsl = device.info().backend == Backend::Vulkan;
-    match (stream.cache, stream.op.writes(), wgsl) {
-        (Cache::Hot, _, false) => &[variants::CACHED],
-        (Cache::Cold, true, false) => variants::LAUNCHES,
-        (Cache::Cold, false, false) => variants::FOLDS,
-        (Cache::Hot, _, true) => &[variants::WGSL_CACHED],
-        (Cache::Cold, true, true) => variants::WGSL_LAUNCHES,
-        (Cache::Cold, false, true) => variants::WGSL_FOLDS,
-    }
-}
-
-/// Compiles and tries the launches there are for this stream and keeps the fastest.
-fn tune(device: &dyn Device, stream: Stream, passes: u64, inputs: &[Buffer], out: &Buffer) -> Result<(Launch, Kernel, usize)> {
-    let candidates = candidates(device, stream);
-    let mut best: Option<(Seconds, Launch, Kernel)> = None;
-    let mut reason = DeviceError::unsupported("no launch to try");
-    for launch in candidates {
-        let mut defines = vec![
-            ("RP_BLOCK", launch.block.to_string()),
-            ("RP_UNROLL", launch.unroll.to_string()),
-            ("RP_HINT_LOAD", launch.hints[0].to_string()),
-            ("RP_HINT_STORE", launch.hints[1].to_string()),
-        ];
-        if passes > 1 {
-            defines.push(("RP_PASSES", passes.to_string()));
-        }
-        let program = Program { name: "memory/stream", defines: &defines, ..Program::default() };
-        let kernel = match device.compile(&program, &format!("rp_{}", stream.op.name())) {
-            // Such a block may be larger than the device's; others are to be tried.
-            Err(refused @ DeviceError::Unsupported(_)) => {
-                reason = refused;
-                continue;
-            }
-            kernel => kernel?,
-        };
-        // The only one there is need not be timed.
-        let seconds = if candidates.len() == 1 {
-            Seconds(0.0)
-        } else {
-            trial(device, &mut |_| enqueue_gpu(device, stream, &kernel, *launch, inputs, out))?
-        };
-        if best.as_ref().is_none_or(|(least, ..)| seconds < *least) {
-            best = Some((seconds, *launch, kernel));
-        }
-    }
-    let (_, launch, kernel) = best.ok_or(reason)?;
-    Ok((launch, kernel, candidates.len()))
-}
-
 impl Ready for Run<'_> {
     fn cold_by_itself(&self) -> bool {
         self.cold
@@ -209,13 +163,14 @@ impl Ready for Run<'_> {
         match self.way {
             Way::Host { repeats, .. } => repeats,
             Way::Gpu { passes, .. } => passes,
-            Way::CopyEngine => 1,
+            Way::Own => 1,
         }
     }
 
     fn enqueue(&mut self, _turn: usize) -> Result<()> {
         match &self.way {
-            Way::CopyEngine => self.device.copy(&self.inputs[0], 0, &self.out, 0, self.out.len()),
+            Way::Own if self.stream.op == Op::Init => self.device.fill(&self.out, INIT),
+            Way::Own => self.device.copy(&self.inputs[0], 0, &self.out, 0, self.out.len()),
             Way::Host { kernel, repeats } => {
                 let mut args = operands(self.stream, &self.inputs, &self.out, self.stream.elements());
                 args.push(Arg::U32(*repeats as u32));
@@ -295,6 +250,9 @@ fn compare(op: Op, seeds: (u64, u64), first: u64, got: &[u8], into: &mut Compari
     }
 }
 
+/// The byte of a fill: as floats, 0.747.
+const INIT: u8 = 0x3f;
+
 /// Bytes brought to the host at once for the check.
 const CHUNK: usize = 64 << 20;
 
@@ -304,6 +262,7 @@ const CHUNK: usize = 64 << 20;
 fn expected(op: Op, (x, y): (u64, u64), i: u64) -> f32 {
     match op {
         Op::Write => SCALAR,
+        Op::Init => f32::from_bits(u32::from_ne_bytes([INIT; 4])),
         Op::Copy | Op::Read | Op::Dot => data::normal(x, i),
         Op::Scale => SCALAR * data::normal(x, i),
         Op::Add => data::normal(x, i) + data::normal(y, i),

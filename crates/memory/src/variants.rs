@@ -22,21 +22,22 @@ pub(crate) struct Variant {
 
 /// All variants.
 pub(crate) const VARIANTS: &[Variant] = &[
-    Variant { provider: "native", backends: &[Backend::Cpu, Backend::Fake], suffix: Some(""), ops: &Op::ALL },
+    Variant { provider: "native", backends: &[Backend::Cpu, Backend::Fake], suffix: Some(""), ops: KERNELS },
+    Variant { provider: "fill", backends: &[Backend::Cpu, Backend::Fake], suffix: None, ops: &[Op::Init] },
     Variant {
         provider: "native-nt",
         backends: &[Backend::Cpu],
         suffix: Some("_nt"),
         ops: &[Op::Write, Op::Copy, Op::Scale, Op::Add, Op::Triad],
     },
-    Variant { provider: "kernel", backends: &[Backend::Cuda, Backend::Hip, Backend::Vulkan], suffix: Some(""), ops: &Op::ALL },
-    Variant {
-        provider: "copy-engine",
-        backends: &[Backend::Cuda, Backend::Hip, Backend::Vulkan],
-        suffix: None,
-        ops: &[Op::Copy],
-    },
+    Variant { provider: "kernel", backends: GPUS, suffix: Some(""), ops: KERNELS },
+    Variant { provider: "copy-engine", backends: GPUS, suffix: None, ops: &[Op::Copy] },
+    Variant { provider: "fill", backends: GPUS, suffix: None, ops: &[Op::Init] },
 ];
+
+const GPUS: &[Backend] = &[Backend::Cuda, Backend::Hip, Backend::Vulkan];
+/// Ops that kernels do.
+const KERNELS: &[Op] = &[Op::Read, Op::Write, Op::Copy, Op::Scale, Op::Add, Op::Triad, Op::Dot];
 
 impl Variant {
     fn does(&self, stream: Stream, backend: Backend) -> bool {
@@ -46,6 +47,14 @@ impl Variant {
             && self.ops.contains(&stream.op)
             && !(cached && self.provider != "native" && self.provider != "kernel")
     }
+
+    /// True where a kernel of its own reads a cached set: WGSL has none yet.
+    pub(crate) fn climbs(&self, stream: Stream, backend: Backend) -> bool {
+        stream.cache == ridgepoint_core::Cache::Hot
+            && stream.op == Op::Read
+            && self.provider == "kernel"
+            && matches!(backend, Backend::Cuda | Backend::Hip)
+    }
 }
 
 /// The providers of a shape on a device.
@@ -53,8 +62,11 @@ pub(crate) fn providers(shape: Shape, device: &dyn Device) -> Vec<String> {
     let backend = device.info().backend;
     let stream = match shape {
         Shape::Stream(stream) => stream,
-        Shape::Host(..) => return vec!["copy-engine".into()],
+        Shape::Link(_) => return vec!["copy-engine".into()],
         Shape::Shared(_) => return vec!["kernel".into()],
+        Shape::Pattern(_) => {
+            return vec![if backend == Backend::Cpu || backend == Backend::Fake { "native" } else { "kernel" }.into()];
+        }
         Shape::Latency(_) => {
             return vec![if backend == Backend::Cpu || backend == Backend::Fake { "native" } else { "kernel" }.into()];
         }
@@ -66,54 +78,3 @@ pub(crate) fn providers(shape: Shape, device: &dyn Device) -> Vec<String> {
 pub(crate) fn find(stream: Stream, provider: &str, backend: Backend) -> Option<&'static Variant> {
     VARIANTS.iter().find(|v| v.provider == provider && v.does(stream, backend))
 }
-
-/// How a stream's kernel is launched on a GPU: what kernels/memory/stream.cu lets the host choose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Launch {
-    /// Threads of a block (RP_BLOCK).
-    pub(crate) block: u32,
-    /// 16-byte loads in flight a thread (RP_UNROLL).
-    pub(crate) unroll: u32,
-    /// Blocks a unit for a persistent grid; 0 for a block each tile.
-    pub(crate) per_unit: u32,
-    /// 0: blocks take tiles in turn; 1: each owns one contiguous run.
-    pub(crate) order: u32,
-    /// How loads and stores treat the caches (RP_HINT_LOAD, RP_HINT_STORE of kernels/common/rp.h).
-    pub(crate) hints: [u32; 2],
-}
-
-const fn launch(block: u32, unroll: u32, per_unit: u32, order: u32, hints: [u32; 2]) -> Launch {
-    Launch { block, unroll, per_unit, order, hints }
-}
-
-/// What is tried for a stream through device memory; the fastest is kept and reported.
-pub(crate) const LAUNCHES: &[Launch] = &[
-    launch(512, 4, 0, 0, [1, 2]),
-    launch(512, 2, 0, 0, [1, 2]),
-    launch(256, 4, 0, 0, [1, 2]),
-    launch(512, 1, 0, 0, [0, 0]),
-    launch(256, 4, 8, 0, [1, 2]),
-    launch(512, 4, 4, 0, [3, 2]),
-    launch(256, 8, 8, 1, [1, 2]),
-    launch(1024, 4, 2, 0, [1, 2]),
-];
-
-/// What is tried for a sum: the grid is persistent, since each block leaves one partial sum.
-pub(crate) const FOLDS: &[Launch] = &[
-    launch(512, 4, 4, 0, [1, 0]),
-    launch(256, 8, 8, 0, [1, 0]),
-    launch(512, 8, 4, 0, [3, 0]),
-    launch(1024, 4, 2, 0, [1, 0]),
-    launch(256, 4, 32, 0, [1, 0]),
-    launch(512, 4, 16, 1, [1, 0]),
-];
-
-/// The same for WGSL, which has no cache hints.
-pub(crate) const WGSL_LAUNCHES: &[Launch] =
-    &[launch(256, 4, 0, 0, [0, 0]), launch(256, 1, 0, 0, [0, 0]), launch(512, 2, 0, 0, [0, 0]), launch(256, 4, 16, 0, [0, 0])];
-pub(crate) const WGSL_FOLDS: &[Launch] =
-    &[launch(256, 4, 16, 0, [0, 0]), launch(512, 4, 8, 0, [0, 0]), launch(256, 8, 8, 1, [0, 0])];
-pub(crate) const WGSL_CACHED: Launch = launch(256, 4, 8, 0, [0, 0]);
-
-/// Inside a cache: loads may use L1, and a persistent grid that fills the device.
-pub(crate) const CACHED: Launch = launch(512, 4, 4, 0, [0, 0]);

@@ -53,6 +53,79 @@ fn an_element_left_unwritten_is_wrong_whatever_the_op() {
 }
 
 #[test]
+fn links_and_patterns_are_verified_and_an_unwritten_row_is_seen() {
+    let (healthy, unwritten) = (device("devices=3"), device("unwritten"));
+    for id in [
+        "memory/h2d/1MiB",
+        "memory/d2h/1MiB",
+        "memory/bidir/1MiB",
+        "memory/d2h/1MiB/pageable",
+        "memory/h2d/1MiB/node0",
+        "memory/h2d/1MiB/devices3",
+        "memory/d2h/1MiB/devices2",
+        "memory/p2p/1MiB/to1",
+        "memory/p2p/1MiB/to2/bidir",
+    ] {
+        let outcome = run(&healthy, &case(id), "copy-engine").outcome;
+        assert!(matches!(&outcome, Outcome::Measured { verification, .. } if verification.passed()), "{id}: {outcome:?}");
+    }
+    for id in ["memory/kvpages/1MiB/tokens16", "memory/rows/1MiB/row512B", "memory/strided/1MiB/f32/stride8"] {
+        let outcome = run(&healthy, &case(id), "native").outcome;
+        assert!(matches!(outcome, Outcome::Measured { .. }), "{id}: {outcome:?}");
+        let outcome = run(&unwritten, &case(id), "native").outcome;
+        assert!(matches!(outcome, Outcome::Wrong { .. }), "{id}: {outcome:?}");
+    }
+    for id in ["memory/p2p/1MiB/to0", "memory/p2p/1MiB/to3", "memory/h2d/1MiB/devices4", "memory/h2d/1MiB/node7"] {
+        let outcome = run(&healthy, &case(id), "copy-engine").outcome;
+        assert!(matches!(outcome, Outcome::Skipped { .. }), "{id}: {outcome:?}");
+    }
+}
+
+#[test]
+fn copies_that_do_not_overlap_are_told_from_those_that_do() {
+    let overlap = |settings: &str, id: &str| {
+        let device = device(settings);
+        let case = case(id);
+        let measured = run(&device, &case, "copy-engine");
+        let record = measured.record(&case, "copy-engine", ridgepoint_device::Device::info(&device), "e", String::new());
+        let parts: f64 = record.config["overlap"].split(' ').next().unwrap().parse().unwrap();
+        let Outcome::Measured { samples, .. } = &record.outcome else { panic!("{:?}", record.outcome) };
+        (parts, record.work.bytes.0 as f64 / samples.seconds[0].0 / 1e9, record.work.links)
+    };
+    // A link of the model carries 10 GB/s each way.
+    let (parts, gbps, links) = overlap("noise=0", "memory/bidir/8MiB");
+    assert!((1.95..2.001).contains(&parts) && (19.0..20.001).contains(&gbps) && links == Some(2), "{parts} {gbps}");
+    let (parts, gbps, _) = overlap("noise=0,serial", "memory/bidir/8MiB");
+    assert!((0.99..1.05).contains(&parts) && (9.5..10.001).contains(&gbps), "{parts} {gbps}");
+    let (parts, gbps, links) = overlap("noise=0,devices=4", "memory/h2d/8MiB/devices4");
+    assert!((3.8..4.001).contains(&parts) && (38.0..40.001).contains(&gbps) && links == Some(4), "{parts} {gbps}");
+}
+
+#[test]
+fn a_chase_over_pages_takes_the_lines_it_names() {
+    let measured = run(&device("noise=0"), &case("memory/latency/1MiB/stride4KiB"), "native");
+    let outcome = &measured.outcome;
+    assert!(matches!(outcome, Outcome::Measured { verification, .. } if verification.passed()), "{outcome:?}");
+}
+
+#[test]
+fn a_sustained_case_keeps_its_course() {
+    let policy = Policy { sustain: Some(ridgepoint_core::Seconds(0.5)), ..Policy::of(Profile::Quick) };
+    let device = device("throttled,noise=0");
+    let outcome = measure(&Memory, &case("memory/copy/1MiB/f32"), "native", &device, &policy, 1).outcome;
+    let Outcome::Measured { samples, telemetry, verification } = outcome else { panic!() };
+    assert!(verification.passed() && samples.stop == Stop::TimeLimit);
+    let course = &telemetry.timeline;
+    assert!((2..=5).contains(&course.len()) && course.len() == samples.seconds.len());
+    assert_eq!(samples.throttled, (0..course.len()).collect::<Vec<_>>());
+    assert!(course.windows(2).all(|w| w[0].at < w[1].at) && course[course.len() - 1].at.0 >= 0.5);
+    for (moment, seconds) in course.iter().zip(&samples.seconds) {
+        assert_eq!(moment.execution, *seconds);
+        assert_eq!((moment.sensors["observed_mhz"], moment.sensors["clock_mhz"]), (800.0, 800.0));
+    }
+}
+
+#[test]
 fn throttling_is_kept_and_marked() {
     let (throttled, healthy) = (device("throttled,noise=0"), device("noise=0"));
     let case = case("memory/triad/8MiB/f32");

@@ -1,0 +1,151 @@
+//! The read staircase on a GPU, by kernels/memory/staircase.cu: every unit goes over one set of memory, each block from a place of
+//! its own on, so that what fits a unit's L1 is read from there, what fits L2 from L2, and what is larger from memory.
+//!
+//! It is timed as a whole, by the harness. The kernel's own cycle counts are of one block each, and blocks of one core do not
+//! begin and end together: rates added up from them came out above what an L1 can do.
+
+use crate::cases::Stream;
+use ridgepoint_core::{Dtype, Verification, data};
+use ridgepoint_device::{Arg, Buffer, Device, DeviceError, Geometry, Kernel, Program, Result};
+use ridgepoint_harness::verify::{Comparison, in_chunks};
+use ridgepoint_harness::{Prepared, Ready, random};
+use std::collections::BTreeMap;
+
+/// Threads of a block and 16-byte loads in flight of each: a tile of 16 KiB.
+const BLOCK: u32 = 512;
+const UNROLL: u32 = 2;
+const TILE: u64 = 512 * 2 * 16;
+/// Blocks of a unit: all the threads that it can hold.
+const PER_UNIT: u64 = 4;
+/// What a launch reads at least: some hundred microseconds from L1, so that its ends are noise.
+const LAUNCH_BYTES: u64 = 8 << 30;
+
+pub(crate) fn prepare<'d>(stream: Stream, device: &'d dyn Device, seed: u64) -> Result<Prepared<'d>> {
+    let array = stream.array.0;
+    if !array.is_multiple_of(TILE) {
+        return Err(DeviceError::unsupported(format!(
+            "the staircase goes in tiles of {TILE} bytes, and {} is no multiple",
+            stream.array
+        )));
+    }
+    let tiles = array / TILE;
+    let blocks = u64::from(device.info().units.max(1)) * PER_UNIT;
+    let steps = steps(tiles, blocks);
+    let defines = [("RP_BLOCK", BLOCK.to_string()), ("RP_UNROLL", UNROLL.to_string()), ("RP_HINT_LOAD", "0".into())];
+    let kernel =
+        device.compile(&Program { name: "memory/staircase", defines: &defines, ..Program::default() }, "rp_staircase")?;
+    let seed = data::operand_seed(seed, 0);
+    let x = random(device, Dtype::F32, seed, array / 4)?;
+    let (out, cycles) = (device.alloc(4 * blocks as usize)?, device.alloc(8 * blocks as usize)?);
+    device.synchronize()?;
+    let config = BTreeMap::from([
+        ("launch".into(), format!("{blocks} blocks of {BLOCK}, {UNROLL} loads in flight, {steps} tiles each")),
+        (SHARED_SET.0.into(), SHARED_SET.1.into()),
+    ]);
+    let expected = expected(tiles, blocks, steps, &|tile| {
+        let first = tile * TILE / 4;
+        bits_of(TILE / 4, &|i| data::normal(seed, first + i))
+    });
+    let ready = Climb { device, kernel, x, out, cycles, tiles, blocks: blocks as u32, steps, expected };
+    Ok(Prepared { ready: Box::new(ready), config, labels: vec![], dtype: Dtype::F32 })
+}
+
+/// In the configuration: a set that all units share fits a cache of one unit where it fits at all.
+const SHARED_SET: (&str, &str) = ("set", "shared by all units");
+
+/// Tiles that each block reads: so many that the launch goes over the set a whole number of times and reads enough.
+fn steps(tiles: u64, blocks: u64) -> u64 {
+    let least = tiles / gcd(tiles, blocks);
+    least * LAUNCH_BYTES.div_ceil(least * blocks * TILE)
+}
+
+const fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// The sum modulo 2³² of the bits of elements `0..n`.
+pub(crate) fn bits_of(n: u64, element: &(dyn Fn(u64) -> f32 + Sync)) -> u32 {
+    in_chunks(n, |range| range.map(|i| element(i).to_bits()).fold(0u32, u32::wrapping_add)).into_iter().fold(0, u32::wrapping_add)
+}
+
+/// What each block must leave, from the sum of each tile: block `b` starts at tile `tiles·b/blocks` and goes round.
+fn expected(tiles: u64, blocks: u64, steps: u64, tile: &(dyn Fn(u64) -> u32 + Sync)) -> Vec<u32> {
+    let mut before = vec![0u32];
+    for i in 0..tiles {
+        before.push(before[i as usize].wrapping_add(tile(i)));
+    }
+    let (all, rounds, rest) = (before[tiles as usize], (steps / tiles) as u32, steps % tiles);
+    let block = |b: u64| {
+        let (first, end) = (tiles * b / blocks, tiles * b / blocks + rest);
+        let turned = if end > tiles { all.wrapping_add(before[(end - tiles) as usize]) } else { before[end as usize] };
+        all.wrapping_mul(rounds).wrapping_add(turned).wrapping_sub(before[first as usize])
+    };
+    (0..blocks).map(block).collect()
+}
+
+struct Climb<'d> {
+    device: &'d dyn Device,
+    kernel: Kernel,
+    x: Buffer,
+    out: Buffer,
+    cycles: Buffer,
+    tiles: u64,
+    blocks: u32,
+    steps: u64,
+    expected: Vec<u32>,
+}
+
+impl Ready for Climb<'_> {
+    fn passes(&self) -> u64 {
+        self.steps * u64::from(self.blocks) / self.tiles
+    }
+
+    fn enqueue(&mut self, _turn: usize) -> Result<()> {
+        let args = [
+            Arg::Buffer(&self.x, 0),
+            Arg::Buffer(&self.out, 0),
+            Arg::Buffer(&self.cycles, 0),
+            Arg::U64(self.tiles),
+            Arg::U64(0),
+            Arg::U64(self.steps),
+        ];
+        self.device.launch(&self.kernel, Geometry::linear(self.blocks, BLOCK), &args)
+    }
+
+    fn poison(&mut self) -> Result<()> {
+        self.device.fill(&self.out, 0xff)
+    }
+
+    fn check(&mut self) -> Result<Verification> {
+        let mut bytes = vec![0u8; self.out.len()];
+        self.device.download(&self.out, 0, &mut bytes)?;
+        let mut comparison = Comparison::new(0.0);
+        for (sum, want) in bytes.chunks_exact(4).zip(&self.expected) {
+            comparison.push(f64::from(u32::from_le_bytes(sum.try_into().unwrap_or_default())), f64::from(*want), 1.0);
+        }
+        Ok(comparison.finish("each block's sum of bits, exact"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_go_round_the_set_a_whole_number_of_times() {
+        for (tiles, blocks) in [(1, 528), (13, 528), (16, 528), (6400, 456), (65536, 4)] {
+            let steps = steps(tiles, blocks);
+            assert!((steps * blocks).is_multiple_of(tiles) && steps * blocks * TILE >= LAUNCH_BYTES, "{tiles} {blocks}");
+        }
+        // By hand: each block's tiles counted one by one.
+        for (tiles, blocks, steps) in [(5, 3, 12), (1, 4, 9), (7, 14, 3), (8, 3, 16)] {
+            let tile = |i: u64| (i as u32 + 3).wrapping_mul(0x9E37_79B9);
+            let slow = |b: u64| (0..steps).map(|i| tile((tiles * b / blocks + i) % tiles)).fold(0u32, u32::wrapping_add);
+            assert_eq!(
+                expected(tiles, blocks, steps, &tile),
+                (0..blocks).map(slow).collect::<Vec<_>>(),
+                "{tiles} {blocks} {steps}"
+            );
+        }
+    }
+}
