@@ -1,7 +1,8 @@
 //! The page of a run: an interactive roofline, staircases, and every sample behind a row.
 
-use super::Model;
 use super::page::page;
+use super::staircase::{Staircase, staircases};
+use super::{Model, heat};
 use ridgepoint_core::record::{Outcome, Record};
 use ridgepoint_core::roofline::{Placement, RoofKind, measured_gbps, measured_tflops, observed_mhz};
 use ridgepoint_core::specs::Specs;
@@ -26,6 +27,7 @@ fn data(model: &Model) -> Value {
     let rows = model.rows.iter().map(|row| {
         let mut value = record(&row.record, row.placement.as_ref());
         value["labels"].as_array_mut().into_iter().for_each(|labels| labels.extend(row.beside_others().map(Value::from)));
+        value["heat"] = heat::curves(row);
         value
     });
     json!({
@@ -33,7 +35,13 @@ fn data(model: &Model) -> Value {
         "devices": devices.map(device).collect::<Vec<_>>(),
         "components": Component::ALL.map(Component::name),
         "rows": rows.collect::<Vec<_>>(),
+        "staircases": staircases(model).iter().map(staircase).collect::<Vec<_>>(),
     })
+}
+
+fn staircase(s: &Staircase) -> Value {
+    let plateaus = s.plateaus.iter().map(|p| json!({ "name": p.name, "from": p.from.0, "to": p.to.0, "value": p.value }));
+    json!({ "device": s.device, "op": s.op, "provider": s.provider, "unit": s.unit, "plateaus": plateaus.collect::<Vec<_>>() })
 }
 
 /// A device with its ceilings: the slope of its memory and a flat roof for each dtype.
@@ -78,7 +86,7 @@ fn record(record: &Record, placement: Option<&Placement>) -> Value {
         "achieved": p.achieved, "unit": p.unit, "tflops": p.tflops, "gbps": p.gbps, "intensity": p.intensity,
         "roof": roof.map(|r| r.value), "roofSource": roof.map(|r| format!("{}: {}", r.kind.name(), r.source)), "bound": roof.map(|r| r.bound.name()),
         "fraction": p.fraction(), "atClock": p.fraction_of(RoofKind::ObservedClock).filter(|_| p.roofs.len() > 1),
-        "noRoof": p.unknown, "suspect": p.suspect(),
+        "noRoof": p.unknown, "suspect": p.suspect(), "perClock": p.bytes_per_clock, "clocks": p.clocks,
         "median": p.summary.median, "p5": p.summary.p5, "p95": p.summary.p95, "cv": p.summary.cv, "n": p.summary.n,
         "samples": samples.seconds.iter().take(400).map(|s| s.0).collect::<Vec<_>>(), "clock": samples.clock, "batch": samples.batch,
         "stop": samples.stop, "mhz": observed_mhz(record),

@@ -4,10 +4,12 @@
 pub(crate) mod acceptance;
 pub(crate) mod comparison;
 mod csv;
+mod heat;
 mod html;
 mod json;
 mod markdown;
 mod page;
+mod staircase;
 mod table;
 mod text;
 

@@ -4,8 +4,8 @@ use super::text::{clean, significant};
 use super::{Model, Row};
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use ridgepoint_core::record::{Clock, Stop};
-use ridgepoint_core::roofline::{Placement, RoofKind, observed_mhz};
-use ridgepoint_core::{Component, Outcome, Record};
+use ridgepoint_core::roofline::{Placement, RoofKind, negotiated, observed_mhz};
+use ridgepoint_core::{Component, Level, Outcome, Record};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -32,6 +32,8 @@ pub(super) fn render(model: &Model) -> String {
             let _ = writeln!(text, "\n{component}\n{}", table(&rows));
         }
     }
+    text += &super::staircase::text(model);
+    text += &super::heat::text(model);
     text += &not_measured(model);
     text += &legend(model);
     text
@@ -99,8 +101,15 @@ fn notes(record: &Record, placement: &Placement) -> String {
         notes.push("suspect: above its roof".into());
     }
     if let Some(f) = placement.fraction_of(RoofKind::ObservedClock).filter(|_| placement.roofs.len() > 1) {
-        notes.push(format!("{:.0}% at clock", f * 100.0));
+        let what = match negotiated(record) {
+            Some(link) if matches!(record.level, Level::Host | Level::Peer) => format!("of PCIe {link}"),
+            _ => "at clock".into(),
+        };
+        notes.push(format!("{:.0}% {what}", f * 100.0));
     }
+    notes.extend(placement.bytes_per_clock.map(|bytes| format!("{} B/clk/unit", significant(bytes))));
+    notes.extend(placement.clocks.map(|clocks| format!("{} cycles", significant(clocks))));
+    notes.extend(record.config.get("overlap").map(|overlap| clean(overlap)));
     if !samples.throttled.is_empty() {
         notes.push(format!("throttled: {}", telemetry.throttle_reasons.iter().map(|r| clean(r)).collect::<Vec<_>>().join(", ")));
     }

@@ -53,9 +53,12 @@ function roofline(device) {
   return f.root;
 }
 
-// Curves of figures against the size that an id names.
-function curves(rows, key, unit, yLabel) {
-  const size = r => { const m = /\/(\d+)(B|KiB|MiB|GiB)(\/|$)/.exec(r.case); return m ? m[1] * { B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30 }[m[2]] : null; };
+// The size that an id names, or for memory the working set: all arrays together.
+const named = r => { const m = /\/(\d+)(B|KiB|MiB|GiB)(\/|$)/.exec(r.case); return m ? m[1] * { B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30 }[m[2]] : null; };
+const set = r => r.bytes;
+
+// Curves of figures against a size, with the plateaus that were found on them.
+function curves(rows, key, unit, yLabel, size = named, stairs = []) {
   const groups = new Map();
   for (const r of rows.filter(r => size(r))) {
     const name = key(r);
@@ -66,6 +69,11 @@ function curves(rows, key, unit, yLabel) {
   if (!lines.length) return null;
   const all = lines.flatMap(([, points]) => points);
   const f = frame(all.map(size), all.map(r => r.achieved), unit, yLabel, bytes, 4);
+  for (const s of stairs) for (const p of s.plateaus) {
+    const line = svg('line', { class: 'plateau', x1: f.x(p.from) - 6, x2: f.x(p.to) + 6, y1: f.y(p.value), y2: f.y(p.value), stroke: '#57606a', 'stroke-width': 9, 'stroke-opacity': 0.25, 'stroke-linecap': 'round' });
+    hover(line, `${p.name}: ${digits(p.value)} ${s.unit}\n${bytes(p.from)} to ${bytes(p.to)}\n${s.op} by ${s.provider} on ${s.device}`);
+    f.root.append(line, svg('text', { x: (f.x(p.from) + f.x(p.to)) / 2, y: f.y(p.value) - 9, 'text-anchor': 'middle' }, p.name));
+  }
   lines.forEach(([name, points], i) => {
     points.sort((a, b) => size(a) - size(b));
     const color = COLORS[i % COLORS.length];
@@ -87,7 +95,9 @@ const COLUMNS = [['case', r => r.case.split('/').slice(1).join('/')], ['by', r =
 function notes(r) {
   const all = [...r.labels];
   if (r.suspect) all.push('suspect: above its roof');
-  if (r.atClock) all.push(percent(r.atClock) + ' at the observed clock');
+  if (r.atClock) all.push(percent(r.atClock) + (r.level === 'host' ? ' of the link as it was negotiated' : ' at the observed clock'));
+  if (r.perClock) all.push(digits(r.perClock) + ' B/clk/unit');
+  if (r.clocks) all.push(digits(r.clocks) + ' cycles');
   if (r.throttle.length) all.push('throttled: ' + r.throttle.join(', '));
   return all.join('; ');
 }
@@ -173,9 +183,26 @@ for (const device of data.devices) {
 }
 const label = r => `${r.case.split('/')[1]} ${r.provider}` + (data.devices.length > 1 ? ` ${r.device}` : '');
 for (const [title, plot] of [
-  ['bandwidth staircase', curves(measured.filter(r => r.component === 'memory' && r.unit === 'GB/s'), label, 'size of one array', 'GB/s')],
-  ['latency staircase', curves(measured.filter(r => r.component === 'memory' && r.unit === 'ns'), label, 'footprint', 'ns')],
+  ['bandwidth staircase', curves(measured.filter(r => /^memory\/\w+\/[^/]+\/f32(\/hot)?$/.test(r.case)), label, 'working set', 'GB/s', set, data.staircases.filter(s => s.unit === 'GB/s' && s.op === 'read'))],
+  ['latency staircase', curves(measured.filter(r => r.component === 'memory' && r.unit === 'ns'), r => [label(r), r.case.split('/')[3]].filter(Boolean).join(' '), 'footprint', 'ns', set, data.staircases.filter(s => s.unit === 'ns'))],
   ['collectives', curves(measured.filter(r => r.component === 'collectives'), r => `${r.case.split('/')[1]} ${r.case.split('/')[2]} ${r.provider}`, 'bytes', 'busbw, GB/s')]]) {
   if (plot) page.append(element('section', {}, element('h2', {}, title), plot));
 }
+// A sustained case over time: its figure and each sensor, one above the other.
+function heat(r) {
+  const series = [{ unit: r.unit, values: r.heat.figure }, ...r.heat.sensors].filter(s => s.values.some(v => v !== null));
+  const W = 900, H = 84, L = 130, at = r.heat.at, end = at[at.length - 1] || 1;
+  const rows = series.map((s, i) => {
+    const known = s.values.filter(v => v !== null), low = Math.min(...known), high = Math.max(...known);
+    const x = t => L + t / end * (W - L - 8), y = v => H - 12 - (v - low) / (high - low || 1) * (H - 24);
+    const root = svg('svg', { viewBox: `0 0 ${W} ${H}`, role: 'img', 'aria-label': `${s.unit} over ${digits(end)} seconds` });
+    const points = at.map((t, j) => [t, s.values[j]]).filter(([, v]) => v !== null);
+    root.append(svg('text', { x: L - 8, y: 18, 'text-anchor': 'end' }, digits(high)), svg('text', { x: L - 8, y: H - 8, 'text-anchor': 'end' }, digits(low)), svg('text', { x: 4, y: H / 2 + 4 }, s.unit));
+    root.append(svg('path', { class: 'curve', stroke: COLORS[i % COLORS.length], d: points.map(([t, v], j) => `${j ? 'L' : 'M'}${x(t).toFixed(1)} ${y(v).toFixed(1)}`).join(' ') }));
+    return root;
+  });
+  return element('div', {}, element('p', {}, `${r.case} by ${r.provider} on ${r.device}, ${digits(end)} s`), ...rows);
+}
+const sustained = measured.filter(r => r.heat);
+if (sustained.length) page.append(element('section', {}, element('h2', {}, 'heat: sustained cases over time'), ...sustained.map(heat)));
 page.append(...data.components.map(table).filter(Boolean), ...[unmeasured()].filter(Boolean));
