@@ -151,8 +151,12 @@ fn named(found: Vec<Plateau>, figure: Figure, levels: &[Capacity], memory: &str)
     }
     let mut all: Vec<Plateau> = Vec::new();
     let bounds = levels.iter().map(|l| (l.name.as_str(), l.bytes.0)).chain([(memory, u64::MAX)]);
+    let mut below = 1.0;
     for (name, bytes) in bounds {
         let inside = |p: &&Plateau| home(p, &levels) == bytes;
+        // More points first; of equals the one farther from where the next cache, or the one before, takes over.
+        let margin = |p: &Plateau| (p.from.0 as f64 / f64::max(below, 1.0)).log2().min((bytes as f64 / p.to.0.max(1) as f64).log2());
+        let worth = |p: &Plateau| p.points as f64 + (margin(p) / 64.0).clamp(0.0, 0.9);
         let mut own: Vec<Plateau> = found.iter().filter(inside).cloned().collect();
         own.sort_by_key(|p| std::cmp::Reverse(p.points));
         own.truncate(2);
@@ -167,10 +171,11 @@ fn named(found: Vec<Plateau>, figure: Figure, levels: &[Capacity], memory: &str)
             own[0].name = format!("{name} near");
             own[1].name = format!("{name} far");
             all.append(&mut own);
-        } else if let Some(mut most) = own.into_iter().rev().max_by_key(|p| p.points) {
+        } else if let Some(mut most) = own.into_iter().max_by(|a, b| worth(a).total_cmp(&worth(b))) {
             most.name = name.to_owned();
             all.push(most);
         }
+        below = bytes as f64;
     }
     all
 }
@@ -258,6 +263,9 @@ mod tests {
         let found = plateaus(&gpu, Figure::Latency, &capacities(&[("L1", 256 * KIB), ("L2", 50 * MIB)]), "HBM3");
         assert_eq!(names(&found), ["L1", "L2", "HBM3"], "{found:?}");
         assert!((found[0].value - 34.7).abs() < 1e-9 && found[2].points == 2);
+        // Of two single points the larger set is farther from the cache before; where that is unknown, 256 KiB may still hit it.
+        let found = plateaus(&gpu, Figure::Latency, &capacities(&[("L2", 50 * MIB)]), "HBM3");
+        assert!((found[1].value - 161.9).abs() < 1e-9, "{found:?}");
         let epyc = capacities(&[("L1", 48 * KIB), ("L2", MIB), ("L3", 32 * MIB)]);
         let latency = points(&[(16, 0.93), (256, 3.24), (4096, 11.63), (65536, 146.4), (262144, 155.54)]);
         let found = plateaus(&latency, Figure::Latency, &epyc, "DRAM");
