@@ -147,7 +147,7 @@ fn named(found: Vec<Plateau>, figure: Figure, levels: &[Capacity], memory: &str)
         && levels.first().is_some_and(|l| l.name != "L1" && l.bytes.0 > 8 * FIRST_AT_MOST.0 && second.from < l.bytes)
         && first.to <= FIRST_AT_MOST
     {
-        levels.insert(0, Capacity { name: "L1".into(), bytes: first.to });
+        levels.insert(0, Capacity { name: "L1".into(), bytes: FIRST_AT_MOST });
     }
     let mut all: Vec<Plateau> = Vec::new();
     let bounds = levels.iter().map(|l| (l.name.as_str(), l.bytes.0)).chain([(memory, u64::MAX)]);
@@ -155,7 +155,8 @@ fn named(found: Vec<Plateau>, figure: Figure, levels: &[Capacity], memory: &str)
     for (name, bytes) in bounds {
         let inside = |p: &&Plateau| home(p, &levels) == bytes;
         // More points first; of equals the one farther from where the next cache, or the one before, takes over.
-        let margin = |p: &Plateau| (p.from.0 as f64 / f64::max(below, 1.0)).log2().min((bytes as f64 / p.to.0.max(1) as f64).log2());
+        let margin =
+            |p: &Plateau| (p.from.0 as f64 / f64::max(below, 1.0)).log2().min((bytes as f64 / p.to.0.max(1) as f64).log2());
         let worth = |p: &Plateau| p.points as f64 + (margin(p) / 64.0).clamp(0.0, 0.9);
         let mut own: Vec<Plateau> = found.iter().filter(inside).cloned().collect();
         own.sort_by_key(|p| std::cmp::Reverse(p.points));
