@@ -18,9 +18,12 @@ pub(super) struct Staircase {
     pub(super) plateaus: Vec<Plateau>,
 }
 
+/// Device, op, provider.
+type Key<'a> = (&'a str, &'a str, &'a str);
+
 /// The staircases of a model, in the order of their first records.
 pub(super) fn staircases(model: &Model) -> Vec<Staircase> {
-    let mut groups: Vec<((&str, &str, &str), Vec<&Row>)> = Vec::new();
+    let mut groups: Vec<(Key<'_>, Vec<&Row>)> = Vec::new();
     for row in &model.rows {
         let Some(op) = step(row) else { continue };
         let key = (row.record.device.as_str(), op, row.record.provider.as_str());
