@@ -238,7 +238,8 @@ pub(crate) struct Accept {
     /// What to print: table, json, csv, markdown, html, junit, prometheus, openmetrics.
     #[arg(long, default_value = "table", value_name = "FORMAT")]
     pub(crate) format: String,
-    /// Write every report into this folder: a page to sign, Markdown, CSV, JSON, JUnit XML, metrics for Prometheus.
+    /// Write every report into this folder: a page to sign, Markdown, CSV, JSON, JUnit XML, metrics for Prometheus. Where this
+    /// node is measured, the folder of its records is it.
     #[arg(long, value_name = "DIR")]
     pub(crate) report: Option<PathBuf>,
     /// Write to this file instead of standard output.

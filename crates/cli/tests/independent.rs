@@ -1,31 +1,14 @@
 //! What others say of our results: numpy computes the same GEMMs and attentions in float64, and jsonschema validates our records.
 //! Both come from PyPI; scripts/test installs them into target/python.
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
-#![expect(clippy::print_stdout, reason = "a skip says why")]
 
+mod common;
+
+use common::{python, scratch};
 use ridgepoint_core::{Dtype, data};
 use ridgepoint_device::{Arg, AttentionProblem, Buffer, Device, GemmProblem, Geometry, Program, Transpose, open};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
-
-/// A Python that has `module`, or None with the reason printed.
-fn python(module: &str) -> Option<PathBuf> {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/python/bin/python3");
-    let candidates = std::env::var_os("RIDGEPOINT_PYTHON").map(PathBuf::from).into_iter().chain([own, "python3".into()]);
-    let has = |p: &PathBuf| Command::new(p).args(["-c", &format!("import {module}")]).output().is_ok_and(|o| o.status.success());
-    let found = candidates.into_iter().find(has);
-    if found.is_none() {
-        println!("SKIP: {module}: no python3 here has it (scripts/test installs it)");
-    }
-    found
-}
-
-fn scratch(name: &str) -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("ridgepoint-independent-{}-{name}", std::process::id()));
-    let _ = std::fs::remove_dir_all(&folder);
-    std::fs::create_dir_all(&folder).unwrap();
-    folder
-}
 
 fn passes(output: &Output) {
     assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

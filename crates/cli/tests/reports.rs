@@ -280,3 +280,29 @@ fn markdown_is_for_people_and_takes_no_orders() {
     assert!(lines.iter().all(|l| l.ends_with('|')) && lines.len() > 50);
     std::fs::remove_dir_all(folder).unwrap();
 }
+
+#[test]
+fn a_node_that_is_measured_leaves_its_sheet_beside_its_records() {
+    let folder = scratch("beside");
+    let out = folder.join("out");
+    let mut accept = Command::new(env!("CARGO_BIN_EXE_ridgepoint"));
+    accept.env("RIDGEPOINT_FAKE", "healthy").args(["accept", "--device", "fake", "--only", "memory/latency/16KiB"]);
+    let (_, shown, err) = outcome(&accept.args(["--out", text(&out)]).output().unwrap());
+    assert!(err.contains("sheet to sign:"), "{shown}{err}");
+    for (file, words) in [
+        ("acceptance.html", "memory/latency/16KiB"),
+        ("acceptance.junit.xml", "<testsuite name="),
+        ("acceptance.prom", "ridgepoint_verdict{"),
+        ("acceptance.csv", "kind,node"),
+        ("acceptance.md", "# Acceptance"),
+        ("acceptance.json", "\"verdict\""),
+        ("acceptance.txt", "1 node"),
+        ("raw.jsonl", "\"kind\":\"record\""),
+    ] {
+        let text = std::fs::read_to_string(out.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+        assert!(text.contains(words), "{file}: {text}");
+    }
+    // And nothing half written.
+    assert!(std::fs::read_dir(&out).unwrap().all(|f| !f.unwrap().file_name().to_str().unwrap().starts_with('.')));
+    std::fs::remove_dir_all(folder).unwrap();
+}

@@ -20,12 +20,15 @@ pub(crate) fn run(args: &Accept) -> Outcome {
     let format = report::format(FORMATS, &args.format)?;
     let mut book = book(args)?;
     let mut files = args.files.clone();
+    let mut reports = args.report.clone();
     if files.is_empty() {
         let measured = node::measure(&args.here)?;
         // For a person, what was measured comes before what is thought of it.
         if args.format == "table" && args.output.is_none() {
             print(&measured.tables)?;
         }
+        // A node that was measured for it leaves its sheet beside its records.
+        reports = reports.or_else(|| measured.records.parent().map(Path::to_owned));
         files.push(measured.records);
     }
     let fleet = intake::take_in(&files)?;
@@ -42,8 +45,9 @@ pub(crate) fn run(args: &Accept) -> Outcome {
         strict: args.strict,
         judged: humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string(),
     };
-    if let Some(folder) = &args.report {
+    if let Some(folder) = &reports {
         write_all(&accepted, folder)?;
+        let _ = writeln!(std::io::stderr(), "sheet to sign: {}", folder.join("acceptance.html").display());
     }
     deliver(&(format.render)(&accepted), args.output.as_deref())?;
     let judgement = &accepted.judgement;
