@@ -286,7 +286,15 @@ fn a_node_that_is_measured_leaves_its_sheet_beside_its_records() {
     let folder = scratch("beside");
     let out = folder.join("out");
     let mut accept = Command::new(env!("CARGO_BIN_EXE_ridgepoint"));
-    accept.env("RIDGEPOINT_FAKE", "healthy").args(["accept", "--device", "fake", "--only", "memory/latency/16KiB"]);
+    accept.env("RIDGEPOINT_FAKE", "healthy").args([
+        "accept",
+        "--device",
+        "fake",
+        "--only",
+        "memory/latency/16KiB",
+        "--soak",
+        "0s",
+    ]);
     let (_, shown, err) = outcome(&accept.args(["--out", text(&out)]).output().unwrap());
     assert!(err.contains("sheet to sign:"), "{shown}{err}");
     for (file, words) in [
