@@ -7,7 +7,7 @@ mod common;
 use common::{python, scratch};
 use ridgepoint_core::{Dtype, data};
 use ridgepoint_device::{Arg, AttentionProblem, Buffer, Device, GemmProblem, Geometry, Program, Transpose, open};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 fn passes(output: &Output) {
