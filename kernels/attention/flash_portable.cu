@@ -13,6 +13,7 @@
 //   A row that sees nothing gives zeros.
 //   grid (⌈Sq / T⌉, B·Hq), block 256, no dynamic shared memory
 // Macros: RP_D, RP_DV (128), RP_TYPE (0 f32, 1 f16, 2 bf16), RP_NAME (rp_flash_portable), RP_TILE if T must be smaller.
+#include "../common/rp.h"
 
 #ifndef RP_D
 #define RP_D 128
@@ -41,21 +42,21 @@ static_assert(D <= 256 && DV <= 256, "the output tile would not fit in registers
 
 #if RP_TYPE == 0
 typedef float Element;
-static __device__ __forceinline__ float load(const Element* p) { return *p; }
-static __device__ __forceinline__ void store(Element* p, float x) { *p = x; }
-#elif RP_TYPE == 1 && (defined(__HIP__) || defined(RP_HOST_FIBRES))
+RP_DEVICE float load(const Element* p) { return *p; }
+RP_DEVICE void store(Element* p, float x) { *p = x; }
+#elif RP_TYPE == 1 && (RP_HIP || RP_HOST)
 typedef _Float16 Element;
-static __device__ __forceinline__ float load(const Element* p) { return (float)*p; }
-static __device__ __forceinline__ void store(Element* p, float x) { *p = (_Float16)x; }
+RP_DEVICE float load(const Element* p) { return (float)*p; }
+RP_DEVICE void store(Element* p, float x) { *p = (_Float16)x; }
 #elif RP_TYPE == 1
 typedef unsigned short Element;  // CUDA's half needs a header that NVRTC lacks
-static __device__ __forceinline__ float load(const Element* p) { float x; asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(*p)); return x; }
-static __device__ __forceinline__ void store(Element* p, float x) { unsigned short h; asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(x)); *p = h; }
+RP_DEVICE float load(const Element* p) { float x; asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(*p)); return x; }
+RP_DEVICE void store(Element* p, float x) { unsigned short h; asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(x)); *p = h; }
 #else
 typedef unsigned short Element;
 union Bits { float f; unsigned u; };
-static __device__ __forceinline__ float load(const Element* p) { Bits b; b.u = (unsigned)*p << 16; return b.f; }
-static __device__ __forceinline__ void store(Element* p, float x) {  // round to nearest, ties to even; a NaN stays one
+RP_DEVICE float load(const Element* p) { Bits b; b.u = (unsigned)*p << 16; return b.f; }
+RP_DEVICE void store(Element* p, float x) {  // round to nearest, ties to even; a NaN stays one
     Bits b; b.f = x;
     *p = (Element)(x != x ? 0x7FC0u : (b.u + 0x7FFFu + (b.u >> 16 & 1)) >> 16);
 }
@@ -63,13 +64,13 @@ static __device__ __forceinline__ void store(Element* p, float x) {  // round to
 
 struct Problem { int heads, group, queries, keys, causal, window; float scale; };
 
-static __device__ __forceinline__ void run(const Element* q, const Element* k, const Element* v, Element* o, const int* lengths, const float* sinks, Problem p) {
+RP_DEVICE void run(const Element* q, const Element* k, const Element* v, Element* o, const int* lengths, const float* sinks, Problem p) {
     constexpr int WIDE = D > DV ? D : DV, STRIDE = D + 1;
-    __shared__ float sq[T * STRIDE], skv[T * (WIDE + 1)], ss[T * (T + 1)], tops[T], sums[T], shrinks[T];
-    const int t = threadIdx.x, row0 = blockIdx.x * T, head = blockIdx.y, kv_head = head / p.group;
+    RP_SHARED float sq[T * STRIDE], skv[T * (WIDE + 1)], ss[T * (T + 1)], tops[T], sums[T], shrinks[T];
+    const int t = (int)rp_thread(), row0 = (int)rp_block() * T, head = (int)rp_block_y(), kv_head = head / p.group;
     const int length = lengths ? lengths[head / p.heads] : p.keys, offset = length - p.queries;
-    q += (size_t)head * p.queries * D; o += (size_t)head * p.queries * DV; k += (size_t)kv_head * p.keys * D; v += (size_t)kv_head * p.keys * DV;
-    for (int i = t; i < T * D; i += THREADS) { int r = i / D, d = i % D; sq[r * STRIDE + d] = row0 + r < p.queries ? load(q + (size_t)(row0 + r) * D + d) : 0.f; }
+    q += (rp_u64)head * p.queries * D; o += (rp_u64)head * p.queries * DV; k += (rp_u64)kv_head * p.keys * D; v += (rp_u64)kv_head * p.keys * DV;
+    for (int i = t; i < T * D; i += THREADS) { int r = i / D, d = i % D; sq[r * STRIDE + d] = row0 + r < p.queries ? load(q + (rp_u64)(row0 + r) * D + d) : 0.f; }
     const float infinity = 3.402823466e38f * 2;
     // The sink is a key whose value is zero: it is there before the first real one.
     if (t < T) { tops[t] = sinks ? sinks[head % p.heads] : -infinity; sums[t] = sinks ? 1.f : 0.f; }
@@ -82,9 +83,9 @@ static __device__ __forceinline__ void run(const Element* q, const Element* k, c
     if (p.causal && last + offset < end) end = last + offset;
     if (p.causal && p.window > 0 && row0 + offset + 1 - p.window > 0) begin = (row0 + offset + 1 - p.window) / T * T;
     for (int key0 = begin; key0 < end; key0 += T) {
-        __syncthreads();
-        for (int i = t; i < T * D; i += THREADS) { int r = i / D, d = i % D; skv[r * STRIDE + d] = key0 + r < length ? load(k + (size_t)(key0 + r) * D + d) : 0.f; }
-        __syncthreads();
+        rp_sync();
+        for (int i = t; i < T * D; i += THREADS) { int r = i / D, d = i % D; skv[r * STRIDE + d] = key0 + r < length ? load(k + (rp_u64)(key0 + r) * D + d) : 0.f; }
+        rp_sync();
         for (int i = t; i < T * T; i += THREADS) {
             int r = i / T, c = i % T, key = key0 + c, sees = row0 + r + offset;
             float x = 0;
@@ -92,16 +93,16 @@ static __device__ __forceinline__ void run(const Element* q, const Element* k, c
             bool visible = key < length && (!p.causal || (key <= sees && (p.window <= 0 || key > sees - p.window)));
             ss[r * (T + 1) + c] = visible ? x * p.scale : -infinity;
         }
-        __syncthreads();
+        rp_sync();
         if (t < T) {
             float* row = ss + t * (T + 1); float top = tops[t], sum = 0;
             for (int c = 0; c < T; c++) top = row[c] > top ? row[c] : top;
             float base = top == -infinity ? 0.f : top;  // nothing seen yet: −∞ − −∞ would be NaN
-            for (int c = 0; c < T; c++) { row[c] = expf(row[c] - base); sum += row[c]; }
-            shrinks[t] = expf(tops[t] - base); sums[t] = sums[t] * shrinks[t] + sum; tops[t] = top;
+            for (int c = 0; c < T; c++) { row[c] = rp_exp(row[c] - base); sum += row[c]; }
+            shrinks[t] = rp_exp(tops[t] - base); sums[t] = sums[t] * shrinks[t] + sum; tops[t] = top;
         }
-        for (int i = t; i < T * DV; i += THREADS) { int r = i / DV, d = i % DV; skv[r * DV + d] = key0 + r < length ? load(v + (size_t)(key0 + r) * DV + d) : 0.f; }
-        __syncthreads();
+        for (int i = t; i < T * DV; i += THREADS) { int r = i / DV, d = i % DV; skv[r * DV + d] = key0 + r < length ? load(v + (rp_u64)(key0 + r) * DV + d) : 0.f; }
+        rp_sync();
 #pragma unroll
         for (int c = 0; c < COLUMNS; c++) {
             int d = lane + c * LANES;
@@ -110,16 +111,16 @@ static __device__ __forceinline__ void run(const Element* q, const Element* k, c
             out[c] = x;
         }
     }
-    __syncthreads();
+    rp_sync();
     if (row0 + mine >= p.queries) return;
     float inverse = sums[mine] > 0 ? 1 / sums[mine] : 0;
 #pragma unroll
-    for (int c = 0; c < COLUMNS; c++) { int d = lane + c * LANES; if (d < DV) store(o + (size_t)(row0 + mine) * DV + d, out[c] * inverse); }
+    for (int c = 0; c < COLUMNS; c++) { int d = lane + c * LANES; if (d < DV) store(o + (rp_u64)(row0 + mine) * DV + d, out[c] * inverse); }
 }
 
 }  // namespace RP_SCOPE
 
-extern "C" __global__ void __launch_bounds__(256) RP_NAME(const RP_SCOPE::Element* q, const RP_SCOPE::Element* k, const RP_SCOPE::Element* v,
+RP_KERNEL(256) RP_NAME(const RP_SCOPE::Element* q, const RP_SCOPE::Element* k, const RP_SCOPE::Element* v,
     RP_SCOPE::Element* o, const int* lengths, const float* sinks, int heads, int group, int queries, int keys, int causal, int window, float scale) {
     RP_SCOPE::run(q, k, v, o, lengths, sinks, {heads, group, queries, keys, causal, window, scale});
 }

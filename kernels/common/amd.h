@@ -10,7 +10,7 @@
 //   AMD's ISA documents of CDNA2, 3 and 4, RDNA3 and 4 (chapters "Matrix Arithmetic Instructions" and "WMMA") and its matrix
 //   instruction calculator; gfx1250 from the layouts that LLVM and Triton compile for. A lane's bytes go to the instruction in the
 //   order in which they lie in memory. Within a fragment the hardware may number K otherwise, but it does so alike for A and for B,
-//   and a sum over K does not depend on its order. kernels/fibres/amd_test.cpp holds all of this to AMD's tables.
+//   and a sum over K does not depend on its order. kernels/fibres/amd_gemm_test.cpp holds all of this to AMD's tables.
 //
 //                    gfx90a           gfx942            gfx950              gfx11            gfx12            gfx1250
 //   lanes, side      64, 32           64, 32            64, 32              32, 16           32, 16           32, 16
@@ -61,6 +61,15 @@
 
 // A number that all lanes of a wave have alike, for the scalar registers.
 RP_DEVICE int rp_wave_uniform(int v) { return __builtin_amdgcn_readfirstlane(v); }
+// 2ˣ to about one unit in the last place; results below the normal numbers are zero.
+RP_DEVICE float rp_exp2(float x) {
+#if __has_builtin(__builtin_amdgcn_exp2f)
+  return __builtin_amdgcn_exp2f(x);
+#else
+  return __builtin_exp2f(x);
+#endif
+}
+RP_DEVICE rp_u32 rp_blocks_y() { return __builtin_amdgcn_grid_size_y(); }    // of blocks that are one thread high
 RP_DEVICE rp_u32 rp_shuffle(rp_u32 v, int lane) { return (rp_u32)__builtin_amdgcn_ds_bpermute(lane << 2, (int)v); }
 // What the wave wrote to LDS is what the wave reads; no other wave is waited for.
 RP_DEVICE void rp_sync_wave() {
@@ -155,6 +164,31 @@ RP_DEVICE int sum_row(int lane, int i) { return i * 2 + lane / 16; }
 constexpr int kRun = 8;
 RP_DEVICE int sum_row(int lane, int i) { return lane / 16 * 8 + i; }
 #endif
+
+// Sums as an operand. A lane's sums, taken eight at a time, are the halves of its units of K, if the rows that were summed are numbered
+// so: fours of neighbours, of which group `g` stands at place key_group(g). Not on RDNA3, where a lane has half of them.
+#if RP_MFMA
+RP_DEVICE int key_group(int g) { return (g & ~3) | (g & 1) << 1 | (g >> 1 & 1); }
+#else
+RP_DEVICE int key_group(int g) { return g; }
+#endif
+
+// Two halves of RP_DTYPE, to nearest even.
+RP_DEVICE rp_u32 pack(float low, float high) {
+#if RP_IS == 2 && RP_HOST
+  return fibres::float_to_half(low) | (rp_u32)fibres::float_to_half(high) << 16;
+#elif RP_IS == 2
+  return __builtin_bit_cast(rp_u16, (_Float16)low) | (rp_u32)__builtin_bit_cast(rp_u16, (_Float16)high) << 16;
+#elif (defined(__gfx950__) || defined(__gfx1250__)) && !RP_HOST
+  typedef __bf16 Pair __attribute__((ext_vector_type(2)));
+  return __builtin_bit_cast(rp_u32, Pair{(__bf16)low, (__bf16)high});    // one instruction
+#else
+  rp_u32 l = rp_bits(low), h = rp_bits(high);    // none of them is NaN
+  l += 0x7fffu + (l >> 16 & 1u);
+  h += 0x7fffu + (h >> 16 & 1u);
+  return l >> 16 | (h & 0xffff0000u);
+#endif
+}
 
 // ---- the instruction; on the host kernels/fibres/amd.h stands in for it ----------------------
 

@@ -55,6 +55,7 @@ RP_DEVICE rp_u32 rp_thread() { return threadIdx.x; }
 RP_DEVICE rp_u32 rp_block() { return blockIdx.x; }
 RP_DEVICE rp_u32 rp_blocks() { return gridDim.x; }
 RP_DEVICE rp_u32 rp_threads() { return blockDim.x; }
+RP_DEVICE rp_u32 rp_block_y() { return blockIdx.y; }
 RP_DEVICE void rp_sync() { __syncthreads(); }
 RP_DEVICE float rp_shuffle_xor(float v, int mask) { return __shfl_xor_sync(0xffffffffu, v, mask); }
 RP_DEVICE double rp_shuffle_xor(double v, int mask) { return __shfl_xor_sync(0xffffffffu, v, mask); }
@@ -74,6 +75,7 @@ RP_DEVICE void rp_add_to(rp_u32 *p, rp_u32 v) { atomicAdd(p, v); }
 RP_DEVICE void rp_add_to(rp_u64 *p, rp_u64 v) { atomicAdd(p, v); }
 RP_DEVICE void rp_min_to(rp_u64 *p, rp_u64 v) { atomicMin(p, v); }
 RP_DEVICE float rp_fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+RP_DEVICE float rp_exp(float x) { return expf(x); }
 RP_ANY rp_u32 rp_bits(float v) {
 #if defined(__CUDA_ARCH__)
   return __float_as_uint(v);
@@ -104,6 +106,7 @@ RP_ANY rp_u32 rp_bits(float v) {
 RP_DEVICE rp_u32 rp_thread() { return __builtin_amdgcn_workitem_id_x(); }
 RP_DEVICE rp_u32 rp_block() { return __builtin_amdgcn_workgroup_id_x(); }
 RP_DEVICE rp_u32 rp_threads() { return __builtin_amdgcn_workgroup_size_x(); }
+RP_DEVICE rp_u32 rp_block_y() { return __builtin_amdgcn_workgroup_id_y(); }
 RP_DEVICE rp_u32 rp_blocks() { return __builtin_amdgcn_grid_size_x() / __builtin_amdgcn_workgroup_size_x(); }
 RP_DEVICE void rp_sync() {
   __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup");
@@ -147,6 +150,7 @@ RP_DEVICE void rp_add_to(rp_u32 *p, rp_u32 v) { __hip_atomic_fetch_add(p, v, __A
 RP_DEVICE void rp_add_to(rp_u64 *p, rp_u64 v) { __hip_atomic_fetch_add(p, v, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT); }
 RP_DEVICE void rp_min_to(rp_u64 *p, rp_u64 v) { __hip_atomic_fetch_min(p, v, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT); }
 RP_DEVICE float rp_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+RP_DEVICE float rp_exp(float x) { return __builtin_expf(x); }
 RP_DEVICE rp_u32 rp_bits(float v) { return __builtin_bit_cast(rp_u32, v); }
 
 #endif

@@ -18,11 +18,14 @@
 #include "cuda.h"
 #include "../common/rp.h"
 #include <string>
+#include <sys/mman.h>
 
 #define RP_KERNEL_OF(threads) extern "C" void
 inline int rp_wave_uniform(int v) { return v; }
 inline rp_u32 rp_shuffle(rp_u32 v, int lane) { return __shfl_sync(~0u, v, lane); }
 inline void rp_sync_wave() { __syncwarp(); }
+inline float rp_exp2(float x) { return exp2f(x); }
+inline rp_u32 rp_blocks_y() { return gridDim.y; }
 
 namespace fibres {
 
@@ -62,6 +65,19 @@ inline double read(Type t, const void *p) {
     default: return f;
   }
 }
+
+// Memory that ends where a page does that may not be touched.
+struct Guarded {
+  rp_u8 *base, *data; size_t whole, bytes;
+  explicit Guarded(size_t bytes) : bytes(bytes) {
+    whole = (bytes + 4095) / 4096 * 4096;
+    base = (rp_u8 *)mmap(nullptr, whole + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    mprotect(base + whole, 4096, PROT_NONE);
+    data = base + whole - bytes;
+    memset(base, 0xff, whole);
+  }
+  ~Guarded() { munmap(base, whole + 4096); }
+};
 
 // ---- where the elements lie -------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Proves the kernels for AMD's matrix units on the host, chip by chip (amd_test.cpp), then plants one bug at a time and asks that the
+"""Proves the kernels for AMD's matrix units on the host, chip by chip (amd_gemm_test.cpp, amd_flash_test.cpp), then plants one bug at a time and asks that the
 proof catch each.
 
 usage: amd_test.py [--all] [word…]   (a first choice of variants and bugs; all of them; only those whose description has a word)
@@ -12,36 +12,44 @@ from planted import all_caught, each
 
 HERE = pathlib.Path(__file__).resolve().parent
 KERNEL = HERE.parent / "gemm" / "matrix_amd.cu"
+FLASH = HERE.parent / "attention" / "flash_amd.cu"
 HEADER = HERE.parent / "common" / "amd.h"
 
+# Which proof, the chip, the kernel's macros.
 SMALL = "RP_BM=128 RP_BN=128"
 VARIANTS = [
-    f"__gfx90a__ RP_DTYPE=bf16 {SMALL}",
-    f"__gfx90a__ RP_DTYPE=i8 {SMALL}",
-    "__gfx942__ RP_DTYPE=bf16 RP_XCDS=8",
-    f"__gfx942__ RP_DTYPE=f16 RP_DIRECT=4 {SMALL}",
-    f"__gfx942__ RP_DTYPE=e4m3fnuz {SMALL}",
-    f"__gfx942__ RP_DTYPE=e5m2fnuz RP_OUT=f32 RP_BM=256 RP_BN=128",
-    f"__gfx942__ RP_DTYPE=i8 {SMALL}",
-    f"__gfx950__ RP_DTYPE=bf16 RP_DIRECT=16 {SMALL}",
-    "__gfx950__ RP_DTYPE=f16",
-    f"__gfx950__ RP_DTYPE=e4m3 RP_DIRECT=16 {SMALL}",
-    f"__gfx950__ RP_DTYPE=i8 {SMALL}",
-    "__gfx1100__ RP_DTYPE=bf16",
-    "__gfx1100__ RP_DTYPE=f16 RP_GROUP=1",
-    "__gfx1100__ RP_DTYPE=i8",
-    "__gfx1201__ RP_DTYPE=bf16",
-    "__gfx1201__ RP_DTYPE=e4m3 RP_XCDS=2",
-    "__gfx1201__ RP_DTYPE=e5m2 RP_ROW=128",
-    "__gfx1201__ RP_DTYPE=i8",
-    "__gfx1250__ RP_DTYPE=bf16 RP_DIRECT=16",
-    "__gfx1250__ RP_DTYPE=e4m3 RP_BM=256 RP_BN=256",
-    "__gfx1250__ RP_DTYPE=i8 RP_DIRECT=16",
+    f"gemm __gfx90a__ RP_DTYPE=bf16 {SMALL}",
+    f"gemm __gfx90a__ RP_DTYPE=i8 {SMALL}",
+    "gemm __gfx942__ RP_DTYPE=bf16 RP_XCDS=8",
+    f"gemm __gfx942__ RP_DTYPE=f16 RP_DIRECT=4 {SMALL}",
+    f"gemm __gfx942__ RP_DTYPE=e4m3fnuz {SMALL}",
+    f"gemm __gfx942__ RP_DTYPE=e5m2fnuz RP_OUT=f32 RP_BM=256 RP_BN=128",
+    f"gemm __gfx942__ RP_DTYPE=i8 {SMALL}",
+    f"gemm __gfx950__ RP_DTYPE=bf16 RP_DIRECT=16 {SMALL}",
+    "gemm __gfx950__ RP_DTYPE=f16",
+    f"gemm __gfx950__ RP_DTYPE=e4m3 RP_DIRECT=16 {SMALL}",
+    f"gemm __gfx950__ RP_DTYPE=i8 {SMALL}",
+    "gemm __gfx1100__ RP_DTYPE=bf16",
+    "gemm __gfx1100__ RP_DTYPE=f16 RP_GROUP=1",
+    "gemm __gfx1100__ RP_DTYPE=i8",
+    "gemm __gfx1201__ RP_DTYPE=bf16",
+    "gemm __gfx1201__ RP_DTYPE=e4m3 RP_XCDS=2",
+    "gemm __gfx1201__ RP_DTYPE=e5m2 RP_ROW=128",
+    "gemm __gfx1201__ RP_DTYPE=i8",
+    "gemm __gfx1250__ RP_DTYPE=bf16 RP_DIRECT=16",
+    "gemm __gfx1250__ RP_DTYPE=e4m3 RP_BM=256 RP_BN=256",
+    "gemm __gfx1250__ RP_DTYPE=i8 RP_DIRECT=16",
+    "flash __gfx90a__ RP_DTYPE=bf16 RP_CAUSAL=1",
+    "flash __gfx942__ RP_DTYPE=f16 RP_D=64",
+    "flash __gfx950__ RP_DTYPE=bf16 RP_D=64 RP_CAUSAL=1",
+    "flash __gfx1201__ RP_DTYPE=f16 RP_CAUSAL=1",
+    "flash __gfx1250__ RP_DTYPE=bf16",
 ]
 # Those that every run proves: each chip, each type, each way into LDS.
-FIRST = [1, 3, 4, 9, 11, 17, 18]
+FIRST = [1, 3, 4, 9, 11, 17, 18, 22, 24, 25]
 
 CDNA, DIRECT4, DIRECT16, RDNA3, RDNA4 = VARIANTS[0], VARIANTS[3], VARIANTS[7], VARIANTS[11], VARIANTS[14]
+FLASH_CDNA, FLASH_RDNA4 = VARIANTS[21], VARIANTS[24]
 
 # what, file, old text, new text, the variant; * for those that every run plants (planted.py)
 BUGS = [
@@ -74,6 +82,24 @@ BUGS = [
     ("RDNA4's sums as RDNA3's", HEADER, "return lane / 16 * 8 + i;", "return i * 2 + lane / 16;", RDNA4),
     ("MFMA's sums in one run", HEADER, "i / 4 * 8 + lane / 32 * 4 + i % 4", "lane / 32 * 16 + i", CDNA),
     ("* second half of a lane's bytes dropped", HEADER, "multiply_once(d, a.word + at, b.word + at)", "multiply_once(d, a.word, b.word)", CDNA),
+    ("* keys of V not numbered as the scores lie", HEADER, "return (g & ~3) | (g & 1) << 1 | (g >> 1 & 1);", "return g;", FLASH_CDNA),
+    ("keys of V numbered as MFMA's scores lie", HEADER, "return g;", "return (g & ~3) | (g & 1) << 1 | (g >> 1 & 1);", FLASH_RDNA4),
+    ("halves of P swapped", HEADER, "return l >> 16 | (h & 0xffff0000u);", "return h >> 16 | (l & 0xffff0000u);", FLASH_CDNA),
+    ("* keys overwritten while they are read", FLASH, "    rp_sync();    // everyone has read the keys before\n", "", FLASH_CDNA),
+    ("keys read before they are placed", FLASH, "    place(held, tiles);\n    rp_sync();\n", "    place(held, tiles);\n", FLASH_CDNA),
+    ("* output not rescaled", FLASH, "out[part].v[i] *= shrink;", ";", FLASH_RDNA4),
+    ("sum not rescaled", FLASH, "    sum *= shrink;\n", "", FLASH_CDNA),
+    ("maximum of half the keys", FLASH, "highest = __builtin_fmaxf(highest, rp_shuffle_xor(highest, kSide));", "", FLASH_CDNA),
+    ("sum of half the keys", FLASH, "  sum += rp_shuffle_xor(sum, kSide);\n", "", FLASH_CDNA),
+    ("* mask off by one", FLASH, "mine + offset + 1 - key0;", "mine + offset + 2 - key0;", FLASH_CDNA),
+    ("mask of the diagonal begun too late", FLASH, "key0 + kKeys > first + wave * kSide + offset + 1", "key0 + kKeys > first + wave * kSide + kSide + offset + 1", FLASH_RDNA4),
+    ("* keys beyond the last not masked", FLASH, "key0 + kKeys > keys || ", "", VARIANTS[22]),
+    ("keys beyond the last read", FLASH, "v + (rp_u64)(key < keys ? key : keys - 1)", "v + (rp_u64)key", FLASH_CDNA),
+    ("swizzle of V forgotten by whoever writes", FLASH, "place_v(thread % kRowUnits * 8 + x, group / 2)", "(thread % kRowUnits * 8 + x) * kKeys * 2 + group / 2 * 16", FLASH_CDNA),
+    ("fours of keys on each other", FLASH, "+ group % 2 * 8) = four", ") = four", FLASH_CDNA),
+    ("runs of the output in the wrong columns", FLASH, "(part * kSide + sum_row(lane, i)) * 2", "(part * kSide + i) * 2", FLASH_CDNA),
+    ("heads that share keys read others'", FLASH, "v += (rp_u64)(head / group)", "v += (rp_u64)head", FLASH_RDNA4),
+    ("a row that sees nothing is no number", FLASH, "highest == -infinity ? 0.0f : highest * to_log2", "highest * to_log2", FLASH_CDNA),
 ]
 
 
@@ -81,7 +107,7 @@ def outcome(variant, file=None, text=None):
     """The exit status of the proof and what it said; None where it does not compile. `file` is taken to hold `text`."""
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
-        for folder in ["common", "gemm", "fibres"]:
+        for folder in ["common", "gemm", "attention", "fibres"]:
             (scratch / folder).mkdir()
             for source in (HERE.parent / folder).iterdir():
                 if source.suffix in (".h", ".cu", ".cpp"):
@@ -91,7 +117,8 @@ def outcome(variant, file=None, text=None):
             target.unlink()
             target.write_text(text)
         program = scratch / "test"
-        command = ["g++", "-O1", "-std=c++17", "-w", "-Wno-psabi", *(f"-D{d}" for d in variant.split()), str(scratch / "fibres" / "amd_test.cpp"), "-o", str(program)]
+        proof, *defines = variant.split()
+        command = ["g++", "-O1", "-std=c++17", "-w", "-Wno-psabi", *(f"-D{d}" for d in defines), str(scratch / "fibres" / f"amd_{proof}_test.cpp"), "-o", str(program)]
         if subprocess.run(command, stderr=subprocess.DEVNULL if file else None).returncode:
             return None, ""
         try:

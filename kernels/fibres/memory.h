@@ -16,6 +16,7 @@ inline rp_u32 rp_thread() { return threadIdx.x; }
 inline rp_u32 rp_block() { return blockIdx.x; }
 inline rp_u32 rp_blocks() { return gridDim.x; }
 inline rp_u32 rp_threads() { return blockDim.x; }
+inline rp_u32 rp_block_y() { return blockIdx.y; }
 inline void rp_sync() { __syncthreads(); }
 template <class T> T rp_shuffle_xor(T v, int mask) { return __shfl_xor_sync(~0u, v, mask); }
 inline rp_u64 rp_cycles() { static rp_u64 c; return ++c; }
@@ -25,6 +26,7 @@ inline void rp_add_to(float *p, float v) { *p += v; }
 inline void rp_add_to(rp_u64 *p, rp_u64 v) { *p += v; }
 inline void rp_min_to(rp_u64 *p, rp_u64 v) { if (v < *p) *p = v; }
 inline float rp_fma(float a, float b, float c) { return std::fma(a, b, c); }
+inline float rp_exp(float x) { return std::exp(x); }
 inline float rp_float(rp_u32 u) { return fibres::from_bits(u); }
 inline rp_u32 rp_bits(float f) { return fibres::to_bits(f); }
 

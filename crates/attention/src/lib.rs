@@ -4,6 +4,7 @@
 //! dimension, dtype, mask. `mla-prefill` has two dimensions, `d192v128`. `mla-decode` is the absorbed form, `d576v512`: V is the
 //! first 512 columns of the one latent that is also K. Causal is aligned at the end: query i sees keys up to i + sk − sq.
 
+mod amd;
 mod cases;
 mod check;
 mod common;

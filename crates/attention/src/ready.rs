@@ -2,7 +2,7 @@
 
 use crate::cases::{Kind, Shape};
 use crate::check::{Operand, Reference, finish, scan, tolerance};
-use crate::{common, nvidia, vulkan};
+use crate::{amd, common, nvidia, vulkan};
 use ridgepoint_core::{Verification, data};
 use ridgepoint_device::{AttentionPlan, Buffer, Device, DeviceError, Result, Support};
 use ridgepoint_harness::verify::Comparison;
@@ -14,7 +14,8 @@ const MOST_SETS: u64 = 16;
 /// Who can do a shape on a device: its libraries and own code, then our kernels. Never empty.
 pub(crate) fn providers(shape: Shape, device: &dyn Device) -> Vec<String> {
     let libraries = device.attention().into_iter().map(|a| a.provider().to_owned());
-    let own = nvidia::provider(shape, device).or_else(|| common::provider(shape, device)).map(str::to_owned);
+    let chip = nvidia::provider(shape, device).or_else(|| amd::provider(shape, device));
+    let own = chip.or_else(|| common::provider(shape, device)).map(str::to_owned);
     let portable = vulkan::providers(device).iter().map(|p| (*p).to_owned());
     let names: Vec<String> = libraries.chain(own).chain(portable).collect();
     if names.is_empty() { vec!["none".into()] } else { names }
@@ -25,6 +26,7 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
     let plan: Box<dyn AttentionPlan + 'd> = match library {
         Some(library) => library.plan(&shape.problem())?,
         None if nvidia::provider(shape, device) == Some(provider) => nvidia::plan(shape, device)?,
+        None if amd::provider(shape, device) == Some(provider) => amd::plan(shape, device)?,
         None if common::provider(shape, device) == Some(provider) => common::plan(shape, provider, device)?,
         None if vulkan::providers(device).contains(&provider) => vulkan::plan(shape, provider, device)?,
         None => {

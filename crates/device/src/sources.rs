@@ -9,6 +9,7 @@ pub(crate) const AMD: (&str, &str) = ("../common/amd.h", include_str!("../../../
 /// Program names and sources.
 const CPP: &[(&str, &str)] = &[
     ("attention/decode_splitkv", include_str!("../../../kernels/attention/decode_splitkv.cu")),
+    ("attention/flash_amd", include_str!("../../../kernels/attention/flash_amd.cu")),
     ("attention/flash_portable", include_str!("../../../kernels/attention/flash_portable.cu")),
     ("attention/flash_sm80", include_str!("../../../kernels/attention/flash_sm80.cu")),
     ("attention/flash_sm90", include_str!("../../../kernels/attention/flash_sm90.cu")),

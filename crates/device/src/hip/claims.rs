@@ -45,6 +45,7 @@ const FMA: &str = "v_fma/v_pk_fma/v_dual_fma";
 const CLAIMS: &[Claim] = &[
     claim("common/arguments", "", ALL, &[STORE], 32),
     claim("common/clock", "", ALL, &[], 32),
+    claim("common/differ", "", ALL, &["global_load"], 32),
     claim("common/init", "", ALL, &["global_store"], 32),
     claim("common/verify", "", ALL, &[], 64),
     claim("launch/count", "", ALL, &[], 32),
@@ -81,6 +82,13 @@ const CLAIMS: &[Claim] = &[
     claim("gemm/matrix_amd", "RP_DTYPE=e4m3 RP_DIRECT=16", &["gfx1250"], &["v_wmma_f32_16x16x128_fp8_fp8", "global_load_async_to_lds_b128", LDS], 256),
     claim("gemm/matrix_amd", "RP_DTYPE=e5m2", &["gfx1250"], &["v_wmma_f32_16x16x128_bf8_bf8", LOAD, LDS], 256),
     claim("gemm/matrix_amd", "RP_DTYPE=i8 RP_DIRECT=16", &["gfx1250"], &["v_wmma_i32_16x16x64_iu8", "global_load_async_to_lds_b128", LDS], 256),
+    claim("attention/flash_portable", "", ALL, &[FMA], 256),
+    claim("attention/flash_amd", "RP_DTYPE=bf16 RP_CAUSAL=1", &["gfx90a"], &["v_mfma_f32_32x32x8bf16_1k", LOAD, LDS, "v_exp_f32"], 256),
+    claim("attention/flash_amd", "RP_DTYPE=bf16", &["gfx942"], &["v_mfma_f32_32x32x8_bf16", LOAD, LDS, "v_exp_f32"], 256),
+    claim("attention/flash_amd", "RP_DTYPE=f16 RP_D=64", &["gfx90a", "gfx942"], &["v_mfma_f32_32x32x8", LOAD, LDS, "v_exp_f32"], 192),
+    claim("attention/flash_amd", "RP_DTYPE=bf16 RP_CAUSAL=1", &["gfx950"], &["v_mfma_f32_32x32x16_bf16", "v_cvt_pk_bf16_f32", LOAD, LDS], 256),
+    claim("attention/flash_amd", "RP_DTYPE=bf16 RP_CAUSAL=1", GFX12, &["v_wmma_f32_16x16x16_bf16", LOAD, LDS, "v_exp_f32"], 256),
+    claim("attention/flash_amd", "RP_DTYPE=f16", &["gfx1250"], &["v_wmma_f32_16x16x32_f16", LOAD, LDS, "v_exp_f32"], 336),
 ];
 
 /// Entries of a program with many that hold what not all of them do, for a configuration whose defines hold a word.
@@ -93,7 +101,7 @@ const ENTRIES: &[(&str, &str, &str)] = &[
 ];
 
 /// Kernels of NVIDIA's instructions, which claim nothing here.
-const NVIDIA: &[&str] = &["_sm80", "_sm89", "_sm90", "_sm100", "_bulk", "_splitkv", "flash_portable"];
+const NVIDIA: &[&str] = &["_sm80", "_sm89", "_sm90", "_sm100", "_bulk", "_splitkv"];
 
 /// One function of the compiler's assembly.
 #[derive(Default)]

@@ -3,8 +3,8 @@
 #include "amd.h"
 #include "../gemm/matrix_amd.cu"
 #include <random>
-#include <sys/mman.h>
 
+using fibres::Guarded;
 using fibres::Type;
 static const Type kIn = Type::RP_DTYPE, kOut = Type::RP_OUT;
 
@@ -72,19 +72,6 @@ static bool layouts() {
 // ---- products ---------------------------------------------------------------------------------
 
 static std::mt19937 random_bits(7);
-
-// Memory that ends where a page does that may not be touched.
-struct Guarded {
-  rp_u8 *base, *data; size_t whole, bytes;
-  explicit Guarded(size_t bytes) : bytes(bytes) {
-    whole = (bytes + 4095) / 4096 * 4096;
-    base = (rp_u8 *)mmap(nullptr, whole + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    mprotect(base + whole, 4096, PROT_NONE);
-    data = base + whole - bytes;
-    memset(base, 0xff, whole);
-  }
-  ~Guarded() { munmap(base, whole + 4096); }
-};
 
 // About unit size (int8 of all sizes); the nearest pattern by search: no rounding of our own to get wrong.
 static void fill(Guarded &g) {

@@ -1,0 +1,106 @@
+//! Our flash kernel for AMD's matrix units (kernels/attention/flash_amd.cu) as a provider for prefill: `flash-mfma` on CDNA,
+//! `flash-wmma` on gfx12 and gfx1250. Its host contract stands in the source. Not yet run on hardware.
+
+use crate::cases::{Kind, Shape};
+use crate::nvidia::scale;
+use ridgepoint_core::{Backend, Dtype};
+use ridgepoint_device::{Arg, AttentionPlan, Buffer, Device, DeviceError, Geometry, Kernel, Program, Result};
+use std::collections::BTreeMap;
+
+/// Queries of a block, and its threads.
+const QUERIES: u64 = 128;
+const THREADS: u32 = 256;
+/// Most blocks along y.
+const MOST_BLOCKS: u64 = 65_535;
+
+/// The provider of a shape on a device, if the kernel does it there.
+pub(crate) fn provider(shape: Shape, device: &dyn Device) -> Option<&'static str> {
+    let info = device.info();
+    if info.backend != Backend::Hip || !fits(shape) {
+        return None;
+    }
+    match info.arch.as_str() {
+        "gfx90a" | "gfx942" | "gfx950" => Some("flash-mfma"),
+        "gfx1200" | "gfx1201" | "gfx1250" => Some("flash-wmma"),
+        _ => None,
+    }
+}
+
+fn fits(shape: Shape) -> bool {
+    shape.kind == Kind::Prefill
+        && matches!(shape.dtype, Dtype::Bf16 | Dtype::F16)
+        && shape.dqk == shape.dv
+        && matches!(shape.dqk, 64 | 128)
+        && shape.sq.div_ceil(QUERIES) <= MOST_BLOCKS
+}
+
+/// Compiles the kernel of a shape.
+///
+/// # Errors
+/// `Unsupported` for more queries or keys than it counts; as [`Device::compile`].
+pub(crate) fn plan<'d>(shape: Shape, device: &'d dyn Device) -> Result<Box<dyn AttentionPlan + 'd>> {
+    if [shape.sq, shape.sk].iter().any(|n| i32::try_from(*n).is_err()) || u32::try_from(shape.b * shape.hq).is_err() {
+        return Err(DeviceError::unsupported("more heads, queries or keys than the kernel counts"));
+    }
+    let defines = [
+        ("RP_DTYPE", shape.dtype.name().to_owned()),
+        ("RP_D", shape.dqk.to_string()),
+        ("RP_CAUSAL", u8::from(shape.causal).to_string()),
+    ];
+    let program = Program { name: "attention/flash_amd", defines: &defines, ..Program::default() };
+    Ok(Box::new(Flash { device, shape, kernel: device.compile(&program, "rp_flash_amd")? }))
+}
+
+struct Flash<'d> {
+    device: &'d dyn Device,
+    shape: Shape,
+    kernel: Kernel,
+}
+
+impl AttentionPlan for Flash<'_> {
+    fn enqueue(&self, q: &Buffer, k: &Buffer, v: &Buffer, o: &Buffer) -> Result<()> {
+        let s = self.shape;
+        let args = [
+            Arg::Buffer(q, 0),
+            Arg::Buffer(k, 0),
+            Arg::Buffer(v, 0),
+            Arg::Buffer(o, 0),
+            Arg::I32((s.hq / s.hkv) as i32),
+            Arg::I32(s.sq as i32),
+            Arg::I32(s.sk as i32),
+            Arg::F32(scale(s)),
+        ];
+        let grid = [(s.b * s.hq) as u32, s.sq.div_ceil(QUERIES) as u32, 1];
+        self.device.launch(&self.kernel, Geometry { grid, ..Geometry::linear(1, THREADS) }, &args)
+    }
+
+    fn config(&self) -> BTreeMap<String, String> {
+        let registers = self.kernel.resources.map(|r| ("registers".to_owned(), r.registers.to_string()));
+        [("tile".to_owned(), format!("{QUERIES} queries × 64 keys"))].into_iter().chain(registers).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefill_of_halves_with_one_head_dimension_is_what_it_does() {
+        let does = |id: &str| fits(Shape::parse(&format!("attention/{id}")).unwrap());
+        for id in [
+            "prefill/b1hq16hkv16sq16384sk16384d128/bf16",
+            "prefill/b1hq64hkv8sq8192sk8192d128/bf16/causal",
+            "prefill/b1hq2hkv1sq5sk7d64/f16",
+        ] {
+            assert!(does(id), "{id}");
+        }
+        for id in [
+            "prefill/b1hq4hkv4sq1024sk1024d128/f32",
+            "prefill/b1hq4hkv4sq1024sk1024d96/bf16",
+            "decode/b128hq64hkv8sq1sk8192d128/bf16",
+            "mla-prefill/b1hq4hkv4sq512sk512d192v128/bf16/causal",
+        ] {
+            assert!(!does(id), "{id}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+// Flash attention forward on AMD's matrix units: MFMA on CDNA, WMMA on gfx12 and gfx1250. bf16 or f16, f32 inside. Not yet run on
+// hardware.
+//
+// Shape of the work
+//   A block of 256 threads owns 128 queries of a head, a wave kSide of them, and walks the keys 64 at a time. Scores are computed
+//   transposed, Sᵀ = K·Qᵀ, so that a lane has one query: its maximum and its sum are of its own registers and one other lane's, and
+//   what rescales its output is its own number. P goes on to Oᵀ = Vᵀ·Pᵀ from the very registers it was computed in: a lane's sums lie
+//   in the order of an operand's bytes, once V's keys are numbered to match (key_group).
+//   K and V wait in registers while the keys before them are worked on, and pass to the units through one buffer of LDS.
+//
+// Where the layouts come from
+//   common/amd.h for fragments. K lies as rows of its 16-byte units, unit u of row r at u XOR r; V transposed, four keys of a column
+//   by one thread, unit u of row d at u XOR d XOR d/8, for the sake of who writes as of who reads.
+//
+// What limits it
+//   The exponentials and the packing of P, which the matrix units do not wait for but a wave does; two blocks a compute unit overlap.
+//
+// Host contract
+//   rp_flash_amd(const u16* q, const u16* k, const u16* v, u16* o, int group, int queries, int keys, float scale)
+//   Q, O [heads, queries, D], K, V [heads / group, keys, D], contiguous, aligned to 16 bytes. With RP_CAUSAL query i sees keys
+//   j ≤ i + keys − queries; a row that sees nothing gives zeros. scale > 0. grid (heads, ceil(queries / 128)), block 256, no dynamic shared memory.
+//   Heads come first so that the dies, to which blocks are dealt in turn, keep a head's keys in their caches.
+//
+// Macros: RP_DTYPE bf16 | f16; RP_D 64 | 128; RP_CAUSAL 0 | 1.
+#include "../common/rp.h"
+#include "../common/amd.h"
+
+#ifndef RP_D
+#define RP_D 128
+#endif
+#ifndef RP_CAUSAL
+#define RP_CAUSAL 0
+#endif
+
+using namespace rp_matrix;
+
+constexpr int kThreads = 256, kQueries = 128, kKeys = 64, kRowBytes = RP_D * 2;
+constexpr int kRowUnits = RP_D / 8, kKeyUnits = kKeys / 8;           // 16-byte units of a row of K, of a row of Vᵀ
+constexpr int kSteps = kRowBytes / kStepBytes, kKeySteps = kKeys * 2 / kStepBytes;
+constexpr int kTiles = kKeys / kSide, kParts = RP_D / kSide;        // of scores, of the output
+constexpr int kHeldK = kKeys * kRowUnits / kThreads;                // units a thread fetches of K
+constexpr int kColumns = kKeys / 4 * kRowUnits;                     // of four keys by eight of V's columns, one a thread
+static_assert(RP_HALF, "bf16 or f16");
+static_assert(kSide * (kThreads / RP_WARP) == kQueries, "a wave has a side of queries");
+static_assert(kHeldK * kThreads == kKeys * kRowUnits && kColumns <= kThreads, "each thread's share");
+
+struct Tiles {
+  rp_u8 k[kKeys * kRowBytes];
+  rp_u8 v[RP_D * kKeys * 2];
+};
+struct Held { rp_u4 k[kHeldK], v[4]; };
+
+RP_DEVICE int place_k(int key, int unit) { return key * kRowBytes + (unit ^ key % kRowUnits) * 16; }
+RP_DEVICE int place_v(int column, int unit) { return column * kKeys * 2 + (unit ^ (column ^ column / 8) % kKeyUnits) * 16; }
+
+// 64 keys from `first` on. Rows beyond the last repeat it: what they give is masked.
+RP_DEVICE void fetch(Held &held, const rp_u8 *k, const rp_u8 *v, int first, int keys) {
+  int thread = (int)rp_thread();
+#pragma unroll
+  for (int i = 0; i < kHeldK; i++) {
+    int at = i * kThreads + thread, key = first + at / kRowUnits;
+    held.k[i] = rp_load16<RP_CACHED>(k + (rp_u64)(key < keys ? key : keys - 1) * kRowBytes + at % kRowUnits * 16);
+  }
+  if (kColumns < kThreads && thread >= kColumns) return;
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    int key = first + thread / kRowUnits * 4 + i;
+    held.v[i] = rp_load16<RP_CACHED>(v + (rp_u64)(key < keys ? key : keys - 1) * kRowBytes + thread % kRowUnits * 16);
+  }
+}
+
+RP_DEVICE void place(const Held &held, Tiles &tiles) {
+  int thread = (int)rp_thread();
+#pragma unroll
+  for (int i = 0; i < kHeldK; i++) {
+    int at = i * kThreads + thread;
+    *(rp_u4 *)(tiles.k + place_k(at / kRowUnits, at % kRowUnits)) = held.k[i];
+  }
+  if (kColumns < kThreads && thread >= kColumns) return;
+  int group = key_group(thread / kRowUnits);
+#pragma unroll
+  for (int x = 0; x < 8; x++) {    // column x of this thread's eight: its four keys become eight bytes of a row
+    struct alignas(8) Four { rp_u32 v[2]; } four;
+#pragma unroll
+    for (int pair = 0; pair < 2; pair++) {
+      rp_u32 low = held.v[2 * pair].v[x / 2] >> x % 2 * 16 & 0xffffu, high = held.v[2 * pair + 1].v[x / 2] >> x % 2 * 16;
+      four.v[pair] = low | high << 16;
+    }
+    *(Four *)(tiles.v + place_v(thread % kRowUnits * 8 + x, group / 2) + group % 2 * 8) = four;
+  }
+}
+
+template <class Place> RP_DEVICE Fragment fragment(const rp_u8 *tile, int row, int step, int lane, Place place) {
+  Fragment f;
+#pragma unroll
+  for (int i = 0; i < kUnits; i++) {
+    rp_u4 v = *(const rp_u4 *)(tile + place(row, step * kUnits * kGroups + unit_of(lane, i)));
+#pragma unroll
+    for (int w = 0; w < 4; w++) f.word[4 * i + w] = v.v[w];
+  }
+  return f;
+}
+
+RP_KERNEL_OF(kThreads) rp_flash_amd(const rp_u8 *q, const rp_u8 *k, const rp_u8 *v, rp_u8 *o, int group, int queries, int keys, float scale) {
+  RP_SHARED RP_ALIGN(1024) Tiles tiles;
+  int lane = (int)rp_thread() % RP_WARP, wave = rp_wave_uniform((int)rp_thread() / RP_WARP);
+  int head = (int)rp_block(), block = (int)rp_blocks_y() - 1 - (int)rp_block_y();    // of a causal square, the longest first
+  int first = block * kQueries, mine = first + wave * kSide + lane % kSide, offset = keys - queries;
+  k += (rp_u64)(head / group) * keys * kRowBytes;
+  v += (rp_u64)(head / group) * keys * kRowBytes;
+  rp_u64 row = ((rp_u64)head * queries + (mine < queries ? mine : queries - 1)) * kRowBytes;
+
+  Fragment query[kSteps];
+#pragma unroll
+  for (int step = 0; step < kSteps; step++)
+#pragma unroll
+    for (int i = 0; i < kUnits; i++) {
+      rp_u4 u = rp_load16<RP_CACHED>(q + row + (step * kUnits * kGroups + unit_of(lane, i)) * 16);
+#pragma unroll
+      for (int w = 0; w < 4; w++) query[step].word[4 * i + w] = u.v[w];
+    }
+
+  const float infinity = rp_float(0x7f800000u), to_log2 = scale * 1.4426950408889634f;
+  float top = -infinity, sum = 0;    // of this lane's query, the sum over this lane's keys alone
+  Sums out[kParts] = {};
+  int end = keys;
+  if (RP_CAUSAL && first + kQueries + offset < end) end = first + kQueries + offset;
+
+  Held held;
+  if (end > 0) fetch(held, k, v, 0, keys);
+  for (int key0 = 0; key0 < end; key0 += kKeys) {
+    rp_sync();    // everyone has read the keys before
+    place(held, tiles);
+    rp_sync();
+    if (key0 + kKeys < end) fetch(held, k, v, key0 + kKeys, keys);
+
+    Sums score[kTiles] = {};
+#pragma unroll
+    for (int step = 0; step < kSteps; step++)
+#pragma unroll
+      for (int t = 0; t < kTiles; t++)
+        multiply(score[t], fragment(tiles.k, t * kSide + lane % kSide, step, lane, place_k), query[step]);
+
+    // Only the last keys, and those about the diagonal, are not all seen.
+    int seen = keys - key0;
+    if (RP_CAUSAL && mine + offset + 1 - key0 < seen) seen = mine + offset + 1 - key0;
+    if (key0 + kKeys > keys || (RP_CAUSAL && key0 + kKeys > first + wave * kSide + offset + 1)) {
+#pragma unroll
+      for (int t = 0; t < kTiles; t++)
+#pragma unroll
+        for (int i = 0; i < kSums; i++)
+          if (t * kSide + sum_row(lane, i) >= seen) score[t].v[i] = -infinity;
+    }
+    float highest = top;
+#pragma unroll
+    for (int t = 0; t < kTiles; t++)
+#pragma unroll
+      for (int i = 0; i < kSums; i++) highest = __builtin_fmaxf(highest, score[t].v[i]);
+    highest = __builtin_fmaxf(highest, rp_shuffle_xor(highest, kSide));
+    float base = highest == -infinity ? 0.0f : highest * to_log2;    // nothing seen yet: −∞ − −∞ would be no number
+    float shrink = rp_exp2(rp_fma(top, to_log2, -base));
+    top = highest;
+    sum *= shrink;
+#pragma unroll
+    for (int part = 0; part < kParts; part++)
+#pragma unroll
+      for (int i = 0; i < kSums; i++) out[part].v[i] *= shrink;
+
+#pragma unroll
+    for (int step = 0; step < kKeySteps; step++) {
+      Fragment p;
+#pragma unroll
+      for (int w = 0; w < 4 * kUnits; w++) {
+        int at = step * 8 * kUnits + 2 * w;
+        float low = rp_exp2(rp_fma(score[at / kSums].v[at % kSums], to_log2, -base));
+        float high = rp_exp2(rp_fma(score[at / kSums].v[at % kSums + 1], to_log2, -base));
+        sum += low + high;
+        p.word[w] = pack(low, high);
+      }
+#pragma unroll
+      for (int part = 0; part < kParts; part++)
+        multiply(out[part], fragment(tiles.v, part * kSide + lane % kSide, step, lane, place_v), p);
+    }
+  }
+
+  sum += rp_shuffle_xor(sum, kSide);
+  if (mine >= queries) return;
+  float inverse = sum > 0 ? 1 / sum : 0;
+#pragma unroll
+  for (int part = 0; part < kParts; part++)
+#pragma unroll
+    for (int i = 0; i < kSums; i += kRun) {
+      struct alignas(2 * kRun) Run { rp_u32 v[kRun / 2]; } run;
+#pragma unroll
+      for (int x = 0; x < kRun; x += 2) run.v[x / 2] = pack(out[part].v[i + x] * inverse, out[part].v[i + x + 1] * inverse);
+      *(Run *)(o + row + (part * kSide + sum_row(lane, i)) * 2) = run;
+    }
+}
