@@ -1,6 +1,6 @@
 // Proves a GEMM kernel's numerics on the host against a product in double. Compiled once a variant, by gemm_test.py:
-// -DKERNEL="…cu", -DKIND_wgmma, _mma or _tile, and the macros the kernel knows.
-#include "cluster.h"
+// -DKERNEL="…cu", -DKIND_wgmma, _tcgen05, _mma or _tile, and the macros the kernel knows.
+#include "tensor.h"
 #include KERNEL
 
 using fibres::Type;
@@ -37,6 +37,11 @@ static bool check(int m, int n, int k, float alpha, int grid_limit) {
     auto map_c = fibres::encode<rp_wgmma::TensorMap>(c.data(), n, m, 128 / so, 64, so);
     int tiles = (m + 128 * RP_CLUSTER - 1) / (128 * RP_CLUSTER) * ((n + RP_BN - 1) / RP_BN) * RP_CLUSTER;
     fibres::launch(std::min(tiles, grid_limit), RP_CLUSTER, 384, [&] { rp_gemm_wgmma(map_a, map_b, map_c, m, n, k, alpha); });
+#elif defined(KIND_tcgen05)
+    (void)grid_limit;
+    auto map_a = fibres::encode<rp_tcgen05::TensorMap>(a.data(), k, m, 128 / s, 128, s);
+    auto map_b = fibres::encode<rp_tcgen05::TensorMap>(b.data(), k, n, 128 / s, RP_BN, s);
+    fibres::launch((m + 127) / 128 * ((n + RP_BN - 1) / RP_BN), 1, 192, [&] { rp_gemm_tcgen05(map_a, map_b, c.data(), m, n, k, alpha); });
 #elif defined(KIND_mma)
     (void)grid_limit;
     fibres::readable = {{a.data(), a.size()}, {b.data(), b.size()}};

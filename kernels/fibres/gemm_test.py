@@ -12,7 +12,7 @@ from planted import all_caught, each
 
 HERE = pathlib.Path(__file__).resolve().parent
 KERNELS = HERE.parent / "gemm"
-WGMMA, MMA, TILE = "wgmma_sm90.cu", "mma_sm80.cu", "tile.cu"
+WGMMA, MMA, TILE, TCGEN05 = "wgmma_sm90.cu", "mma_sm80.cu", "tile.cu", "tcgen05_sm100.cu"
 
 VARIANTS = [
     (WGMMA, "RP_DTYPE=bf16 RP_BN=256 RP_STAGES=4 RP_CLUSTER=2"),
@@ -33,10 +33,15 @@ VARIANTS = [
     (TILE, "RP_DTYPE=f32"),
     (TILE, "RP_DTYPE=bf16 RP_GROUP=1"),
     (TILE, "RP_DTYPE=f16 RP_OUT=f32"),
+    (TCGEN05, "RP_DTYPE=bf16 RP_BN=64 RP_STAGES=4"),
+    (TCGEN05, "RP_DTYPE=f16 RP_BN=256 RP_STAGES=3 RP_GROUP=1"),
+    (TCGEN05, "RP_DTYPE=tf32 RP_BN=128 RP_STAGES=2"),
+    (TCGEN05, "RP_DTYPE=e4m3 RP_BN=128 RP_STAGES=4"),
+    (TCGEN05, "RP_DTYPE=e5m2 RP_OUT=f32 RP_BN=256 RP_STAGES=4"),
 ]
 
 # Those that every run proves: one of each file and operand width.
-FIRST = [0, 8, 10, 13, 15, 16]
+FIRST = [0, 8, 10, 13, 15, 16, 18, 21]
 
 # what, old text, new text; each in the first variant of its file; * for one of each kind (planted.py)
 BUGS = {
@@ -84,6 +89,25 @@ BUGS = {
         ("* patch read before it is written", "        __syncwarp();\n#pragma", "#pragma"),
         ("tail of K dropped", "(k_bytes + kRowBytes - 1) / kRowBytes", "(k_bytes > kRowBytes ? k_bytes / kRowBytes : 1)"),
         ("warps share their columns", "warp / 2 * 64;", "0;"),
+    ],
+    TCGEN05: [
+        ("* stage read before it has landed", "barrier_wait(full + 8 * ring.stage, ring.parity);", "barrier_wait(full + 8 * ring.stage, ring.parity ^ 1);"),
+        ("* stage refilled while it is read", "barrier_wait(empty + 8 * ring.stage, ring.parity ^ 1);", ""),
+        ("* sum read before it is whole", "barrier_wait(done, 0);", ""),
+        ("* sum never begun", "block > 0 || step > 0", "1"),
+        ("sum begun again each stage", "block > 0 || step > 0", "step > 0"),
+        ("* descriptor with the wrong stride", "(64ull << 32)", "(32ull << 32)"),
+        ("descriptor of wgmma's version", " | (1ull << 46)", ""),
+        ("wrong step along K", "a + 2 * step", "a + 4 * step"),
+        ("* another type in the instruction", "RP_OF_TYPE(RP_NUMBER_OF) << 7", "3u << 7"),
+        ("* warps read each other's lanes", "d + (warp * 32 << 16) + x", "d + ((warp ^ 1) * 32 << 16) + x"),
+        ("address of the columns left out", "tensor_read(v, d + (", "tensor_read(v, ("),
+        ("* rows beyond M written", "if (y < m) write_row", "if (y <= m) write_row"),
+        ("columns beyond N written", "if (column + i >= n) return;", "if (column + i > n) return;"),
+        ("* tail of K dropped", "(k + kBlockK - 1) / kBlockK", "(k > kBlockK ? k / kBlockK : 1)"),
+        ("alpha dropped", "pack(alpha * d[i + 2]", "pack(d[i + 2]"),
+        ("too few bytes expected", "barrier_expect(bar, kStageBytes)", "barrier_expect(bar, kBytesA)"),
+        ("columns given back before they are read", "    __syncthreads();\n    tensor_fence_after();\n    if (warp == kIssuer) tensor_give", "    if (warp == kIssuer) tensor_give"),
     ],
     TILE: [
         ("* tile read before it is placed", "    rp_sync();\n", ""),

@@ -19,6 +19,7 @@ const BULK: &[&str] = &["sm_90a", "sm_100a", "sm_103a", "sm_120a"];
 const HOPPER: &[&str] = &["sm_90a"];
 /// With loads of 32 bytes a thread.
 const WIDE: &[&str] = &["sm_100a", "sm_103a"];
+const TCGEN05: &[&str] = &["sm_100a", "sm_103a"];
 
 /// A program in one configuration.
 struct Claim {
@@ -71,6 +72,11 @@ const CLAIMS: &[Claim] = &[
     claim("gemm/wgmma_sm90", "RP_DTYPE=tf32 RP_BN=256 RP_STAGES=4 RP_CLUSTER=2 RP_BUFFERS=2", HOPPER, &["HGMMA 64x256x8", "UTMALDG MULTICAST"], 168),
     claim("gemm/wgmma_sm90", "RP_DTYPE=e4m3 RP_BN=256 RP_STAGES=4 RP_CLUSTER=2 RP_BUFFERS=2", HOPPER, &["QGMMA 64x256x32", "UTMALDG MULTICAST"], 168),
     claim("gemm/wgmma_sm90", "RP_DTYPE=e5m2 RP_BN=256 RP_STAGES=4 RP_CLUSTER=2 RP_BUFFERS=2", HOPPER, &["QGMMA 64x256x32", "UTMALDG MULTICAST"], 168),
+    claim("gemm/tcgen05_sm100", "RP_DTYPE=bf16 RP_BN=256 RP_STAGES=4", TCGEN05, &["UTCHMMA", "UTMALDG", "LDTM", "UTCBAR"], 128),
+    claim("gemm/tcgen05_sm100", "RP_DTYPE=f16 RP_BN=128 RP_STAGES=6", TCGEN05, &["UTCHMMA", "UTMALDG", "LDTM"], 128),
+    claim("gemm/tcgen05_sm100", "RP_DTYPE=tf32 RP_BN=256 RP_STAGES=4", TCGEN05, &["UTCHMMA", "UTMALDG", "LDTM"], 128),
+    claim("gemm/tcgen05_sm100", "RP_DTYPE=e4m3 RP_BN=256 RP_STAGES=4", TCGEN05, &["UTCQMMA", "UTMALDG", "LDTM"], 128),
+    claim("gemm/tcgen05_sm100", "RP_DTYPE=e5m2 RP_BN=256 RP_STAGES=4", TCGEN05, &["UTCQMMA", "UTMALDG", "LDTM"], 128),
     claim("attention/flash_portable", "", AMPERE, &["FFMA"], 255),
     claim("attention/flash_sm80", "", BEFORE_TCGEN05, &["HMMA 16816", "LDGSTS 128", "LDSM"], 255),
     claim("attention/flash_sm90", "", HOPPER, &["HGMMA", "UTMALDG"], 168),
