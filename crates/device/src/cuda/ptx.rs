@@ -43,7 +43,9 @@ const FORMS: &[Form] = &[
     ("gemm/wgmma_sm90", "RP_DTYPE=e5m2 RP_BN=256 RP_STAGES=4 RP_CLUSTER=2 RP_BUFFERS=2", "sm_90a"),
     ("launch/count", "", "sm_80"),
     ("memory/chase", "", "sm_80"),
+    ("memory/gather", "RP_BLOCK=256 RP_UNROLL=4", "sm_80"),
     ("memory/shared", "RP_BLOCK=1024", "sm_80"),
+    ("memory/staircase", "RP_BLOCK=512 RP_UNROLL=2 RP_HINT_LOAD=0", "sm_80"),
     ("memory/stream", "", "sm_80"),
     ("memory/stream", "RP_BLOCK=512 RP_UNROLL=4 RP_HINT_LOAD=1 RP_HINT_STORE=2", "sm_80"),
     ("memory/stream", "RP_BLOCK=512 RP_UNROLL=4 RP_HINT_LOAD=1 RP_HINT_STORE=0", "sm_80"),
@@ -69,7 +71,9 @@ const PACKED: &[(&str, &[u8])] = packed![
     "gemm/wgmma_sm90",
     "launch/count",
     "memory/chase",
+    "memory/gather",
     "memory/shared",
+    "memory/staircase",
     "memory/stream",
 ];
 
