@@ -302,3 +302,50 @@ fn ranks_of_several_hosts_are_measured_over_the_network() {
     assert!(raw.contains("2 processes on 2 hosts") && !raw.contains("RIDGEPOINT_SECRET"), "{raw}");
     std::fs::remove_dir_all(folder).unwrap();
 }
+
+#[test]
+fn tcp_connects_every_operation_and_finds_every_link() {
+    let folder = scratch("tcp");
+    let mut cases: Vec<String> = OPS.iter().map(|op| format!("collectives/{op}/r3/36KiB/f32")).collect();
+    for op in ["all_reduce", "all_gather", "reduce_scatter", "broadcast", "reduce", "gather", "scatter"] {
+        cases.push(format!("collectives/{op}/r3/36KiB/bf16/inplace"));
+    }
+    cases.extend(["f32/avg", "e4m3/max", "i8", "f64/prod"].map(|d| format!("collectives/all_reduce/r3/36KiB/{d}")));
+    let arguments = arguments(&cases.iter().map(String::as_str).collect::<Vec<_>>(), &folder);
+    let started =
+        |rank, arguments: &[String]| torchrun(rank, 3, 29_614, arguments).env("RIDGEPOINT_ENGINE", "tcp").spawn().unwrap();
+    let others: Vec<Child> = [1, 2].map(|rank| started(rank, &arguments)).into_iter().collect();
+    let first = started(0, &arguments).wait_with_output().unwrap();
+    let expected: Vec<[String; 3]> = cases.iter().map(|c| [c.clone(), "tcp".into(), "measured".into()]).collect();
+    assert_eq!(rows(&out(&first)), expected, "{}{}", out(&first), err(&first));
+    others.into_iter().for_each(|mut other| assert!(other.wait().unwrap().success()));
+    let pairs = ["pairs", "--size", "4KiB", "--times", "2", "--slow", "0", "--format", "json"].map(str::to_owned);
+    let others: Vec<Child> = [1, 2].map(|rank| started(rank, &pairs)).into_iter().collect();
+    let first = started(0, &pairs).wait_with_output().unwrap();
+    assert!(first.status.success() && out(&first).matches("\"from\":").count() == 6, "{}{}", out(&first), err(&first));
+    others.into_iter().for_each(|mut other| assert!(other.wait().unwrap().success()));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn pods_of_an_indexed_job_are_measured_over_tcp() {
+    let folder = scratch("pods");
+    // Two hosts with the variables of scripts/k8s/indexed-job.yaml; an address stands for the cluster's names.
+    let pods = format!(
+        "for pod in 0 1; do ip netns exec $ON_NAMESPACES-$pod unshare --uts sh -c \"hostname pod-$pod && exec env \\
+            JOB_COMPLETION_INDEX=$pod RIDGEPOINT_RANKS=2 RIDGEPOINT_JOB=links RIDGEPOINT_SERVICE=links \\
+            RIDGEPOINT_RENDEZVOUS=10.77.0.1:29555 RIDGEPOINT_INTERFACE=eth0 RIDGEPOINT_SECRET=0123456789abcdef \\
+            {BINARY} {}\" & done; wait",
+        arguments(&["collectives/all_reduce/r2/64KiB/f32", "collectives/alltoallv/r2/96KiB/bf16"], &folder).join(" ")
+    );
+    let output = script("mpi/on-namespaces").args(["2", "sh", "-c", &pods]).output().unwrap();
+    if cannot("network namespaces", &output) {
+        return;
+    }
+    let (text, errors) = (out(&output), err(&output));
+    let expected = ["collectives/all_reduce/r2/64KiB/f32", "collectives/alltoallv/r2/96KiB/bf16"];
+    assert_eq!(rows(&text), expected.map(|c| [c, "tcp", "measured"].map(str::to_owned)), "{text}{errors}");
+    let raw = std::fs::read_to_string(folder.join("raw.jsonl")).unwrap();
+    assert!(raw.contains("pod-0: 1, pod-1: 1") && raw.contains("kubernetes"), "{raw}");
+    std::fs::remove_dir_all(folder).unwrap();
+}

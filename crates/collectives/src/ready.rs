@@ -26,6 +26,9 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
     if provider == "shared-memory" {
         labels.push("shared-memory engine".into());
     }
+    if provider == "tcp" {
+        labels.push("TCP engine".into());
+    }
     // Another library or transport is another number.
     if provider == "mpi" {
         labels.extend(config.get("library").cloned());

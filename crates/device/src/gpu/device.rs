@@ -2,7 +2,6 @@
 
 use super::code::{self, Function, Module};
 use super::driver::{self, Buffer as Memory, Context, Driver, Pinned};
-use super::ranks::Ranks;
 use super::stream::{self, Place, Stream, elapsed_ms};
 use super::sys::{Ptr, status};
 use crate::cache::Cache;
@@ -46,7 +45,7 @@ pub(crate) struct GpuDevice {
     clock: Memory,
     scratch: Memory,
     blas: Vec<Box<dyn Blas + Send>>,
-    ranks: Option<Ranks>,
+    ranks: Option<Arc<dyn Collectives + Send + Sync>>,
 }
 
 impl GpuDevice {
@@ -84,7 +83,7 @@ impl GpuDevice {
             scratch: Memory::new(&ctx, scratch)?,
             shared,
             blas,
-            ranks: ranks.ok(),
+            ranks: ranks.ok().map(|ranks| -> Arc<dyn Collectives + Send + Sync> { Arc::new(ranks) }),
         })
     }
 
@@ -351,6 +350,15 @@ impl Device for GpuDevice {
     }
 
     fn collectives(&self) -> Option<&dyn Collectives> {
-        self.ranks.as_ref().map(|ranks| ranks as &dyn Collectives)
+        self.ranks.as_deref().map(|ranks| ranks as &dyn Collectives)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn join(&mut self, job: &Arc<crate::launched::Job>) -> Result<()> {
+        let id = &self.info.id;
+        let none = || DeviceError::unsupported(format!("{id} has no library that connects it to other ranks"));
+        let own = self.ranks.as_ref().ok_or_else(none)?;
+        self.ranks = Some(job.on_devices(id.split(':').next().unwrap_or_default(), own)?);
+        Ok(())
     }
 }

@@ -3,7 +3,8 @@
 
 use super::channel::{Receiver, Secret, Sender, Side, greet};
 use super::meeting::{In, Out};
-use super::message::{Order, Report};
+use super::message::{Order, Report, Start};
+use super::rank::FLAG;
 use crate::cpu::collectives::Joined;
 use crate::{DeviceError, Result};
 use std::io;
@@ -14,8 +15,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The hidden first argument of a rank that an MPI library connects.
-pub(super) const FLAG: &str = "__mpi-rank";
 /// A rank that is told to end gets so long; MPI's own end waits for all ranks.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
 /// How often a child is looked at.
@@ -37,7 +36,7 @@ pub(super) fn serve(mut input: In, out: Out) {
         };
         match order {
             Order::Leave => {
-                if let Some(Own::Mpi { to, .. }) = &mut own {
+                if let Some(Own::Told { to, .. }) = &mut own {
                     // One that is gone already has said so.
                     let _ = to.send(&Order::Leave, &[]);
                 }
@@ -47,13 +46,13 @@ pub(super) fn serve(mut input: In, out: Out) {
                 return;
             }
             Order::Dismiss => own = None,
-            Order::StartMpi | Order::Join { .. } => match Own::start(&order, &out) {
+            Order::Start(_) | Order::Join { .. } => match Own::start(&order, &out) {
                 Ok(started) => own = Some(started),
                 Err(error) => report(&out, &Report::Unable { reason: error.to_string() }),
             },
             order => match &mut own {
                 // A child that is gone is reported by whoever watches it.
-                Some(Own::Mpi { to, .. }) => drop(to.send(&order, &[])),
+                Some(Own::Told { to, .. }) => drop(to.send(&order, &[])),
                 _ => report(&out, &Report::Unable { reason: "no process of this rank was started".into() }),
             },
         }
@@ -67,14 +66,16 @@ fn report(out: &Mutex<Out>, report: &Report) {
 
 /// The rank's own process.
 enum Own {
-    Mpi { child: Arc<Mutex<Child>>, to: Sender<UnixStream> },
+    /// Does what it is told.
+    Told { child: Arc<Mutex<Child>>, to: Sender<UnixStream> },
+    /// Follows rank 0 through shared memory.
     Shared { rank: Arc<Mutex<Joined>> },
 }
 
 impl Own {
     fn start(order: &Order, out: &Arc<Mutex<Out>>) -> Result<Self> {
-        match *order {
-            Order::Join { process, fd, rank, child } => {
+        match order {
+            &Order::Join { process, fd, rank, child } => {
                 let rank = Arc::new(Mutex::new(Joined::start(process, fd, rank)?));
                 let (watched, out) = (Arc::downgrade(&rank), Arc::clone(out));
                 std::thread::spawn(move || {
@@ -90,11 +91,12 @@ impl Own {
                 });
                 Ok(Self::Shared { rank })
             }
-            _ => Self::mpi(out),
+            Order::Start(start) => Self::told(start, out),
+            _ => Err(DeviceError::invalid("no order to start a rank")),
         }
     }
 
-    fn mpi(out: &Arc<Mutex<Out>>) -> Result<Self> {
+    fn told(start: &Start, out: &Arc<Mutex<Out>>) -> Result<Self> {
         let failed = |e: io::Error| DeviceError::Call {
             call: "starting a rank",
             code: i64::from(e.raw_os_error().unwrap_or(0)),
@@ -104,7 +106,7 @@ impl Own {
         let fd = there.as_raw_fd();
         // By this name it is found even if the file was replaced meanwhile, as by a build.
         let mut process = Command::new("/proc/self/exe");
-        process.arg0("ridgepoint").args([FLAG, &fd.to_string()]);
+        process.arg0("ridgepoint").args([FLAG, &fd.to_string(), &serde_json::to_string(start).unwrap_or_default()]);
         // What the library itself has to say goes where errors go.
         process.stdin(Stdio::null()).stdout(io::stderr());
         // Ctrl-C is for rank 0 to act on.
@@ -129,21 +131,21 @@ impl Own {
         let (to, from) = greet(reader, here, &between_relatives(), Side::Caller).map_err(failed)?;
         let (watched, out) = (Arc::clone(&child), Arc::clone(out));
         std::thread::spawn(move || pass_on(from, &watched, &out));
-        Ok(Self::Mpi { child, to })
+        Ok(Self::Told { child, to })
     }
 
     /// Waits for its end, and makes it end after `grace`.
     fn wait(&mut self, grace: Duration) {
         let deadline = Instant::now() + grace;
         let gone = |own: &mut Self| match own {
-            Self::Mpi { child, .. } => !matches!(child.lock().unwrap_or_else(PoisonError::into_inner).try_wait(), Ok(None)),
+            Self::Told { child, .. } => !matches!(child.lock().unwrap_or_else(PoisonError::into_inner).try_wait(), Ok(None)),
             Self::Shared { rank } => rank.lock().unwrap_or_else(PoisonError::into_inner).gone().is_some(),
         };
         while !gone(self) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(2));
         }
         match self {
-            Self::Mpi { child, .. } => {
+            Self::Told { child, .. } => {
                 let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
                 // Both fail only where it has ended already.
                 let _ = child.kill();

@@ -194,7 +194,8 @@ struct Post {
 }
 
 impl Post {
-    fn take(world: &World) -> Result<Self, String> {
+    /// A name may take a while to lead anywhere: a pod's does, until the cluster knows of it.
+    fn take(world: &World, deadline: Instant) -> Result<Self, String> {
         let named = std::env::var(INTERFACE).ok().map(|name| interface(&name)).transpose()?;
         let bind = |at: SocketAddr| TcpListener::bind(at).map_err(|e| format!("rank 0 cannot listen on {at}: {e}"));
         if world.one_host {
@@ -209,7 +210,13 @@ impl Post {
         // The address that leads here, and no other: whoever comes another way is not meant.
         let at = match named {
             Some(ip) => SocketAddr::new(ip, address.port),
-            None => resolve(address).map_err(|e| format!("{address}: {e}; name rank 0's interface with {INTERFACE}"))?,
+            None => loop {
+                match resolve(address) {
+                    Ok(at) => break at,
+                    Err(_) if Instant::now() < deadline => std::thread::sleep(AGAIN),
+                    Err(e) => return Err(format!("{address}: {e}; name rank 0's interface with {INTERFACE}")),
+                }
+            },
         };
         let listener =
             bind(at).map_err(|e| format!("{e}. Is it this host's address? {INTERFACE} names the interface to listen on"))?;
@@ -233,8 +240,9 @@ fn resolve(address: &Address) -> io::Result<SocketAddr> {
 ///
 /// # Errors
 /// Names the ranks that came in time and those that did not.
-pub(super) fn gather(world: &World, patience: Duration) -> Result<Vec<Arrived>, String> {
-    let post = Post::take(world)?;
+pub(super) fn gather(world: &World, patience: Duration) -> Result<(Vec<Arrived>, Option<IpAddr>), String> {
+    let post = Post::take(world, Instant::now() + patience)?;
+    let own = post.listener.local_addr().ok().map(|at| at.ip());
     post.listener.set_nonblocking(true).map_err(|e| format!("rank 0 cannot wait for the others: {e}"))?;
     let deadline = Instant::now() + patience;
     let (met, arrivals) = mpsc::channel::<Result<Arrived, String>>();
@@ -284,7 +292,7 @@ pub(super) fn gather(world: &World, patience: Duration) -> Result<Vec<Arrived>, 
         // What a stranger can do is to be counted, not to fill the memory.
         refused.truncate(16);
     }
-    Ok(ranks.into_iter().flatten().collect())
+    Ok((ranks.into_iter().flatten().collect(), own))
 }
 
 /// Another rank: finds rank 0 and introduces itself.
@@ -309,8 +317,9 @@ pub(super) fn call(world: &World, peer: &Peer, patience: Duration) -> Result<(Ou
         };
         let failed = |e: io::Error| format!("rank 0 at {at}: {e}");
         let stream = TcpStream::connect_timeout(&at, GREETING).map_err(failed)?;
+        let address = stream.local_addr().ok().map(|at| at.ip());
         let (mut out, input) = on(stream, &secret, Side::Caller).map_err(failed)?;
-        out.send(&Report::Hello(peer.clone()), &[]).map_err(failed)?;
+        out.send(&Report::Hello(Peer { address, ..peer.clone() }), &[]).map_err(failed)?;
         Ok((out, input))
     };
     loop {
@@ -343,7 +352,16 @@ mod tests {
     }
 
     fn peer(rank: usize, size: usize) -> Peer {
-        Peer { rank, size, host: "h".into(), boot: "b".into(), process: 1, local_rank: None, mpi: Err("none".into()) }
+        Peer {
+            rank,
+            size,
+            host: "h".into(),
+            boot: "b".into(),
+            process: 1,
+            local_rank: None,
+            address: None,
+            mpi: Err("none".into()),
+        }
     }
 
     #[test]
@@ -352,7 +370,8 @@ mod tests {
         let callers: Vec<_> = (1..4)
             .map(|rank| std::thread::spawn(move || call(&world(rank, 4, "meet"), &peer(rank, 4), Duration::from_secs(20))))
             .collect();
-        let arrived = gather(&world(0, 4, "meet"), Duration::from_secs(20)).unwrap();
+        let (arrived, own) = gather(&world(0, 4, "meet"), Duration::from_secs(20)).unwrap();
+        assert!(own.unwrap().is_loopback() && arrived.iter().all(|a| a.peer.address == own));
         assert_eq!(arrived.iter().map(|a| a.peer.rank).collect::<Vec<_>>(), [1, 2, 3]);
         assert!(callers.into_iter().all(|c| c.join().unwrap().is_ok()));
         assert!(!path.exists());

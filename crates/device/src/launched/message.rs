@@ -2,18 +2,21 @@
 
 use crate::CollectiveProblem;
 use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, SocketAddr};
 
 /// What a rank is told.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Order {
-    /// Start the rank's own process and have an MPI library connect it.
-    StartMpi,
+    /// Start the rank's own process.
+    Start(Start),
+    /// The other ranks' addresses, and what all prove themselves by.
+    Connect { addresses: Vec<SocketAddr>, secret: String },
     /// Start rank `rank` over the shared memory behind descriptor `fd` of process `process` of this host, as child `child`.
     Join { process: u32, fd: i32, rank: usize, child: u64 },
     /// End the process that was started, if it has not ended by itself.
     Dismiss,
-    /// Make and fill the buffers of a collective.
-    Prepare(CollectiveProblem),
+    /// Make and fill the buffers of a collective; the token is what a device's library of rank 0 made for it.
+    Prepare { problem: CollectiveProblem, token: Vec<u8> },
     /// Overwrite the receive buffer.
     Poison,
     /// Do the collective so many times.
@@ -26,12 +29,25 @@ pub(super) enum Order {
     Leave,
 }
 
+/// What connects a rank to the others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) enum Start {
+    /// An MPI library.
+    Mpi,
+    /// TCP, from this address of the rank's host.
+    Tcp { address: IpAddr },
+    /// The library of its device.
+    Device { backend: String },
+}
+
 /// What a rank says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Report {
     /// The first word: who this is.
     Hello(Peer),
-    /// An MPI library connected it.
+    /// Others may call it there.
+    Listening { address: SocketAddr },
+    /// It is connected to the others.
     Connected(Connected),
     /// An order was carried out.
     Done {
@@ -69,15 +85,20 @@ pub struct Peer {
     pub process: u32,
     /// Its number on its host: its rail, where each has a network card of its own.
     pub local_rank: Option<usize>,
+    /// The address of its host by which it came.
+    pub address: Option<IpAddr>,
     /// The MPI library that it found, where its launcher can bootstrap one.
     pub mpi: Result<String, String>,
 }
 
-/// What an MPI library said when it had started.
+/// What a rank says when it is connected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Connected {
     pub(super) rank: usize,
     pub(super) size: usize,
+    /// `mpi`, `tcp`, or the device's.
+    pub(super) provider: String,
+    /// The library and its version.
     pub(super) library: String,
-    pub(super) path: String,
+    pub(super) path: Option<String>,
 }

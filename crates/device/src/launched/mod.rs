@@ -2,15 +2,21 @@
 //!
 //! `world.rs` reads the launcher's variables. `meeting.rs` brings all ranks to rank 0 over a small exchange (`channel.rs`) that is
 //! authenticated and bounded; nothing listens before that is asked for or after all have come. From then on rank 0 gives orders
-//! (`message.rs`, `roll.rs`) and every other process serves (`agent.rs`): it starts its rank as a child, over an MPI library
-//! (`mpi/`) or over shared memory, and reports what becomes of it. So rank 0 runs suites as it would alone.
+//! (`message.rs`, `roll.rs`, `team.rs`) and every other process serves (`agent.rs`): it starts its rank as a child and reports what
+//! becomes of it. A child (`rank.rs`) is connected to the others by an MPI library (`mpi/`), by TCP (`tcp/`), by its device's own
+//! library (`device.rs`), or over shared memory. So rank 0 runs suites as it would alone.
 
 mod agent;
 mod channel;
+mod device;
+mod host;
 mod meeting;
 mod message;
 mod mpi;
+mod rank;
 mod roll;
+mod tcp;
+mod team;
 pub mod world;
 
 use crate::cpu::collectives::{Elsewhere, SharedMemory};
@@ -18,13 +24,13 @@ use crate::probe::Finding;
 use crate::{Collectives, DeviceError, Result};
 use channel::{Side, greet};
 use meeting::Arrived;
-use message::{Connected, Order, Report};
+use message::{Connected, Order, Start};
 use ridgepoint_core::Bytes;
 use roll::Roll;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use world::World;
 
@@ -32,12 +38,14 @@ pub use message::Peer;
 
 /// Seconds for all ranks to come, and for a rank to get nowhere.
 const PATIENCE_VARIABLE: &str = "RIDGEPOINT_PATIENCE";
+/// What connects the CPU's ranks, where another than the best is wanted.
+const ENGINE_VARIABLE: &str = "RIDGEPOINT_ENGINE";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// To be called first in `main`: if this process was started as a rank, serves until its parent is done, and returns true.
 #[must_use]
 pub(crate) fn rank_main() -> bool {
-    mpi::rank::main()
+    rank::main()
 }
 
 /// The place of this process in a job of several, by its environment; None where it is alone.
@@ -51,7 +59,7 @@ pub fn place() -> std::result::Result<Option<World>, String> {
 /// What `doctor` says of the libraries that connect ranks.
 #[must_use]
 pub(crate) fn doctor() -> Vec<Finding> {
-    mpi::library::findings()
+    mpi::findings()
 }
 
 fn patience() -> Result<Duration> {
@@ -68,7 +76,7 @@ fn introduce(world: &World) -> Peer {
     let read = |path: &str| std::fs::read_to_string(path).map(|s| s.trim().to_owned()).unwrap_or_default();
     let namespace = std::fs::read_link("/proc/self/ns/pid").map(|p| p.display().to_string()).unwrap_or_default();
     let mpi = if world.mpi {
-        mpi::library::search(world.launcher).map(|(_, flavour)| flavour.name().to_owned())
+        mpi::search(world.launcher).map(|(_, flavour)| flavour.name().to_owned())
     } else {
         Err(format!("{} bootstraps no MPI library", world.launcher))
     };
@@ -79,6 +87,7 @@ fn introduce(world: &World) -> Peer {
         boot: format!("{} {namespace}", read("/proc/sys/kernel/random/boot_id")),
         process: std::process::id(),
         local_rank: world.local_rank,
+        address: None,
         mpi,
     }
 }
@@ -99,7 +108,8 @@ pub struct Job {
     pub world: World,
     roll: Mutex<Roll>,
     peers: Vec<Peer>,
-    connected: std::result::Result<Connected, String>,
+    /// What came of having an MPI library connect the ranks, which can be done once.
+    mpi: OnceLock<std::result::Result<Connected, String>>,
 }
 
 impl std::fmt::Debug for Job {
@@ -109,7 +119,7 @@ impl std::fmt::Debug for Job {
 }
 
 impl Job {
-    /// Rank 0: waits for all others, and has an MPI library connect them where there is one.
+    /// Rank 0: waits for all others.
     ///
     /// # Errors
     /// Ranks that did not come, by number.
@@ -130,17 +140,14 @@ impl Job {
         served.map_err(failed)?;
         let (reader, writer) = ends(here).map_err(failed)?;
         let (out, input) = greet(reader, writer, &agent::between_relatives(), Side::Listener).map_err(failed)?;
-        let mut arrived = vec![Arrived { peer: own, out, input }];
         let others = meeting::gather(world, patience);
-        arrived.extend(others.map_err(|message| DeviceError::Call {
-            call: "waiting for the ranks",
-            code: i64::from(libc::ETIMEDOUT),
-            message,
-        })?);
-        let mut roll = Roll::new(arrived, patience);
+        let late = |message| DeviceError::Call { call: "waiting for the ranks", code: i64::from(libc::ETIMEDOUT), message };
+        let (others, address) = others.map_err(late)?;
+        let mut arrived = vec![Arrived { peer: Peer { address, ..own }, out, input }];
+        arrived.extend(others);
+        let roll = Roll::new(arrived, patience);
         let peers = roll.peers.clone();
-        let connected = connect(&mut roll, &peers);
-        Ok(Arc::new(Self { world: world.clone(), roll: Mutex::new(roll), peers, connected }))
+        Ok(Arc::new(Self { world: world.clone(), roll: Mutex::new(roll), peers, mpi: OnceLock::new() }))
     }
 
     /// Number of ranks.
@@ -167,7 +174,8 @@ impl Job {
         self.roll.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How the CPU's ranks talk: the MPI library, or shared memory where all are on one host.
+    /// How the CPU's ranks talk: by an MPI library; without one over shared memory where all are on one host, and else by TCP.
+    /// `RIDGEPOINT_ENGINE` names one of them.
     ///
     /// # Errors
     /// Why they cannot.
@@ -176,25 +184,46 @@ impl Job {
         cores: &[usize],
         last_level_cache: Bytes,
     ) -> Result<Box<dyn Collectives + Send + Sync>> {
-        let reason = match &self.connected {
-            Ok(connected) => return Ok(Box::new(mpi::team::MpiRanks::new(self, connected.clone()))),
-            Err(reason) => reason,
-        };
-        if let Some(error) = self.roll().broken() {
-            return Err(error);
-        }
         let first = &self.peers[0];
-        if self.peers.iter().any(|peer| (&peer.host, &peer.boot) != (&first.host, &first.boot)) {
-            return Err(DeviceError::unsupported(format!(
-                "ranks on several hosts need an MPI library and a launcher that it knows: {reason}"
-            )));
+        let one_host = self.peers.iter().all(|peer| (&peer.host, &peer.boot) == (&first.host, &first.boot));
+        let wanted = std::env::var(ENGINE_VARIABLE).ok();
+        let reason = match wanted.as_deref() {
+            None | Some("mpi") => match self.mpi.get_or_init(|| connect(&mut self.roll(), &self.peers)) {
+                Ok(connected) => return Ok(Box::new(team::Ranks::new(self, connected.clone(), None))),
+                Err(reason) if wanted.is_some() => return Err(DeviceError::unsupported(format!("no MPI: {reason}"))),
+                Err(reason) => reason.as_str(),
+            },
+            Some("tcp" | "shared-memory") => "another engine was asked for",
+            Some(other) => {
+                let known = "mpi, tcp, shared-memory";
+                return Err(DeviceError::invalid(format!("{ENGINE_VARIABLE} is '{}': known are {known}", other.escape_debug())));
+            }
+        };
+        if wanted.as_deref() == Some("tcp") || (wanted.is_none() && !one_host) {
+            let connected = self.roll().tcp()?;
+            return Ok(Box::new(team::Ranks::new(self, connected, None)));
+        }
+        if !one_host {
+            return Err(DeviceError::unsupported("ranks on several hosts share no memory"));
         }
         let elsewhere: Arc<dyn Elsewhere> = Arc::<Self>::clone(self);
-        Ok(Box::new(
-            SharedMemory::new(cores, last_level_cache)
-                .of_a_job(elsewhere, self.size(), reason)
-                .with_patience(self.roll().patience),
-        ))
+        let patience = self.roll().patience;
+        Ok(Box::new(SharedMemory::new(cores, last_level_cache).of_a_job(elsewhere, self.size(), reason).with_patience(patience)))
+    }
+
+    /// Ranks on devices, connected by their own library: each process opens its own device, and rank 0's makes the tokens.
+    ///
+    /// # Errors
+    /// A rank without a device.
+    pub(crate) fn on_devices(
+        self: &Arc<Self>,
+        backend: &str,
+        own: &Arc<dyn Collectives + Send + Sync>,
+    ) -> Result<Arc<dyn Collectives + Send + Sync>> {
+        let order = Order::Start(Start::Device { backend: backend.to_owned() });
+        let answers = self.roll().ask("opening the ranks' devices", |_| order.clone())?;
+        let connected = roll::agreed(answers, self.size()).map_err(DeviceError::unsupported)?;
+        Ok(Arc::new(team::Ranks::new(self, connected, Some(Arc::clone(own)))))
     }
 }
 
@@ -213,25 +242,12 @@ fn connect(roll: &mut Roll, peers: &[Peer]) -> std::result::Result<Connected, St
         }
     }
     let everyone: Vec<usize> = (0..peers.len()).collect();
-    let answers = match roll.attempt("starting MPI", &everyone, |_| Order::StartMpi) {
-        Ok(answers) => answers,
-        Err(error) => {
-            roll.tell(|_| Order::Dismiss);
-            return Err(error.to_string());
-        }
-    };
-    let mut all = Vec::new();
-    for (rank, (report, _)) in answers.into_iter().enumerate() {
-        match report {
-            Report::Connected(connected) if (connected.rank, connected.size) == (rank, peers.len()) => all.push(connected),
-            Report::Connected(Connected { rank: other, size, library, .. }) => {
-                roll.tell(|_| Order::Dismiss);
-                return Err(format!("{library} says that rank {rank} of {} is rank {other} of {size}", peers.len()));
-            }
-            _ => return Err(format!("rank {rank} did not say how MPI connected it")),
-        }
+    let outcome = roll.attempt("starting MPI", &everyone, |_| Order::Start(Start::Mpi)).map_err(|e| e.to_string());
+    let outcome = outcome.and_then(|answers| roll::agreed(answers, peers.len()));
+    if outcome.is_err() {
+        roll.tell(|_| Order::Dismiss);
     }
-    all.into_iter().next().ok_or_else(|| "there are no ranks".into())
+    outcome
 }
 
 impl Elsewhere for Job {

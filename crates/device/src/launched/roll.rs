@@ -1,10 +1,12 @@
 //! Rank 0's view of the ranks: whom it has told what, who has answered, and who has not. Every wait ends: when a rank is gone, or
 //! when none gets on for the job's patience; and the error says which ranks arrived and which did not.
 
+use super::channel::Secret;
 use super::meeting::{Arrived, Out};
-use super::message::{Order, Peer, Report};
+use super::message::{Connected, Order, Peer, Report, Start};
 use crate::{DeviceError, Result};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -62,11 +64,6 @@ impl Roll {
 
     pub(super) fn size(&self) -> usize {
         self.peers.len()
-    }
-
-    /// What ended the job, if it has ended.
-    pub(super) fn broken(&self) -> Option<DeviceError> {
-        self.broken.clone()
     }
 
     /// Gives each rank its order and no answer is waited for.
@@ -199,6 +196,23 @@ impl Roll {
         DeviceError::Call { call: waiting.call, code: i64::from(code), message }
     }
 
+    /// Has all ranks connect to each other by TCP.
+    pub(super) fn tcp(&mut self) -> Result<Connected> {
+        let mut hosts = Vec::new();
+        for peer in &self.peers {
+            hosts.push(peer.address.ok_or_else(|| DeviceError::unsupported(format!("rank {} has no address", peer.rank)))?);
+        }
+        let answers = self.ask("starting the ranks", |rank| Order::Start(Start::Tcp { address: hosts[rank] }))?;
+        let addresses: Vec<SocketAddr> = answers
+            .iter()
+            .filter_map(|(report, _)| if let Report::Listening { address } = report { Some(*address) } else { None })
+            .collect();
+        let failed = |e: std::io::Error| DeviceError::invalid(format!("cannot make a secret: {e}"));
+        let order = Order::Connect { addresses, secret: Secret::random().map_err(failed)? };
+        let answers = self.ask("connecting the ranks", |_| order.clone())?;
+        agreed(answers, self.size()).map_err(DeviceError::unsupported)
+    }
+
     /// Has every rank join the shared memory behind descriptor `fd` of `process`.
     pub(super) fn join(&mut self, process: u32, fd: i32) -> Result<()> {
         if let Some(error) = &self.broken {
@@ -229,6 +243,21 @@ impl Roll {
         }
         self.ended.get(&rank).cloned()
     }
+}
+
+/// What all ranks say of how they are connected, if each is who it should be.
+pub(super) fn agreed(answers: Vec<Answer>, size: usize) -> std::result::Result<Connected, String> {
+    let mut first = None;
+    for (rank, (report, _)) in answers.into_iter().enumerate() {
+        match report {
+            Report::Connected(said) if (said.rank, said.size) == (rank, size) => drop(first.get_or_insert(said)),
+            Report::Connected(Connected { rank: other, size: others, library, .. }) => {
+                return Err(format!("{library} says that rank {rank} of {size} is rank {other} of {others}"));
+            }
+            _ => return Err(format!("rank {rank} did not say how it is connected")),
+        }
+    }
+    first.ok_or_else(|| "there are no ranks".into())
 }
 
 fn hung_up(how: &str) -> String {

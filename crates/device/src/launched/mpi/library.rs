@@ -118,7 +118,7 @@ fn line(text: &[u8]) -> String {
 }
 
 /// A library, with its handles.
-pub(super) struct Mpi {
+pub(super) struct Library {
     pub(super) table: Table,
     pub(super) world: Handle,
     pub(super) byte: Handle,
@@ -192,7 +192,7 @@ pub(in crate::launched) fn findings() -> Vec<Finding> {
         .collect()
 }
 
-impl Mpi {
+impl Library {
     pub(super) fn load(launcher: Launcher) -> crate::Result<Self> {
         let (opened, flavour) = search(launcher).map_err(DeviceError::unsupported)?;
         let mut mpi = Self { table: Table::bind(opened), world: std::ptr::null_mut(), byte: std::ptr::null_mut(), flavour };

@@ -1,12 +1,12 @@
-//! Rank 0's side of ranks that an MPI library connects.
+//! Rank 0's side of ranks that do what they are told, whatever connects them: an MPI library, TCP, or their devices' own.
 
-use super::rank::FAULT;
-use crate::launched::Job;
-use crate::launched::message::{Connected, Order, Report};
-use crate::launched::roll::Answer;
-use crate::{CollectiveProblem, Collectives, Communicator, DeviceError, Exchange, RankPlace, Result, Timing};
+use super::Job;
+use super::host::FAULT;
+use super::message::{Connected, Order, Report};
+use super::roll::Answer;
+use crate::{CollectiveProblem, Collectives, Communicator, DeviceError, Exchange, RankPlace, Result, Rounding, Timing};
 use ridgepoint_core::record::Clock;
-use ridgepoint_core::{Bytes, Library, Seconds};
+use ridgepoint_core::{Bytes, Dtype, Library, Seconds};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -23,26 +23,28 @@ const TRANSPORT: [&str; 8] = [
 ];
 
 /// The engine.
-pub(in crate::launched) struct MpiRanks {
+pub(super) struct Ranks {
     job: Arc<Job>,
     connected: Connected,
+    /// Rank 0's own, where it is devices that are connected: it makes the tokens.
+    own: Option<Arc<dyn Collectives + Send + Sync>>,
 }
 
-impl MpiRanks {
-    pub(in crate::launched) fn new(job: &Arc<Job>, connected: Connected) -> Self {
-        Self { job: Arc::clone(job), connected }
+impl Ranks {
+    pub(super) fn new(job: &Arc<Job>, connected: Connected, own: Option<Arc<dyn Collectives + Send + Sync>>) -> Self {
+        Self { job: Arc::clone(job), connected, own }
     }
 
     fn config(&self) -> BTreeMap<String, String> {
         let job = &self.job;
         let hosts = job.hosts();
         let mut transport: Vec<String> =
-            TRANSPORT.iter().filter_map(|name| Some(format!("{name}={}", std::env::var(name).ok()?))).collect();
+            if self.connected.provider == "tcp" { vec!["TCP, each rank to each".into()] } else { Vec::new() };
+        transport.extend(TRANSPORT.iter().filter_map(|name| Some(format!("{name}={}", std::env::var(name).ok()?))));
         if transport.is_empty() {
             transport.push("the library's choice".into());
         }
         let mut config = BTreeMap::from([
-            ("library".into(), self.connected.library.clone()),
             ("transport".into(), transport.join(" ")),
             (
                 "ranks".into(),
@@ -50,35 +52,53 @@ impl MpiRanks {
             ),
             ("launcher".into(), job.world.launcher.to_string()),
         ]);
+        if !self.connected.library.is_empty() {
+            config.insert("library".into(), self.connected.library.clone());
+        }
         if let Ok(fault) = std::env::var(FAULT) {
             config.insert("planted fault".into(), fault);
         }
         let cores = crate::cpu::affinity::online();
-        if hosts.iter().any(|(_, ranks)| ranks.len() > cores) {
+        if self.own.is_none() && hosts.iter().any(|(_, ranks)| ranks.len() > cores) {
             config.insert("oversubscribed".into(), format!("{} ranks, cores: {cores}", job.size()));
         }
         config
     }
 }
 
-impl Collectives for MpiRanks {
+impl Collectives for Ranks {
     fn provider(&self) -> &'static str {
-        "mpi"
+        match (&self.own, self.connected.provider.as_str()) {
+            (Some(own), _) => own.provider(),
+            (None, "tcp") => "tcp",
+            _ => "mpi",
+        }
     }
 
     fn library(&self) -> Option<Library> {
-        Some(Library { name: "mpi".into(), version: self.connected.library.clone(), path: Some(self.connected.path.clone()) })
+        let Connected { library, path, provider, .. } = &self.connected;
+        (provider == "mpi").then(|| Library { name: "mpi".into(), version: library.clone(), path: path.clone() })
     }
 
     fn max_ranks(&self) -> usize {
         self.job.size()
     }
 
+    fn encoding(&self, dtype: Dtype) -> Dtype {
+        self.own.as_ref().map_or(dtype, |own| own.encoding(dtype))
+    }
+
     fn communicator(&self, problem: &CollectiveProblem) -> Result<Box<dyn Communicator>> {
-        let order = Order::Prepare(*problem);
+        let token = self.own.as_ref().map_or(Ok(Vec::new()), |own| own.token())?;
+        let order = Order::Prepare { problem: *problem, token };
         self.job.roll().ask("starting the ranks", |_| order.clone())?;
         let n = problem.ranks;
+        // Elements pass from rank to rank in their own type, but where a rank combines all values of a part at once.
+        let rounding = if self.provider() == "tcp" { Rounding::Once } else { Rounding::EachStep };
+        let clock = if self.own.is_some() { Clock::Device } else { Clock::Host };
         Ok(Box::new(Team {
+            clock,
+            rounding,
             job: Arc::clone(&self.job),
             config: self.config(),
             times: vec![0; n],
@@ -108,6 +128,8 @@ impl Collectives for MpiRanks {
 /// Ranks that are up and hold the buffers of a collective.
 struct Team {
     job: Arc<Job>,
+    clock: Clock,
+    rounding: Rounding,
     config: BTreeMap<String, String>,
     /// Nanoseconds of each rank: of all executions, and of its own work in those that were looked at.
     times: Vec<u64>,
@@ -132,7 +154,7 @@ impl Communicator for Team {
             }
         }
         self.runs = (self.runs.0 + n as u64, self.runs.1 + 1);
-        Ok(Timing { seconds: Seconds(slowest as f64 / 1e9), clock: Clock::Host })
+        Ok(Timing { seconds: Seconds(slowest as f64 / 1e9), clock: self.clock })
     }
 
     fn output(&mut self, rank: usize) -> Result<Vec<u8>> {
@@ -141,6 +163,10 @@ impl Communicator for Team {
         }
         let answers = self.job.roll().ask_some("fetching an output", &[rank], |_| Order::Output)?;
         answers.into_iter().next().map(|(_, bytes)| bytes).ok_or_else(|| DeviceError::invalid("no output came"))
+    }
+
+    fn rounding(&self) -> Rounding {
+        self.rounding
     }
 
     fn times(&self) -> Vec<Seconds> {

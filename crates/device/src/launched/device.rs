@@ -1,0 +1,99 @@
+//! A rank on a GPU: the device's own library (NCCL, RCCL) connects it, by a token that rank 0's library made. Not yet run on
+//! hardware.
+
+use super::message::Connected;
+use super::rank::Worker;
+use super::world::World;
+use crate::probe::PROBES;
+use crate::{CollectiveProblem, Communicator, Device, DeviceError, Result, open};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A rank at work.
+pub(super) struct OnDevice {
+    // Before the device, from which it was made.
+    communicator: Option<Box<dyn Communicator>>,
+    device: Box<dyn Device>,
+    rank: usize,
+    size: usize,
+    begun: Arc<AtomicU64>,
+}
+
+impl OnDevice {
+    /// Opens this process's GPU: the only one that it was given, or that of its number on its host.
+    pub(super) fn open(world: &World, backend: &str, begun: &Arc<AtomicU64>) -> Result<Self> {
+        let probe = PROBES.iter().find(|p| p.backend.name() == backend);
+        let found = probe.map_or(0, |p| (p.discover)().devices.len());
+        let index = match (found, world.local_rank) {
+            (0, _) => return Err(DeviceError::unsupported(format!("rank {} finds no {backend} device", world.rank))),
+            (1, None | Some(0)) => 0,
+            (1, Some(local))
+                if std::env::var_os("CUDA_VISIBLE_DEVICES").or(std::env::var_os("ROCR_VISIBLE_DEVICES")).is_none() =>
+            {
+                return Err(DeviceError::unsupported(format!(
+                    "rank {} is number {local} on its host, which has one {backend} device: a GPU a rank is needed",
+                    world.rank
+                )));
+            }
+            (1, _) => 0,
+            (n, local) => local.unwrap_or(world.rank) % n,
+        };
+        let device = open(&format!("{backend}:{index}"))?;
+        Ok(Self { communicator: None, device, rank: world.rank, size: world.size, begun: Arc::clone(begun) })
+    }
+
+    fn communicator(&mut self) -> Result<&mut dyn Communicator> {
+        match &mut self.communicator {
+            Some(communicator) => Ok(communicator.as_mut()),
+            None => Err(DeviceError::invalid("no collective was made ready")),
+        }
+    }
+}
+
+impl Worker for OnDevice {
+    fn connected(&self) -> Connected {
+        let collectives = self.device.collectives();
+        let library = collectives.and_then(|c| c.library());
+        Connected {
+            rank: self.rank,
+            size: self.size,
+            provider: collectives.map_or("none", |c| c.provider()).into(),
+            library: library.as_ref().map_or_else(String::new, |l| format!("{} {}", l.name, l.version)),
+            path: library.and_then(|l| l.path),
+        }
+    }
+
+    fn prepare(&mut self, problem: &CollectiveProblem, token: &[u8]) -> Result<()> {
+        self.communicator = None;
+        if problem.ranks != self.size {
+            return Err(DeviceError::unsupported(format!("{} ranks were launched, not {}", self.size, problem.ranks)));
+        }
+        let missing = || DeviceError::unsupported(format!("{} has no library of collectives", self.device.info().id));
+        self.communicator = Some(self.device.collectives().ok_or_else(missing)?.join(problem, self.rank, token)?);
+        Ok(())
+    }
+
+    fn poison(&mut self) -> Result<()> {
+        self.communicator()?.poison()
+    }
+
+    fn run(&mut self, times: u64) -> Result<(u64, u64)> {
+        self.begun.fetch_add(times, Ordering::Relaxed);
+        let timing = self.communicator()?.run(times as usize)?;
+        let nanoseconds = (timing.seconds.0 * 1e9).round() as u64;
+        Ok((nanoseconds, nanoseconds / times.max(1)))
+    }
+
+    fn output(&mut self) -> Result<Vec<u8>> {
+        let rank = self.rank;
+        self.communicator()?.output(rank)
+    }
+
+    fn pair(&mut self, _partner: Option<usize>, _bytes: u64, _times: u64) -> Result<(u64, u64)> {
+        Err(DeviceError::unsupported("GPUs in pairs: not yet; --device cpu looks at the hosts' own links"))
+    }
+
+    fn leave(&mut self) {
+        self.communicator = None;
+    }
+}

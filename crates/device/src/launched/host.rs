@@ -1,0 +1,267 @@
+//! A rank whose buffers lie in the host's memory: what it does around each execution is the same for all that can connect it.
+
+use super::message::Connected;
+use super::rank::Worker;
+use crate::cpu::collectives::Fault;
+use crate::{CollectiveOp as Op, CollectiveProblem, DeviceError, Registration, Result};
+use ridgepoint_core::{Bytes, Dtype};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// What is to go wrong, for tests: `corrupt:1` at rank 1, `die:1:2` once two collectives are done. Records of such a run say so.
+pub(super) const FAULT: &str = "RIDGEPOINT_TEST_FAULT";
+/// How often the messages of a pair are exchanged.
+const REPEATS: u32 = 3;
+/// How long a slow rank sleeps before each execution.
+const SLOW: Duration = Duration::from_millis(2);
+
+/// What connects ranks. All buffers are as long as S; what a rank sends and receives of them is its problem's to say.
+pub(super) trait Fabric {
+    /// Who this is among the others.
+    fn connected(&self) -> Connected;
+
+    /// Makes ready for a collective.
+    fn ready(&mut self, problem: &CollectiveProblem) -> Result<()>;
+
+    /// Waits for all ranks.
+    fn meet(&mut self) -> Result<()>;
+
+    /// What is done once before a run, and not timed.
+    fn before(&self, _problem: &CollectiveProblem, _send: &[u8], _receive: &mut [u8]) {}
+
+    /// One execution. In place `send` is empty.
+    fn execute(&mut self, problem: &CollectiveProblem, send: &mut [u8], receive: &mut [u8]) -> Result<()>;
+
+    /// Sends bytes to another rank; none are a word too.
+    fn say(&mut self, bytes: &[u8], peer: usize) -> Result<()>;
+
+    /// Receives bytes from another rank.
+    fn hear(&mut self, bytes: &mut [u8], peer: usize) -> Result<()>;
+
+    /// Element at which what a rank receives begins, where it is not where its problem says.
+    fn leaves_at(&self, problem: &CollectiveProblem, rank: usize) -> usize {
+        problem.receives_from(rank)
+    }
+
+    /// Takes leave of the others.
+    fn leave(&mut self) {}
+}
+
+/// A rank at work.
+pub(super) struct Buffers<F> {
+    fabric: F,
+    rank: usize,
+    size: usize,
+    /// Executions begun since the start.
+    begun: Arc<AtomicU64>,
+    planted: Planted,
+    work: Option<Work>,
+}
+
+/// A collective made ready.
+struct Work {
+    problem: CollectiveProblem,
+    send: Vec<u8>,
+    receive: Vec<u8>,
+}
+
+/// What goes wrong at this rank.
+#[derive(Default)]
+struct Planted {
+    fault: Option<Fault>,
+    slow: bool,
+    /// Collectives that are still made ready before it.
+    spared: u64,
+}
+
+impl Planted {
+    fn at(rank: usize) -> Self {
+        let text = std::env::var(FAULT).unwrap_or_default();
+        let words: Vec<&str> = text.split(':').collect();
+        let &[what, at, ref spared @ ..] = words.as_slice() else { return Self::default() };
+        if at.parse() != Ok(rank) {
+            return Self::default();
+        }
+        let spared = spared.first().and_then(|n| n.parse().ok()).unwrap_or(0);
+        Self { fault: Fault::named(what), slow: what == "slow", spared }
+    }
+}
+
+impl<F: Fabric> Buffers<F> {
+    pub(super) fn new(fabric: F, begun: &Arc<AtomicU64>) -> Self {
+        let Connected { rank, size, .. } = fabric.connected();
+        Self { fabric, rank, size, begun: Arc::clone(begun), planted: Planted::at(rank), work: None }
+    }
+
+    fn work(&mut self) -> Result<&mut Work> {
+        self.work.as_mut().ok_or_else(|| DeviceError::invalid("no collective was made ready"))
+    }
+
+    /// Where what this rank received lies, in bytes.
+    fn range(&self, p: &CollectiveProblem) -> std::ops::Range<usize> {
+        let start = self.fabric.leaves_at(p, self.rank) * p.size();
+        start..start + p.receives(self.rank) * p.size()
+    }
+}
+
+impl Work {
+    /// In place: gives a rank its input anew.
+    fn refill(&mut self, rank: usize) {
+        let p = self.problem;
+        let start = p.sends_from(rank) * p.size();
+        p.fill(rank, 0, &mut self.receive[start..start + p.sends(rank) * p.size()]);
+    }
+}
+
+impl<F: Fabric> Worker for Buffers<F> {
+    fn connected(&self) -> Connected {
+        self.fabric.connected()
+    }
+
+    fn prepare(&mut self, problem: &CollectiveProblem, _token: &[u8]) -> Result<()> {
+        self.planted.spared = self.planted.spared.saturating_sub(u64::from(self.work.take().is_some()));
+        if problem.ranks != self.size {
+            return Err(DeviceError::unsupported(format!("{} ranks were launched, not {}", self.size, problem.ranks)));
+        }
+        if problem.registration != Registration::None {
+            return Err(DeviceError::unsupported("buffers in the host's memory are registered with no one"));
+        }
+        if problem.in_place && !problem.op.in_place() {
+            return Err(DeviceError::unsupported(format!("{} has no in-place form", problem.op.name())));
+        }
+        let free = crate::cpu::available_memory();
+        if free.is_some_and(|free| problem.bytes.0.saturating_mul(2) > free.0) {
+            return Err(DeviceError::OutOfMemory { requested: problem.bytes * 2, free });
+        }
+        self.fabric.ready(problem)?;
+        let len = problem.count() * problem.size();
+        let mut send = if problem.in_place { Vec::new() } else { vec![0; len] };
+        if !problem.in_place {
+            problem.fill(self.rank, 0, &mut send[..problem.sends(self.rank) * problem.size()]);
+        }
+        self.work = Some(Work { problem: *problem, send, receive: vec![0; len] });
+        self.poison()
+    }
+
+    fn poison(&mut self) -> Result<()> {
+        let rank = self.rank;
+        let work = self.work()?;
+        work.receive.fill(0xff);
+        if work.problem.in_place {
+            work.refill(rank);
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, times: u64) -> Result<(u64, u64)> {
+        let mut work = self.work.take().ok_or_else(|| DeviceError::invalid("no collective was made ready"))?;
+        let outcome = self.repeat(&mut work, times);
+        self.work = Some(work);
+        outcome
+    }
+
+    fn output(&mut self) -> Result<Vec<u8>> {
+        let range = self.range(&self.work.as_ref().ok_or_else(|| DeviceError::invalid("nothing was received"))?.problem);
+        Ok(self.work()?.receive[range].to_vec())
+    }
+
+    fn pair(&mut self, partner: Option<usize>, bytes: u64, times: u64) -> Result<(u64, u64)> {
+        self.work = None;
+        let len = usize::try_from(bytes).ok().filter(|n| *n <= i32::MAX as usize);
+        let len = len.ok_or_else(|| DeviceError::unsupported("a message has less than 2 GiB"))?;
+        let stream = CollectiveProblem::new(Op::SendRecv, self.size, Bytes(bytes), Dtype::F32);
+        let (mut send, mut receive) = (vec![0u8; len], vec![0u8; len]);
+        stream.fill(self.rank, 0, &mut send);
+        // Connections are made at the first message.
+        self.both_ways(partner, &send, &mut receive, 1)?;
+        receive.fill(0xff);
+        self.fabric.meet()?;
+        // The best of a few, since a host that was busy meanwhile is no slow link.
+        let mut best = Duration::MAX;
+        for _ in 0..REPEATS {
+            best = best.min(self.both_ways(partner, &send, &mut receive, times)?);
+        }
+        self.fabric.meet()?;
+        let Some(partner) = partner else { return Ok((0, 0)) };
+        if self.planted.fault == Some(Fault::Corrupt) && len > 0 {
+            receive[0] ^= 1;
+        }
+        // What is no whole element at the end is zero in both.
+        send.fill(0);
+        stream.fill(partner, 0, &mut send);
+        let wrong = send.iter().zip(&receive).filter(|(a, b)| a != b).count();
+        Ok((best.as_nanos() as u64, wrong as u64))
+    }
+
+    fn leave(&mut self) {
+        self.fabric.leave();
+    }
+}
+
+impl<F: Fabric> Buffers<F> {
+    fn repeat(&mut self, work: &mut Work, times: u64) -> Result<(u64, u64)> {
+        let (p, rank) = (work.problem, self.rank);
+        let consumes = p.consumes();
+        let fault = self.planted.fault.filter(|_| self.planted.spared == 0);
+        let slow = self.planted.slow && self.planted.spared == 0;
+        self.fabric.before(&p, &work.send, &mut work.receive);
+        self.fabric.meet()?;
+        self.fabric.meet()?;
+        let start = Instant::now();
+        let (mut spent, mut working) = (Duration::ZERO, Duration::ZERO);
+        for i in 0..times {
+            if consumes {
+                work.refill(rank);
+                self.fabric.meet()?;
+            }
+            match fault {
+                Some(Fault::Die) => std::process::abort(),
+                Some(Fault::Hang) => std::thread::sleep(Duration::from_secs(3600)),
+                _ => {}
+            }
+            self.begun.fetch_add(1, Ordering::Relaxed);
+            // A look at the clock takes as long as a small collective: only the last execution is looked at.
+            let looked = (consumes || i + 1 == times).then(Instant::now);
+            if slow {
+                std::thread::sleep(SLOW);
+            }
+            self.fabric.execute(&p, &mut work.send, &mut work.receive)?;
+            if let Some(looked) = looked {
+                working = looked.elapsed();
+                spent += working;
+            }
+        }
+        let took = if consumes { spent } else { start.elapsed() };
+        self.fabric.meet()?;
+        let range = self.range(&p);
+        match fault {
+            // As from a flaky link: a power of two away, whatever the dtype.
+            Some(Fault::Corrupt) if !range.is_empty() => work.receive[range.start + p.size() - 1] ^= 1,
+            Some(Fault::Unwritten) => work.receive[range.start..range.end.min(range.start + 8)].fill(0xff),
+            _ => {}
+        }
+        Ok((took.as_nanos() as u64, working.as_nanos() as u64))
+    }
+
+    /// One way, then the other, so that a link that is slow in one direction is seen: all messages, then a word that they came.
+    /// The time is that of this rank's own.
+    fn both_ways(&mut self, partner: Option<usize>, send: &[u8], receive: &mut [u8], times: u64) -> Result<Duration> {
+        let Some(partner) = partner else { return Ok(Duration::ZERO) };
+        let mut took = Duration::ZERO;
+        for sending in if self.rank < partner { [true, false] } else { [false, true] } {
+            let start = Instant::now();
+            for _ in 0..times {
+                self.begun.fetch_add(1, Ordering::Relaxed);
+                if sending { self.fabric.say(send, partner)? } else { self.fabric.hear(receive, partner)? }
+            }
+            if sending {
+                self.fabric.hear(&mut [], partner)?;
+                took = start.elapsed();
+            } else {
+                self.fabric.say(&[], partner)?;
+            }
+        }
+        Ok(took)
+    }
+}

@@ -1,0 +1,162 @@
+//! A rank of a launched job: a process of its own, started by its launched process, which does what it is told and gives a sign of
+//! life four times a second. What connects it to the others is a [`Worker`]'s business.
+
+use super::agent::between_relatives;
+use super::channel::{MOST_BODY, Secret, Sender, Side, greet};
+use super::device::OnDevice;
+use super::host::Buffers;
+use super::message::{Connected, Order, Report, Start};
+use super::mpi::Mpi;
+use super::tcp::{Listening, Tcp};
+use super::world::{self, World};
+use crate::{CollectiveProblem, DeviceError, Result};
+use std::io::Write;
+use std::os::fd::FromRawFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// The hidden first argument of such a process; a descriptor and what to start follow it.
+pub(super) const FLAG: &str = "__launched-rank";
+/// Time between two signs of life.
+const PULSE: Duration = Duration::from_millis(250);
+
+/// What a rank does.
+pub(super) trait Worker {
+    /// Who it is among the others.
+    fn connected(&self) -> Connected;
+
+    /// Makes and fills the buffers of a collective. The token is what the device's library of rank 0 made for it.
+    fn prepare(&mut self, problem: &CollectiveProblem, token: &[u8]) -> Result<()>;
+
+    /// Overwrites what was received, and gives the rank its input anew.
+    fn poison(&mut self) -> Result<()>;
+
+    /// Runs the collective so many times: nanoseconds of all, and of this rank's own work in the last.
+    fn run(&mut self, times: u64) -> Result<(u64, u64)>;
+
+    /// What was received.
+    fn output(&mut self) -> Result<Vec<u8>>;
+
+    /// Sends `times` messages of `bytes` to a partner and receives as many: nanoseconds of the first, and bytes that came wrong.
+    fn pair(&mut self, partner: Option<usize>, bytes: u64, times: u64) -> Result<(u64, u64)>;
+
+    /// Takes leave of the others.
+    fn leave(&mut self);
+}
+
+/// To be called first in `main`: if this process was started as such a rank, serves until the job is over, and returns true.
+#[must_use]
+pub(super) fn main() -> bool {
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_none_or(|first| first != FLAG) {
+        return false;
+    }
+    let mut text = || args.next().and_then(|a| a.to_str().map(str::to_owned));
+    let (fd, start) = (text().and_then(|a| a.parse::<i32>().ok()), text().and_then(|a| serde_json::from_str(&a).ok()));
+    // SAFETY: takes no pointer; only asks whether there is such a descriptor.
+    let fd = fd.filter(|fd| *fd > 2 && unsafe { libc::fcntl(*fd, libc::F_GETFD) } >= 0);
+    let (Some(fd), Some(start)) = (fd, start) else {
+        let _ = writeln!(std::io::stderr(), "ridgepoint: {FLAG} starts a rank of a launched job; it is not for use by hand");
+        std::process::exit(2);
+    };
+    // SAFETY: it is open, was inherited for this purpose and is owned here from now on. No child of this process shall have it.
+    let stream = unsafe {
+        libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+        UnixStream::from_raw_fd(fd)
+    };
+    if let Err(error) = serve(stream, &start) {
+        let _ = writeln!(std::io::stderr(), "ridgepoint: a rank lost its launched process: {error}");
+        std::process::exit(1);
+    }
+    true
+}
+
+type Out = Arc<Mutex<Sender<UnixStream>>>;
+type In = super::channel::Receiver<UnixStream>;
+
+fn say(out: &Out, report: &Report, body: &[u8]) -> std::io::Result<()> {
+    out.lock().unwrap_or_else(PoisonError::into_inner).send(report, body)
+}
+
+fn serve(stream: UnixStream, start: &Start) -> std::io::Result<()> {
+    let (out, mut input) = greet(stream.try_clone()?, stream, &between_relatives(), Side::Listener)?;
+    let out: Out = Arc::new(Mutex::new(out));
+    let begun = Arc::new(AtomicU64::new(0));
+    let (pulse, beats) = (Arc::clone(&out), Arc::clone(&begun));
+    std::thread::spawn(move || {
+        while say(&pulse, &Report::Progress { begun: beats.load(Ordering::Relaxed) }, &[]).is_ok() {
+            std::thread::sleep(PULSE);
+        }
+    });
+    let mut worker = match connect(start, &begun, &out, &mut input) {
+        Ok(worker) => worker,
+        Err(error) => {
+            say(&out, &answer(Err(error)), &[])?;
+            // Nothing was connected: there is no going on, and nothing to take leave of.
+            while !matches!(input.receive::<Order>()?.0, Order::Leave) {}
+            return Ok(());
+        }
+    };
+    say(&out, &Report::Connected(worker.connected()), &[])?;
+    const DONE: Report = Report::Done { nanoseconds: 0, working: 0 };
+    loop {
+        let done = match input.receive::<Order>()?.0 {
+            Order::Leave => {
+                worker.leave();
+                return Ok(());
+            }
+            Order::Prepare { problem, token } => worker.prepare(&problem, &token).map(|()| DONE),
+            Order::Poison => worker.poison().map(|()| DONE),
+            Order::Run(times) => worker.run(times).map(|(nanoseconds, working)| Report::Done { nanoseconds, working }),
+            Order::Output => match worker.output() {
+                Ok(bytes) => {
+                    // At least one message, the last of which says so.
+                    let parts = bytes.len().div_ceil(MOST_BODY).max(1);
+                    for part in 0..parts {
+                        let range = part * MOST_BODY..((part + 1) * MOST_BODY).min(bytes.len());
+                        say(&out, &Report::Output { last: part + 1 == parts }, &bytes[range])?;
+                    }
+                    continue;
+                }
+                Err(error) => Err(error),
+            },
+            Order::Pair { partner, bytes, times } => {
+                worker.pair(partner, bytes, times).map(|(nanoseconds, wrong)| Report::Paired { nanoseconds, wrong })
+            }
+            Order::Start(_) | Order::Connect { .. } | Order::Join { .. } | Order::Dismiss => {
+                Err(DeviceError::invalid("no order for a rank"))
+            }
+        };
+        say(&out, &answer(done), &[])?;
+    }
+}
+
+fn answer(done: Result<Report>) -> Report {
+    match done {
+        Ok(report) => report,
+        Err(DeviceError::Unsupported(reason)) => Report::Unable { reason },
+        Err(error) => Report::Failed { reason: error.to_string() },
+    }
+}
+
+/// Connects this rank to the others.
+fn connect(start: &Start, begun: &Arc<AtomicU64>, out: &Out, input: &mut In) -> Result<Box<dyn Worker>> {
+    let world: Option<World> = world::find(&|name| std::env::var(name).ok()).map_err(DeviceError::invalid)?;
+    let world = world.ok_or_else(|| DeviceError::invalid("no launcher's variables are set"))?;
+    match start {
+        Start::Mpi => Ok(Box::new(Buffers::new(Mpi::connect(world.launcher)?, begun))),
+        Start::Device { backend } => Ok(Box::new(OnDevice::open(&world, backend, begun)?)),
+        Start::Tcp { address } => {
+            let lost = |e: std::io::Error| DeviceError::invalid(format!("the launched process: {e}"));
+            let (listening, address) = Listening::on(*address)?;
+            say(out, &Report::Listening { address }, &[]).map_err(lost)?;
+            let Order::Connect { addresses, secret } = input.receive::<Order>().map_err(lost)?.0 else {
+                return Err(DeviceError::invalid("the addresses of the others did not come"));
+            };
+            let secret = Secret::new(secret).map_err(DeviceError::invalid)?;
+            Ok(Box::new(Buffers::new(Tcp::new(listening.connect(world.rank, &addresses, &secret)?), begun)))
+        }
+    }
+}
