@@ -2,9 +2,12 @@
 //! the whole way from listing a device to the descriptors of a matrix product.
 
 use super::PROBE;
+use super::hipblaslt::NUMBERS;
+use crate::gpu::matmul::{Library, Problem, Type};
 use crate::machine::{Machine, say_what_is_found};
 use crate::{Arg, DeviceError, GemmProblem, Geometry, HostMemory, Program, Transfer, Transpose};
 use ridgepoint_core::Dtype;
+use std::sync::Arc;
 
 const NAMES: &str = include_str!("stubs/names.h");
 
@@ -275,6 +278,13 @@ fn child_describes_products() {
     let untransposed = GemmProblem { a: Transpose::Yes, b: Transpose::No, ..problem(Dtype::Bf16, Dtype::Bf16) };
     mi300.blas()[0].plan(&untransposed).unwrap();
     assert!(told().contains(" 0=111 1=112 [14 5x7 ld 5] [14 3x7 ld 3] [14 5x3 ld 5]"));
+
+    // Scales lie on the device; the first is of the library's first operand, our B. No mode is told: scalar is all that was always there.
+    let table = Arc::clone(super::libraries().hipblaslt.as_ref().unwrap());
+    let library = Arc::new(Library::start(table, &NUMBERS).unwrap());
+    let scaled = Problem { scales: Some([(0, 0x1000), (0, 0x2000)]), ..Problem::new(3, 5, 7, Type::E5m2fnuz, Type::Bf16) };
+    assert_eq!(library.plan(&scaled, 0, 1).unwrap().algorithms.len(), 0, "the first algorithm wants a workspace");
+    assert!(told().starts_with("compute 2 scale 0 0=112 1=111 5=@2000 6=@1000 [1001 7x5 ld 7] [1001 7x3 ld 7] [14 5x3 ld 5]"));
 
     let refused = |device: &dyn crate::Device, input| match device.blas()[0].plan(&problem(input, Dtype::Bf16)) {
         Err(DeviceError::Unsupported(reason)) => reason,

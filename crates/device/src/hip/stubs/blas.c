@@ -28,9 +28,10 @@ int hipblasLtMatmulDescCreate(H *d, int compute, int scale) {
 int hipblasLtMatmulDescDestroy(H d) { free(d); return 0; }
 int hipblasLtMatmulDescSetAttribute(struct desc *d, int attribute, const void *p, size_t n) {
   int value = n == 4 ? *(const int *)p : -1;
-  LOG(" %d=%d", attribute, value);
+  if (n == 8) LOG(" %d=@%llx", attribute, *(const unsigned long long *)p);
+  else LOG(" %d=%d", attribute, value);
   if (attribute < 2) d->op[attribute] = value;
-  return attribute < 2 ? 0 : 3;
+  return attribute < 2 || (n == 8 && (attribute == 5 || attribute == 6)) ? 0 : 3;
 }
 int hipblasLtMatrixLayoutCreate(H *l, int type, uint64_t rows, uint64_t cols, int64_t ld) {
   struct layout layout = {type, rows, cols, ld};
