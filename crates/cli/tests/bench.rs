@@ -89,8 +89,9 @@ fn what_is_wrong_has_no_number() {
         std::fs::remove_dir_all(home).unwrap();
     }
     // Run once and checked, as `cargo test --benches` does.
-    let output = bench(&scratch("once"), "fake:0", "unwritten", &[COPY, "--test"]);
-    assert!(text(&output, 1).contains(" wrong: "));
+    let home = scratch("once");
+    assert!(text(&bench(&home, "fake:0", "unwritten", &[COPY, "--test"]), 1).contains(" wrong: "));
+    std::fs::remove_dir_all(home).unwrap();
 }
 
 fn what_cannot_be_done_is_skipped_with_its_reason() {
