@@ -1,10 +1,14 @@
 //! The command line. Help texts are written for someone who has five minutes and a node to judge.
 
+mod collectives;
+
 use clap::{Parser, Subcommand, ValueEnum};
 use ridgepoint_core::Seconds;
 use ridgepoint_harness::{Class, Profile};
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub(crate) use collectives::Collectives;
 
 /// Measure what a GPU node can really do: memory, matrix units, attention, collectives. Every result is verified, and each
 /// number is shown under its roof.
@@ -32,6 +36,8 @@ pub(crate) enum Command {
     /// Measure a kernel of your own: a .cu, .hip, .wgsl or .c file and a description of what it takes and must compute. It is
     /// verified, timed, placed under its roof and recorded like any case. A description to start from: examples/fused_add_relu.
     BenchKernel(BenchKernel),
+    /// Measure collectives with the flags of nccl-tests: `collectives all_reduce -b 8 -e 128M -f 2 -g 8`.
+    Collectives(Collectives),
     /// Render record files again: tables, CSV, JSON, Markdown or HTML. Needs no device.
     Report(Report),
     /// Put two sets of records side by side: two nodes, dates, vendors or devices, case by case, with how sure each ratio is.

@@ -13,6 +13,8 @@ mod report;
 mod session;
 mod soak;
 mod store;
+mod sweep;
+mod transport;
 
 use clap::Parser;
 use ridgepoint::{exit, select, suites};
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         args::Command::Pairs(a) => commands::pairs::run(a),
         args::Command::Run(a) => commands::run::run(a),
         args::Command::BenchKernel(a) => commands::bench_kernel::run(a),
+        args::Command::Collectives(a) => commands::collectives::run(a),
         args::Command::Report(a) => commands::report::run(a),
         args::Command::Compare(a) => commands::compare::run(a),
         args::Command::Accept(a) => commands::accept::run(a),

@@ -10,11 +10,11 @@ use crate::launch::Place;
 use crate::report::{self, Model};
 use crate::select;
 use crate::store::{self, Records, Writer};
-use crate::suites::Listed;
+use crate::suites::{Listed, SUITES};
 use indicatif::{ProgressBar, ProgressStyle};
 use ridgepoint_core::{Case, Environment, Line, Record, Seconds};
 use ridgepoint_device::{Device, open};
-use ridgepoint_harness::{Measured, Policy, Profile, Scope, measure};
+use ridgepoint_harness::{Counts, Measured, Policy, Profile, Scope, measure};
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -97,6 +97,26 @@ pub(crate) fn jobs(devices: &[Box<dyn Device>], profile: Profile, filters: &[Str
     Ok(jobs)
 }
 
+/// Exactly the cases with these ids, on each device in turn, with each of their providers.
+pub(crate) fn jobs_of(devices: &[Box<dyn Device>], ids: &[String], providers: &[String]) -> Outcome<Vec<Job>> {
+    let mut jobs = Vec::new();
+    for (index, device) in devices.iter().enumerate() {
+        for id in ids {
+            let found = SUITES.iter().find_map(|suite| Some(Listed { suite: *suite, case: suite.parse(id)? }));
+            let listed = found.ok_or_else(|| Failure::usage(format!("'{id}' is no case")))?;
+            for provider in listed.suite.providers(&listed.case, device.as_ref()) {
+                if providers.is_empty() || providers.contains(&provider) {
+                    jobs.push(Job { device: index, listed: listed.clone(), provider });
+                }
+            }
+        }
+    }
+    if jobs.is_empty() {
+        return Err(Failure::usage(format!("no provider named {} does any of these cases here", providers.join(" or "))));
+    }
+    Ok(jobs)
+}
+
 impl Session {
     /// Begins, or goes on: the folder is made or taken up, and the environment is its next line.
     pub(crate) fn begin(devices: Vec<Box<dyn Device>>, setup: &Setup<'_>, interrupted: Arc<AtomicBool>) -> Outcome<Self> {
@@ -133,6 +153,11 @@ impl Session {
     /// True if a record of it is there already and need not be made again.
     pub(crate) fn is_done(&self, device: &str, case: &str, provider: &str) -> bool {
         self.done.contains(&(device.to_owned(), case.to_owned(), provider.to_owned()))
+    }
+
+    /// Measures so often, and not as often as the method says.
+    pub(crate) const fn count(&mut self, counts: Counts) {
+        self.policy.counts = counts;
     }
 
     /// Measures all jobs that are not done; false if it was interrupted before the end.
@@ -236,7 +261,7 @@ pub(crate) fn on_interrupt() -> Outcome<Arc<AtomicBool>> {
 }
 
 /// A folder of its own for each run, so that none writes over another.
-fn default_folder() -> PathBuf {
+pub(crate) fn default_folder() -> PathBuf {
     let stamp = now().replace(':', "-");
     let base = Path::new("ridgepoint-out");
     let numbered = (2..100).map(|n| base.join(format!("{stamp}-{n}")));

@@ -20,7 +20,7 @@ mod window;
 
 pub use bench::{Bench, Refused};
 pub use operands::random;
-pub use policy::{Policy, Profile};
+pub use policy::{Counts, Policy, Profile};
 pub use suite::{Class, Measured, Prepared, Ready, Scope, Suite, measure, measure_after};
 pub use trial::trial;
 pub use tuned::{recall, remember};

@@ -32,6 +32,15 @@ impl fmt::Display for Profile {
     }
 }
 
+/// How often, where a user fixes it instead of leaving it to the method: what is compared with another tool runs as often there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Executions before the first sample.
+    pub warmup: Option<u64>,
+    /// Timed executions in all; a few more where several are needed for a time that a clock can tell.
+    pub executions: Option<u64>,
+}
+
 /// The rules by which one case is measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Policy {
@@ -53,6 +62,8 @@ pub struct Policy {
     pub max_held: u64,
     /// Keep each case running this long instead of stopping when the median is known, and keep what happened over time.
     pub sustain: Option<Seconds>,
+    /// Numbers that the user fixed.
+    pub counts: Counts,
 }
 
 impl Policy {
@@ -74,6 +85,7 @@ impl Policy {
             time_limit: Seconds(time_limit),
             max_held: 512,
             sustain: None,
+            counts: Counts { warmup: None, executions: None },
         }
     }
 }

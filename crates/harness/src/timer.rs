@@ -17,6 +17,12 @@ fn batch_size(single: Seconds, policy: &Policy) -> u64 {
     ((policy.min_sample.0 / single.0).ceil() as u64).clamp(1, policy.max_held)
 }
 
+/// So many executions in all, in ten samples where they are enough for that: the size of a batch, and how many there are.
+fn counted(executions: u64, passes: u64, most: u64) -> (u64, usize) {
+    let batch = executions.div_ceil(10 * passes).clamp(1, most);
+    (batch, executions.div_ceil(batch * passes) as usize)
+}
+
 /// What times the batches of one case.
 pub(crate) struct Timer<'a> {
     pub(crate) device: &'a dyn Device,
@@ -56,7 +62,11 @@ impl<'a> Timer<'a> {
             steady: false,
         };
         let single = timer.warm_up(ready)?;
-        timer.batch = if timer.evict { 1 } else { batch_size(single, policy) };
+        timer.batch = match policy.counts.executions {
+            Some(executions) => timer.count(executions, ready.passes()),
+            None if timer.evict => 1,
+            None => batch_size(single, policy),
+        };
         timer.capture(ready, single)?;
         Ok(timer)
     }
@@ -83,6 +93,16 @@ impl<'a> Timer<'a> {
     /// Returns the last single execution's time.
     fn warm_up(&mut self, ready: &mut dyn Ready) -> Result<Seconds> {
         let started = Instant::now();
+        if let Some(executions) = self.policy.counts.warmup {
+            let (mut left, mut single) = (executions, 0.0);
+            while left > 0 {
+                let n = left.min(if self.evict { 1 } else { self.policy.max_held });
+                single = self.run(ready, n)?.seconds.0 / n as f64;
+                left -= n;
+            }
+            self.warmup = Seconds(started.elapsed().as_secs_f64());
+            return Ok(Seconds(single));
+        }
         let mut recent = Vec::new();
         let mut n = 1;
         loop {
@@ -101,6 +121,15 @@ impl<'a> Timer<'a> {
                 return Ok(Seconds(single));
             }
         }
+    }
+
+    /// Has sampling stop after so many executions, and gives the size of a batch of them.
+    fn count(&mut self, executions: u64, passes: u64) -> u64 {
+        let most = if self.evict { 1 } else { self.policy.max_held };
+        let (batch, samples) = counted(executions, passes, most);
+        (self.policy.min_samples, self.policy.max_samples) = (samples, samples);
+        self.policy.time_limit = Seconds(f64::INFINITY);
+        batch
     }
 
     /// Captures a batch of short launches as a graph, so that their gaps do not count.
@@ -185,6 +214,14 @@ fn spread(times: &[f64]) -> f64 {
 mod tests {
     use super::*;
     use crate::Profile;
+
+    #[test]
+    fn a_fixed_number_is_kept_to_in_ten_samples() {
+        assert_eq!([counted(20, 1, 512), counted(5, 1, 512), counted(1, 1, 512)], [(2, 10), (1, 5), (1, 1)]);
+        // Sixteen passes an execution: a few more than asked for.
+        assert_eq!([counted(20, 16, 512), counted(320, 16, 512)], [(1, 2), (2, 10)]);
+        assert_eq!([counted(100_000, 1, 512), counted(20, 1, 1)], [(512, 196), (1, 20)]);
+    }
 
     #[test]
     fn batches_last_a_millisecond_and_fit_the_queue() {

@@ -4,6 +4,7 @@ pub(crate) mod accept;
 pub(crate) mod baseline;
 pub(crate) mod bench_kernel;
 pub(crate) mod burn;
+pub(crate) mod collectives;
 pub(crate) mod compare;
 pub(crate) mod devices;
 pub(crate) mod doctor;

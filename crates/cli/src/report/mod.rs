@@ -8,6 +8,7 @@ mod heat;
 mod html;
 mod json;
 mod markdown;
+pub(crate) mod nccl_tests;
 mod page;
 mod staircase;
 mod table;
@@ -37,6 +38,7 @@ pub(crate) const FORMATS: &[Format<Model>] = &[
     Format { name: "json", render: json::render },
     Format { name: "markdown", render: markdown::render },
     Format { name: "html", render: html::render },
+    Format { name: nccl_tests::NAME, render: nccl_tests::render },
 ];
 
 /// The format of this name among `formats`.

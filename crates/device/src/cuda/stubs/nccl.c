@@ -3,6 +3,7 @@
 // call, a receive without its send.
 //
 // -DVERSION=…; -DALLOC= and -DFREE=: the driver's functions that ncclMemAlloc is made of; -DFNUZ: FP8 as CDNA3 has it; -DOLD: without the calls that came late, all-to-all under RCCL's first name; -DBARE: without all of them;
+// -DSWEPT: no CollNet, and the end of the process where Tree meets LL;
 // RP_STUB_NCCL=corrupt: a bit of what the last rank receives is flipped; RP_STUB_NCCL=async: an error found meanwhile.
 #include <math.h>
 #include <stdarg.h>
@@ -142,6 +143,11 @@ static int add(enum kind kind, const void *s, void *r, size_t count, int type, i
   if (type < 0 || type > 11 || !comm || !comm->live || !stream || (kind <= REDUCE_SCATTER && (op < 0 || op > 4))) return ARGUMENT;
   say("%s rank %d of %d count %zu type %d op %d root %d %s\n", names[kind], comm->rank, comm->n, count, type, op, root, s == r ? "in place" : "out of place");
   if (pending == MOST) return USAGE;
+#ifdef SWEPT
+  const char *algorithm = getenv("NCCL_ALGO"), *protocol = getenv("NCCL_PROTO");
+  if (algorithm && !strncmp(algorithm, "Collnet", 7)) return USAGE;
+  if (algorithm && !strcmp(algorithm, "Tree") && !strcmp(protocol, "LL")) abort();
+#endif
   ops[pending++] = (struct op){kind, (char *)s, r, count, type, op, root, comm, 0};
   return depth ? 0 : run();
 }

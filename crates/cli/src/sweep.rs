@@ -1,0 +1,193 @@
+//! Every algorithm and protocol of NCCL or RCCL by itself: a child for each, since the library reads its variables once, and
+//! since a combination that hangs can then be ended without the others. Records keep which it was in their provider.
+
+use crate::args::Collectives;
+use crate::commands::print;
+use crate::environment::{self, now};
+use crate::exit::{Failure, Outcome};
+use crate::launch::Place;
+use crate::report::{self, Model};
+use crate::session;
+use crate::store::{self, Writer};
+use crate::suites::SUITES;
+use crate::transport;
+use ridgepoint_core::{Environment, Line, Outcome as Came, Record};
+use ridgepoint_harness::Profile;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// As `NCCL_ALGO` takes them; the library's own choice first, for comparison.
+const ALGORITHMS: [&str; 6] = ["Ring", "Tree", "NVLS", "NVLSTree", "CollnetDirect", "CollnetChain"];
+/// As `NCCL_PROTO` takes them.
+const PROTOCOLS: [&str; 3] = ["LL", "LL128", "Simple"];
+
+/// What a child is told to use; None leaves the choice to the library.
+type Choice = Option<(&'static str, &'static str)>;
+
+fn choices() -> impl Iterator<Item = Choice> {
+    let all = ALGORITHMS.into_iter().flat_map(|algorithm| PROTOCOLS.map(|protocol| Some((algorithm, protocol))));
+    std::iter::once(None).chain(all)
+}
+
+/// `nccl-ring-ll128`.
+fn provider(library: &str, choice: Choice) -> String {
+    choice.map_or_else(|| library.into(), |(a, p)| format!("{library}-{}-{}", a.to_lowercase(), p.to_lowercase()))
+}
+
+/// Runs the sweep of `ids` on the device with this id.
+pub(crate) fn run(args: &Collectives, device: &str, library: &str, ids: &[String]) -> Outcome {
+    if !matches!(library, "nccl" | "rccl") {
+        return Err(Failure::usage(format!("--sweep is over NCCL's and RCCL's algorithms; {device} has its ranks by {library}")));
+    }
+    let interrupted = session::on_interrupt()?;
+    let folder = args.out.clone().unwrap_or_else(session::default_folder);
+    let mut writer = Writer::create(&folder)?;
+    let opened = session::devices(&[device.to_owned()], &Place::Alone)?;
+    let own = environment::observe(&opened, Profile::Standard, args.seed, BTreeMap::new());
+    writer.append(&Line::Environment(Box::new(own.clone())))?;
+    drop(opened);
+    let (mut environments, mut records) = (vec![own.clone()], Vec::new());
+    for choice in choices() {
+        if interrupted.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(Failure::environment(format!("interrupted; what was done is in {}", folder.display())));
+        }
+        let by = provider(library, choice);
+        let _ = writeln!(std::io::stderr(), "{by} …");
+        let below = folder.join(&by);
+        let ended = child(args, device, choice, &below, Duration::from_secs(args.timeout))?;
+        let found = store::read(&below).unwrap_or_default();
+        for environment in found.environments {
+            writer.append(&Line::Environment(Box::new(environment.clone())))?;
+            environments.push(environment);
+        }
+        let used = transport::read(&below.join("nccl.log"));
+        for id in ids {
+            let record = found.records.iter().find(|r| r.case.as_str() == id).cloned();
+            let Some(mut record) = record.or_else(|| missing(id, device, &own, &ended)) else { continue };
+            record.provider.clone_from(&by);
+            record.config.extend(used.clone());
+            record.labels.extend(choice.map(|(algorithm, protocol)| format!("{algorithm} {protocol}")));
+            record.outcome = refused(record.outcome, library);
+            writer.append(&Line::Record(Box::new(record.clone())))?;
+            records.push(record);
+        }
+    }
+    let model = Model::new(environments, records);
+    let html = folder.join("report.html");
+    std::fs::write(&html, report::html(&model)).map_err(|e| store::cannot_write(&html, &e))?;
+    print(&(report::format(report::FORMATS, &args.format)?.render)(&model))?;
+    let _ = writeln!(std::io::stderr(), "records: {}\nreport:  {}", folder.join(store::RAW).display(), html.display());
+    Ok(model.verdict())
+}
+
+/// Measures the same by this program in a child of its own; gives how that ended where it did not end well.
+fn child(args: &Collectives, device: &str, choice: Choice, folder: &Path, timeout: Duration) -> Outcome<Option<String>> {
+    let failed = |e: std::io::Error| Failure::environment(format!("cannot start a child: {e}"));
+    std::fs::create_dir_all(folder).map_err(|e| store::cannot_write(folder, &e))?;
+    let log = folder.join("stderr.txt");
+    let errors = File::create(&log).map_err(|e| store::cannot_write(&log, &e))?;
+    let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+    command.arg("collectives").args(again(args)).args(["--device", device, "--format", "json", "--out"]).arg(folder);
+    command.env("NCCL_DEBUG", "INFO").env("NCCL_DEBUG_SUBSYS", "INIT,NET,GRAPH,TUNING");
+    command.env("NCCL_DEBUG_FILE", folder.join("nccl.log"));
+    if let Some((algorithm, protocol)) = choice {
+        command.env("NCCL_ALGO", algorithm).env("NCCL_PROTO", protocol);
+    }
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).spawn().map_err(failed)?;
+    let started = Instant::now();
+    loop {
+        match child.try_wait().map_err(failed)? {
+            Some(status) if matches!(status.code(), Some(0 | 1 | 3)) => return Ok(None),
+            Some(status) => {
+                let text = std::fs::read_to_string(&log).unwrap_or_default();
+                let last = text.lines().last().unwrap_or_default();
+                return Ok(Some(format!("its process ended by {status}: {last}")));
+            }
+            None if started.elapsed() > timeout => {
+                // It may have ended meanwhile, and that is as good.
+                let _ = child.kill();
+                let _ = child.wait();
+                return Ok(Some(format!("no end after {} s; its process was ended", timeout.as_secs())));
+            }
+            None => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+/// The arguments that say what to measure, as a child is given them.
+fn again(args: &Collectives) -> Vec<String> {
+    let mut words = args.ops.clone();
+    let mut flag = |name: &str, value: String| words.extend([name.to_owned(), value]);
+    flag("-b", args.begin.0.to_string());
+    flag("-f", args.factor.to_string());
+    flag("-o", args.op.clone());
+    flag("-d", args.dtype.clone());
+    flag("-r", args.root.to_string());
+    flag("-R", args.register.to_string());
+    flag("--seed", args.seed.to_string());
+    let optional = [
+        ("-e", args.end.map(|b| b.0)),
+        ("-i", args.step.map(|b| b.0)),
+        ("-w", args.warmup),
+        ("-n", args.iterations),
+        ("-g", args.ranks),
+    ];
+    for (name, value) in optional {
+        if let Some(value) = value {
+            flag(name, value.to_string());
+        }
+    }
+    if args.out_of_place {
+        words.push("--out-of-place".into());
+    }
+    words
+}
+
+/// A record for a case of which a child left none.
+fn missing(id: &str, device: &str, environment: &Environment, ended: &Option<String>) -> Option<Record> {
+    let case = SUITES.iter().find_map(|suite| suite.parse(id))?;
+    Some(Record {
+        environment: environment.hash.clone(),
+        device: device.into(),
+        case: case.id,
+        component: case.component,
+        provider: String::new(),
+        dtype: case.dtype,
+        metric: case.metric,
+        level: case.level,
+        work: case.work,
+        cache: case.cache,
+        data: case.data,
+        config: Default::default(),
+        labels: vec![],
+        started: now(),
+        soak: None,
+        outcome: Came::Failed { reason: ended.clone().unwrap_or_else(|| "its process left no record of it".into()) },
+    })
+}
+
+/// A combination that the library has not (invalid usage, or an internal error for want of any algorithm) is skipped.
+fn refused(outcome: Came, library: &str) -> Came {
+    match outcome {
+        Came::Failed { reason } if reason.starts_with("nccl") && (reason.ends_with("(3)") || reason.ends_with("(5)")) => {
+            Came::Skipped { reason: format!("{library} does not do this combination here: {reason}") }
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_combination_has_a_name_of_its_own() {
+        let names: std::collections::BTreeSet<String> = choices().map(|choice| provider("nccl", choice)).collect();
+        assert_eq!(names.len(), 1 + ALGORITHMS.len() * PROTOCOLS.len());
+        assert!(names.contains("nccl") && names.contains("nccl-ring-ll128") && names.contains("nccl-nvls-simple"));
+    }
+}

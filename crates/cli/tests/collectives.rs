@@ -1,0 +1,206 @@
+//! `ridgepoint collectives` as a user of nccl-tests meets it: its flags, its columns read by a parser written for that tool, a
+//! corrupted reduction counted, and a sweep over algorithms with a child for each, on stub GPUs.
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+fn scratch(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("ridgepoint-collectives-{}-{name}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&folder);
+    folder
+}
+
+fn collectives(name: &str, args: &[&str], variables: &[(&str, &str)]) -> Output {
+    let folder = scratch(name);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ridgepoint"));
+    command.arg("collectives").args(args).args(["--out", folder.to_str().unwrap()]);
+    let output = command.envs(variables.iter().copied()).current_dir(std::env::temp_dir()).output().unwrap();
+    let _ = std::fs::remove_dir_all(folder);
+    output
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// One row as scripts read it: whatever is no comment, cut at blanks.
+struct Line {
+    size: u64,
+    count: u64,
+    kind: [String; 3],
+    /// Time, algbw and busbw, out of place and in place.
+    numbers: [[f64; 3]; 2],
+    wrong: [Option<u64>; 2],
+}
+
+/// A parser for nccl-tests' output: the columns stand by the header's names, twice; the footer tells errors and the average.
+fn parse(text: &str) -> (Vec<Line>, u64, f64) {
+    let lines: Vec<&str> = text.lines().collect();
+    let header = lines.iter().position(|l| l.contains("out-of-place") && l.contains("in-place")).unwrap();
+    let names: Vec<&str> = lines[header + 1].trim_start_matches('#').split_whitespace().collect();
+    let twice = ["time", "algbw", "busbw", "#wrong"];
+    assert_eq!(names, [&["size", "count", "type", "redop", "root"][..], &twice, &twice].concat());
+    let mut rows = Vec::new();
+    let data = |l: &&&str| !l.starts_with('#') && !l.trim().is_empty();
+    for line in lines[header + 3..].iter().take_while(|l| !l.contains("Out of bounds")).filter(data) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(words.len(), names.len(), "{line}");
+        let number = |i: usize| words[i].parse::<f64>().unwrap_or_else(|_| panic!("{} in {line}", words[i]));
+        let wrong = |i: usize| words[i].parse().ok();
+        rows.push(Line {
+            size: words[0].parse().unwrap(),
+            count: words[1].parse().unwrap(),
+            kind: [2, 3, 4].map(|i| words[i].to_owned()),
+            numbers: [[5, 6, 7].map(number), [9, 10, 11].map(number)],
+            wrong: [wrong(8), wrong(12)],
+        });
+    }
+    let after = |sign: &str| lines.iter().find_map(|l| l.strip_prefix(sign)).unwrap().trim().to_owned();
+    let bounds = after("# Out of bounds values :");
+    let (errors, verdict) = bounds.split_once(' ').unwrap();
+    assert_eq!(verdict, if errors == "0" { "OK" } else { "FAILED" });
+    (rows, errors.parse().unwrap(), after("# Avg bus bandwidth    :").parse().unwrap())
+}
+
+#[test]
+fn a_parser_for_nccl_tests_reads_ours() {
+    let args = ["all_reduce", "-b", "8K", "-e", "128K", "-f", "4", "-g", "2", "-n", "20", "-w", "5", "--device", "cpu"];
+    let output = collectives("columns", &[&args[..], &["--format", "nccl-tests"]].concat(), &[]);
+    let text = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let (rows, errors, average) = parse(&text);
+    assert_eq!(rows.iter().map(|r| (r.size, r.count)).collect::<Vec<_>>(), [(8192, 2048), (32768, 8192), (131_072, 32768)]);
+    let mut sum = 0.0;
+    for row in &rows {
+        assert_eq!((row.kind.each_ref().map(String::as_str), row.wrong), (["float", "sum", "-1"], [Some(0), Some(0)]));
+        for [time, algbw, busbw] in row.numbers {
+            // Two ranks: the factor is 1. Both are rounded to two digits.
+            assert!((algbw - row.size as f64 / time / 1e3).abs() <= 0.006 + algbw * 0.01 && busbw == algbw, "{text}");
+            sum += busbw;
+        }
+    }
+    assert!(errors == 0 && (average - sum / 6.0).abs() <= 0.006, "{average} for {}", sum / 6.0);
+    // The very lines of nccl-tests 2.13 and later.
+    for line in [
+        "# nThread 1 nGpus 2 minBytes 8192 maxBytes 131072 step: 4(factor) warmup iters: 5 iters: 32 agg iters: 1 validation: 1 graph: 0",
+        "# Using devices",
+        "#                                                              out-of-place                       in-place          ",
+        "#       size         count      type   redop    root     time   algbw   busbw #wrong     time   algbw   busbw #wrong",
+        "#        (B)    (elements)                               (us)  (GB/s)  (GB/s)            (us)  (GB/s)  (GB/s)       ",
+        "# Out of bounds values : 0 OK",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+    }
+    let row = text.lines().find(|l| l.trim_start().starts_with("8192")).unwrap();
+    assert_eq!(&row[..52], "        8192          2048     float     sum      -1", "{row}");
+    assert_eq!(row.len(), 52 + 2 * 32, "{row}");
+}
+
+#[test]
+fn each_operation_has_a_block_and_its_own_count_and_root() {
+    let args = ["all", "-b", "12000", "-g", "3", "-n", "3", "-w", "1", "-r", "2", "-d", "int32", "--format", "nccl-tests"];
+    let output = collectives("all", &[&args[..], &["--device", "fake"]].concat(), &[("RIDGEPOINT_FAKE", "ranks=3,noise=0")]);
+    let text = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let blocks: Vec<&str> = text.split("# nThread").skip(1).collect();
+    assert_eq!(blocks.len(), 10, "{text}");
+    let kinds: Vec<(u64, [String; 3], [Option<u64>; 2])> =
+        blocks.iter().map(|b| parse(b).0.remove(0)).map(|l| (l.count, l.kind, l.wrong)).collect();
+    let expected = |count, redop: &str, root: &str, both| (count, ["int32", redop, root].map(str::to_owned), [Some(0), both]);
+    assert_eq!(kinds[0], expected(3000, "sum", "-1", Some(0)));
+    assert_eq!(kinds[1], expected(1000, "none", "-1", Some(0)));
+    assert_eq!(kinds[5], expected(3000, "sum", "2", Some(0)));
+    assert_eq!(kinds[9], expected(3000, "none", "-1", None));
+}
+
+#[test]
+fn a_corrupted_reduction_is_found_and_counted() {
+    let args = ["all_reduce", "-b", "4K", "-g", "2", "-n", "5", "-w", "1", "--device", "fake", "--format", "nccl-tests"];
+    let output = collectives("corrupt", &args, &[("RIDGEPOINT_FAKE", "ranks=2,corrupt")]);
+    let text = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let (rows, errors, average) = parse(&text);
+    assert_eq!((rows[0].wrong, rows[0].numbers, errors, average), ([Some(1), Some(1)], [[0.0; 3]; 2], 2, 0.0));
+}
+
+#[test]
+fn mistakes_are_sentences() {
+    let fake = [("RIDGEPOINT_FAKE", "ranks=2")];
+    for (args, words) in [
+        (&["sing"][..], "no collective is named 'sing'; known: all_reduce"),
+        (&["-b", "8X"], "'8X' is no size; one looks like 8, 32K, 128M or 4G"),
+        (&["-d", "tf32"], "'tf32' is no dtype of a collective; known: i8 (int8)"),
+        (&["-o", "xor"], "'xor' is no reduction; known: sum, prod, min, max, avg"),
+        (&["-g", "0"], "at least one rank"),
+        (&["broadcast", "-g", "2", "-r", "2"], "there is no rank 2 of 2 to be the root"),
+        (&["all_gather", "-b", "4", "-g", "2"], "no size from 4B to 4B has an element of f32 for each of 2 ranks"),
+        (&["-b", "1K", "-e", "1G", "-i", "1K"], "more than 1000 sizes"),
+        (&["--sweep"], "--sweep is over NCCL's and RCCL's algorithms; fake:0 has its ranks by fake"),
+        (&["--format", "papyrus"], "known: table"),
+    ] {
+        let output = collectives("mistakes", &[&["--device", "fake"], args].concat(), &fake);
+        let error = text(&output.stderr);
+        assert!(output.status.code() == Some(2) && error.contains(words) && !error.contains("panicked"), "{args:?}: {error}");
+    }
+}
+
+#[test]
+fn a_sweep_runs_each_combination_in_a_child_and_ends_one_that_hangs() {
+    let machine = scratch("machine");
+    std::fs::create_dir_all(&machine).unwrap();
+    for (library, source, options) in [
+        ("libcuda.so.1", include_str!("../../device/src/cuda/stubs/driver.c"), &["-DDEVICES=8"][..]),
+        ("libnccl.so.2", include_str!("../../device/src/cuda/stubs/nccl.c"), &["-DVERSION=23203", "-DSWEPT", "-lm"]),
+    ] {
+        let file = machine.join(format!("{library}.c"));
+        std::fs::write(&file, source).unwrap();
+        let built = Command::new("cc")
+            .args(["-shared", "-fPIC", "-w", "-O1"])
+            .arg(&file)
+            .args(options)
+            .arg("-o")
+            .arg(machine.join(library))
+            .output();
+        let Ok(built) = built else { return println!("SKIP: host compiler: cc is not installed (apt-get install gcc)") };
+        assert!(built.status.success(), "{}", text(&built.stderr));
+    }
+    let path = machine.to_str().unwrap();
+    let args = [
+        "all_reduce",
+        "-b",
+        "64K",
+        "-g",
+        "8",
+        "-n",
+        "3",
+        "-w",
+        "1",
+        "--device",
+        "cuda:0",
+        "--sweep",
+        "--timeout",
+        "20",
+        "--format",
+        "csv",
+        "--out-of-place",
+    ];
+    let output = collectives("sweep", &args, &[("RIDGEPOINT_CUDA_PATH", path), ("RIDGEPOINT_PATIENCE", "0.5")]);
+    let csv = text(&output.stdout);
+    let of = |provider: &str| {
+        csv.lines()
+            .find(|l| l.contains(&format!(",{provider},")))
+            .unwrap_or_else(|| panic!("{provider}\n{csv}{}", text(&output.stderr)))
+    };
+    assert!(of("nccl").contains(",measured,") && of("nccl-ring-ll128").contains("Ring LL128"), "{csv}");
+    // The stub has no CollNet, and dies where Tree meets LL.
+    assert!(
+        of("nccl-collnetdirect-ll").contains(",skipped,")
+            && of("nccl-collnetdirect-ll").contains("does not do this combination here"),
+        "{csv}"
+    );
+    assert!(of("nccl-tree-ll").contains(",failed,") && of("nccl-tree-ll").contains("its process ended by signal: 6"), "{csv}");
+    assert_eq!((csv.lines().count(), output.status.code()), (1 + 19, Some(1)), "{csv}");
+    let _ = std::fs::remove_dir_all(machine);
+}
