@@ -89,9 +89,17 @@ pub struct Placement {
     pub unknown: Option<String>,
     /// Statistics of the samples, in seconds.
     pub summary: Summary,
+    /// A switch may have done part of the work: busbw then exceeds the wire by up to the twofold, and is no error.
+    pub in_switch: bool,
 }
 
 impl Placement {
+    /// Above the wire, which a switch that reduces or copies (NVLS, SHARP) makes possible.
+    #[must_use]
+    pub fn above_the_wire(&self) -> bool {
+        self.in_switch && self.fraction().is_some_and(|f| f > 1.0) && !self.suspect()
+    }
+
     /// Achieved over the first roof; never clamped.
     #[must_use]
     pub fn fraction(&self) -> Option<f64> {
@@ -109,7 +117,7 @@ impl Placement {
     #[must_use]
     pub fn suspect(&self) -> bool {
         let physical = self.fraction_of(RoofKind::ObservedClock).or_else(|| self.fraction_of(RoofKind::Datasheet));
-        physical.is_some_and(|f| f > 1.02)
+        physical.is_some_and(|f| f > if self.in_switch { 2.04 } else { 1.02 })
     }
 }
 
@@ -148,6 +156,7 @@ pub fn place(record: &Record, info: &DeviceInfo, specs: &Specs) -> Option<Placem
         clocks,
         roofs,
         unknown,
+        in_switch: in_switch(record),
         summary,
     })
 }
@@ -261,8 +270,18 @@ fn from_spec(record: &Record, info: &DeviceInfo, spec: &Spec, kind: RoofKind, mh
 fn link(record: &Record, info: &DeviceInfo, spec: &Spec, kind: RoofKind) -> Option<(f64, String)> {
     let per_package = f64::from(spec.devices_per_package.max(1));
     let link = spec.link.as_ref();
-    if record.level == Level::Peer && info.facts.get("nvlinks_up").is_none_or(|up| up != "0") {
-        return link.map(|l| (l.gbps / per_package, format!("{} {}", spec.id, l.r#type)));
+    let ranks = ranks(record);
+    if record.level == Level::Peer && ranks == Some(1) {
+        return None;
+    }
+    if let Some(l) = link.filter(|_| record.level == Level::Peer && info.facts.get("nvlinks_up").is_none_or(|up| up != "0")) {
+        // Where each link goes to another device, no more of them are used than there are peers.
+        let meshed = l.links.zip(ranks).map(|(links, ranks)| (links, links.min(ranks - 1))).filter(|(links, used)| used < links);
+        let (share, of) = match meshed {
+            Some((links, used)) => (f64::from(used) / f64::from(links), format!(", {used} of {links} links")),
+            None => (1.0, String::new()),
+        };
+        return Some((l.gbps / per_package * share, format!("{} {}{of}", spec.id, l.r#type)));
     }
     if let Some(c2c) = link.and_then(|l| l.c2c_gbps).filter(|_| record.level == Level::Host) {
         return (kind == RoofKind::Datasheet).then(|| (c2c, format!("{} C2C", spec.id)));
@@ -272,6 +291,23 @@ fn link(record: &Record, info: &DeviceInfo, spec: &Spec, kind: RoofKind) -> Opti
         _ => spec.pcie.clone()?,
     };
     Some((crate::specs::pcie_gbps(&pcie)?, format!("PCIe {pcie}")))
+}
+
+/// Ranks of a collective, by its id; None for a case of another kind.
+fn ranks(record: &Record) -> Option<u32> {
+    let mut segments = record.case.as_str().split('/');
+    (segments.next() == Some("collectives")).then(|| segments.nth(1)?.strip_prefix('r')?.parse().ok().filter(|n| *n > 0))?
+}
+
+/// Whether a collective may have been reduced or copied by the switch (NVLS, SHARP), so that a rank's links carry less than busbw
+/// counts: by its algorithm, or, where the library chose that, by not being known to be another.
+fn in_switch(record: &Record) -> bool {
+    let named = |text: &str| ["nvls", "collnet"].iter().any(|name| text.to_lowercase().contains(name));
+    let algorithm = record.config.get("algorithm");
+    let chosen =
+        algorithm.is_some_and(|a| a == "the library's choice") && record.config.get("NVLS").is_none_or(|n| n == "available");
+    record.metric == Metric::BusBandwidth
+        && (record.labels.iter().any(|l| named(l)) || algorithm.is_some_and(|a| named(a)) || chosen)
 }
 
 /// The PCIe link that the sensors saw during the timed runs, at its best: `4.0x16`. It rests at a lower one.
@@ -405,6 +441,38 @@ mod tests {
         assert!((p.roofs[1].value - 132.0 * 4096.0 * 1500.0 / 1e6).abs() < 0.1);
         assert_eq!(p.roofs[1].bound, Bound::Compute);
         assert!(!p.suspect());
+    }
+
+    #[test]
+    fn busbw_stands_under_the_links_that_are_used_and_a_switch_may_exceed_them() {
+        let bus = |case: &str, gbps: f64, algorithm: &str| {
+            let work = Work { bus_factor: Some(1.0), ..Work::bytes(Bytes(1_000_000_000)) };
+            let mut r = record(work, Metric::BusBandwidth, Level::Peer, Dtype::F32, 1.0 / gbps, None);
+            r.case = CaseId::new(case).unwrap();
+            r.config.insert("algorithm".into(), algorithm.into());
+            r
+        };
+        let on = |name: &str, r: &Record| {
+            let info = DeviceInfo { name: name.into(), ..crate::device::tests::unknown() };
+            place(r, &info, Specs::built_in()).unwrap()
+        };
+        let h100 = "NVIDIA H100 80GB HBM3";
+        // 450 GB/s of NVLink through a switch, whatever the number of ranks.
+        let p = on(h100, &bus("collectives/all_reduce/r2/1GiB/f32", 480.0, "Ring"));
+        assert_eq!((p.roofs[0].value, p.suspect(), p.above_the_wire()), (450.0, true, false));
+        for algorithm in ["NVLS", "CollnetDirect", "the library's choice"] {
+            let p = on(h100, &bus("collectives/all_reduce/r8/1GiB/f32", 480.0, algorithm));
+            assert!(p.fraction().unwrap() > 1.06 && !p.suspect() && p.above_the_wire(), "{algorithm}");
+            assert!(on(h100, &bus("collectives/all_reduce/r8/1GiB/f32", 1000.0, algorithm)).suspect(), "{algorithm}");
+        }
+        // Seven links of a mesh, each to another device: two ranks have one.
+        let mi300x = |ranks| bus(&format!("collectives/all_reduce/r{ranks}/1GiB/f32"), 40.0, "Ring");
+        let roofs: Vec<f64> = [2, 4, 8].map(|n| on("AMD Instinct MI300X", &mi300x(n)).roofs[0].value).into();
+        assert_eq!(roofs, [64.0, 192.0, 448.0]);
+        // One rank alone has no wire, and a card without links has PCIe.
+        assert!(on(h100, &bus("collectives/all_reduce/r1/1GiB/f32", 40.0, "Ring")).roofs.is_empty());
+        let l40s = on("NVIDIA L40S", &bus("collectives/all_reduce/r2/1GiB/f32", 20.0, "Ring"));
+        assert!((l40s.roofs[0].value - 31.5).abs() < 0.1 && l40s.roofs[0].source.contains("PCIe 4.0x16"), "{:?}", l40s.roofs);
     }
 
     #[test]

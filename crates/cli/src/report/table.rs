@@ -100,6 +100,9 @@ fn notes(record: &Record, placement: &Placement) -> String {
     if placement.suspect() {
         notes.push("suspect: above its roof".into());
     }
+    if placement.above_the_wire() {
+        notes.push("above the wire: the switch reduces or copies (NVLS, SHARP)".into());
+    }
     if let Some(f) = placement.fraction_of(RoofKind::ObservedClock).filter(|_| placement.roofs.len() > 1) {
         let what = match negotiated(record) {
             Some(link) if matches!(record.level, Level::Host | Level::Peer) => format!("of PCIe {link}"),
