@@ -47,8 +47,17 @@ mod tests {
         }
         let programs: Vec<_> = sources::names().filter(|name| !elsewhere(name)).collect();
         assert!(programs.len() >= 4, "{programs:?}");
-        for name in programs {
-            let program = Program { name, ..Program::default() };
+        let forms = [
+            ("gemm/matrix_amd", "RP_DTYPE=f16 RP_BM=128 RP_BN=128"),
+            ("gemm/matrix_amd", "RP_DTYPE=i8"),
+            ("gemm/tile", "RP_DTYPE=f16"),
+            ("attention/flash_amd", "RP_DTYPE=f16 RP_D=64 RP_CAUSAL=1"),
+            ("attention/flash_portable", "RP_TYPE=1"),
+        ];
+        for (name, defines) in programs.into_iter().map(|name| (name, "")).chain(forms) {
+            let pairs = defines.split_whitespace().filter_map(|define| define.split_once('='));
+            let defines: Vec<(&str, String)> = pairs.map(|(key, value)| (key, value.to_owned())).collect();
+            let program = Program { name, defines: &defines, ..Program::default() };
             let code = compile(&program, sources::cpp(name).unwrap(), "gfx90a", None);
             let code = code.unwrap_or_else(|error| panic!("{name}: {error}"));
             assert!(code.starts_with(b"\x7fELF"), "{name}: {:?}", &code[..8.min(code.len())]);
