@@ -476,5 +476,9 @@ mod tests {
         assert_eq!((made.pairs.len(), made.single[0].absence, made.bad.len()), (0, Absence::Failed, 1));
         assert_eq!(made.warnings.len(), 2, "{:?}", made.warnings);
         assert!(serde_json::to_string(&made).is_ok());
+        // Figures so far apart that a number cannot hold their ratio do not vanish.
+        let of = |t: f64| side(&[("cuda:0", H100)], vec![record("cuda:0", "memory/read/1GiB/f32", "k", &around(t))]);
+        let made = compare(&of(1e-290), &of(1e290), &Choice::default()).unwrap();
+        assert!(made.pairs.is_empty() && made.bad[0].contains("no ratio"), "{made:?}");
     }
 }

@@ -131,7 +131,11 @@ fn fill(made: &mut Comparison, mut a: BTreeMap<Key, Has<'_>>, mut b: BTreeMap<Ke
             }
         }
         match both {
-            [Some(Has::Figure(a)), Some(Has::Figure(b))] => made.pairs.extend(pair(&key, *a, *b, made.fail_below)),
+            [Some(Has::Figure(a)), Some(Has::Figure(b))] => match pair(&key, *a, *b, made.fail_below) {
+                Some(pair) => made.pairs.push(pair),
+                // Figures so far apart that no number holds their ratio are bad figures.
+                None => made.bad.push(format!("{}: its figures have no ratio", key.0)),
+            },
             [Some(Has::Figure(a)), other] => made.single.push(single(&key, Which::A, &a, other)),
             [other, Some(Has::Figure(b))] => made.single.push(single(&key, Which::B, &b, other)),
             _ => made.neither += 1,
