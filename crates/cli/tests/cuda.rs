@@ -100,7 +100,22 @@ fn a_run_on_a_chip_before_hopper_is_verified_from_end_to_end() {
         ("launch/sync", "cuda"),
         ("memory/copy/1MiB/f32", "kernel"),
         ("memory/triad/1MiB/f32", "kernel"),
+        ("memory/latency/64KiB", "kernel"),
+        ("memory/latency/1MiB/stride4KiB", "kernel"),
+        ("memory/read/64KiB/f32/hot", "kernel"),
+        ("memory/copy/1MiB/f32/hot", "kernel"),
+        ("memory/init/1MiB/f32", "fill"),
+        ("memory/kvpages/1MiB/tokens16", "kernel"),
+        ("memory/rows/1MiB/row512B", "kernel"),
+        ("memory/strided/1MiB/f32/stride8", "kernel"),
+        ("memory/atomics/1MiB/f32/one", "kernel"),
+        ("memory/atomics/1MiB/f32/each", "kernel"),
         ("memory/h2d/1MiB", "copy-engine"),
+        ("memory/d2h/1MiB/pageable", "copy-engine"),
+        ("memory/bidir/1MiB", "copy-engine"),
+        ("memory/d2h/1MiB/devices2", "copy-engine"),
+        ("memory/p2p/1MiB/to1", "copy-engine"),
+        ("memory/p2p/1MiB/to1/bidir", "copy-engine"),
         ("gemm/m33n50k65/f32", "tile"),
         ("gemm/m40n48k72/bf16", "mma-sync"),
         ("attention/prefill/b1hq2hkv1sq40sk56d64/bf16/causal", "flash-sm80"),
@@ -114,6 +129,16 @@ fn a_run_on_a_chip_before_hopper_is_verified_from_end_to_end() {
         assert!(measured.is_some(), "{id} by {provider}: {of_case:?}");
         assert!(of_case.iter().all(|r| r["outcome"] != "wrong" && r["outcome"] != "failed"), "{id}: {of_case:?}");
     }
+    let of = |id: &str| records.iter().find(|r| r["case"] == id && r["outcome"] == "measured").unwrap();
+    assert_eq!(of("memory/latency/64KiB")["config"]["cycles a load"], "30.0");
+    assert!(of("memory/bidir/1MiB")["config"]["overlap"].as_str().unwrap().contains(" of 2 at a time: "));
+    assert_eq!(of("memory/d2h/1MiB/devices2")["config"]["devices"], "cuda:0, cuda:1");
+    // The launch that was searched for is kept for the next run, and that one takes it.
+    let searched = of("memory/triad/1MiB/f32")["config"].clone();
+    assert!(searched["launches tried"].as_str().unwrap().parse::<usize>().unwrap() > 8, "{searched}");
+    let again = node.records(&["memory/triad/1MiB/f32"]);
+    assert_eq!(again[0]["config"]["launch"], searched["launch"], "{again:?}");
+    assert!(again[0]["config"]["launches tried"].as_str().unwrap().contains("an earlier run"), "{again:?}");
     let graph = records.iter().find(|r| r["case"] == "launch/graph").unwrap();
     assert_eq!(graph["samples"]["graph"], true);
 }
@@ -129,6 +154,7 @@ fn what_a_first_look_launches_was_built_ahead_for_a_node_without_a_compiler() {
             "memory/read/1MiB/f32",
             "memory/read/64KiB/f32/hot",
             "memory/latency/64KiB",
+            "memory/kvpages/1MiB/tokens16",
             "memory/shared/32KiB",
             "gemm/m64n64k64/bf16",
             "gemm/m64n64k64/f16",

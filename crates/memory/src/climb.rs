@@ -17,8 +17,8 @@ const UNROLL: u32 = 2;
 const TILE: u64 = 512 * 2 * 16;
 /// Blocks of a unit: all the threads that it can hold.
 const PER_UNIT: u64 = 4;
-/// What a launch reads at least: some hundred microseconds from L1, so that its ends are noise.
-const LAUNCH_BYTES: u64 = 8 << 30;
+/// What a unit reads at least in a launch: some hundred microseconds from L1, so that the launch's ends are noise.
+const UNIT_BYTES: u64 = 64 << 20;
 
 pub(crate) fn prepare<'d>(stream: Stream, device: &'d dyn Device, seed: u64) -> Result<Prepared<'d>> {
     let array = stream.array.0;
@@ -56,7 +56,7 @@ const SHARED_SET: (&str, &str) = ("set", "shared by all units");
 /// Tiles that each block reads: so many that the launch goes over the set a whole number of times and reads enough.
 fn steps(tiles: u64, blocks: u64) -> u64 {
     let least = tiles / gcd(tiles, blocks);
-    least * LAUNCH_BYTES.div_ceil(least * blocks * TILE)
+    least * (blocks / PER_UNIT * UNIT_BYTES).div_ceil(least * blocks * TILE).max(1)
 }
 
 const fn gcd(a: u64, b: u64) -> u64 {
@@ -135,7 +135,10 @@ mod tests {
     fn blocks_go_round_the_set_a_whole_number_of_times() {
         for (tiles, blocks) in [(1, 528), (13, 528), (16, 528), (6400, 456), (65536, 4)] {
             let steps = steps(tiles, blocks);
-            assert!((steps * blocks).is_multiple_of(tiles) && steps * blocks * TILE >= LAUNCH_BYTES, "{tiles} {blocks}");
+            assert!(
+                (steps * blocks).is_multiple_of(tiles) && steps * blocks * TILE >= blocks / PER_UNIT * UNIT_BYTES,
+                "{tiles} {blocks}"
+            );
         }
         // By hand: each block's tiles counted one by one.
         for (tiles, blocks, steps) in [(5, 3, 12), (1, 4, 9), (7, 14, 3), (8, 3, 16)] {

@@ -25,7 +25,8 @@ static int reached[64];       // who reaches the other
 static __thread volatile uint32_t *held;
 enum { PARAMETERS = 16 };
 struct kernel { const char *name; size_t sizes[PARAMETERS]; void (*run)(void **); };
-struct op { int fill, value; P to, from; size_t bytes; struct kernel *kernel; uint64_t arguments[PARAMETERS]; };
+struct op { int fill, value; P to, from; size_t bytes; struct kernel *kernel; uint64_t arguments[PARAMETERS]; unsigned grid, block; };
+static __thread unsigned blocks, threads;  // of the kernel that runs
 enum { OPS = 1024 };
 struct graph { int n; struct op ops[OPS]; };
 static __thread struct graph *capture;
@@ -77,6 +78,7 @@ static void run(struct op o) {
   if (o.kernel) {
     void *p[PARAMETERS];
     for (int i = 0; i < PARAMETERS; i++) p[i] = &o.arguments[i];
+    blocks = o.grid, threads = o.block;
     o.kernel->run(p);
   } else if (o.fill) memset((void *)o.to, o.value, o.bytes); else memmove((void *)o.to, (void *)o.from, o.bytes);
 }
@@ -198,6 +200,55 @@ static void copy(void **p) { memmove(ARG(float *, 1), ARG(float *, 0), 4 * ARG(u
 static void triad(void **p) {
   for (uint64_t i = 0; i < ARG(uint64_t, 4); i++) ARG(float *, 2)[i] = fmaf(ARG(float, 3), ARG(float *, 1)[i], ARG(float *, 0)[i]);
 }
+// Bits of the 4096 floats of a tile, and what each block makes of the tiles that it comes to.
+static void staircase(void **p) {
+  uint64_t tiles = ARG(uint64_t, 3), steps = ARG(uint64_t, 5);
+  if (ARG(uint64_t, 4) || threads != 512) return;
+  uint32_t *sums = calloc(tiles, 4), *x = ARG(uint32_t *, 0);
+  for (uint64_t i = 0; i < tiles * 4096; i++) sums[i / 4096] += x[i];
+  for (unsigned b = 0; b < blocks; b++) {
+    uint32_t sum = 0;
+    for (uint64_t i = 0, at = tiles * b / blocks; i < steps; i++, at = at + 1 == tiles ? 0 : at + 1) sum += sums[at];
+    ARG(uint32_t *, 1)[b] = sum;
+  }
+  free(sums);
+}
+static void gather(void **p) {
+  uint64_t n = ARG(uint32_t, 4);
+  for (uint64_t i = 0; i < ARG(uint64_t, 3); i++) memcpy(ARG(char *, 2) + i * n, ARG(char *, 0) + ARG(uint32_t *, 1)[i] * n, n);
+}
+static void strided(void **p) {
+  for (unsigned b = 0; b < blocks; b++) {
+    uint32_t sum = 0;
+    for (uint64_t i = b; i < ARG(uint64_t, 2); i += blocks) sum += ARG(uint32_t *, 0)[i * ARG(uint64_t, 3)];
+    ARG(uint32_t *, 1)[b] = sum;
+  }
+}
+static void adds(void **p) {
+  for (unsigned t = 0; t < blocks * threads; t++) ARG(float *, 0)[(t & (ARG(uint32_t, 1) - 1)) * ARG(uint32_t, 2)] += ARG(uint32_t, 3);
+}
+static uint64_t permute(uint64_t seed, uint64_t i, uint64_t n) {
+  int bits = 0;
+  while (bits < 63 && 1ull << bits < n) bits++;
+  uint64_t mask = (1ull << bits) - 1;
+  int half = (bits + 1) / 2 + (bits == 0);
+  do {
+    i = (i ^ (seed & mask)) * 0x9E3779B97F4A7C15u & mask, i ^= i >> half;
+    i = i * 0xBF58476D1CE4E5B9u + (seed >> 32) & mask, i ^= i >> half;
+    i = i * 0x94D049BB133111EBu & mask, i ^= i >> half;
+  } while (i >= n);
+  return i;
+}
+static void ring(void **p) {
+  uint64_t base = ARG(uint64_t, 0), n = ARG(uint64_t, 1), stride = ARG(uint64_t, 2), seed = ARG(uint64_t, 3);
+  for (uint64_t i = 0; i < n; i++) *(uint64_t *)(base + permute(seed, i, n) * stride) = base + permute(seed, (i + 1) % n, n) * stride;
+}
+static void pursue(void **p) {
+  uint64_t at = ARG(uint64_t, 0), steps = ARG(uint64_t, 2) + ARG(uint64_t, 3), *out = ARG(uint64_t *, 1);
+  for (uint64_t i = 0; i < steps; i++) at = *(uint64_t *)at;
+  out[0] = at, out[1] = 30 * ARG(uint64_t, 3), out[2] = 20 * ARG(uint64_t, 3);
+}
+static void latencies(void **p) { for (uint64_t i = 0; i < ARG(uint64_t, 2); i++) ARG(uint32_t *, 1)[i] = 200 + i % 100; }
 static void chase(void **p) {
   uint64_t at = ARG(uint64_t, 3);
   for (uint64_t i = 0; i < ARG(uint64_t, 4); i++) at = ARG(uint64_t *, 0)[at];
@@ -266,6 +317,14 @@ static struct kernel kernels[] = {
   {"rp_copy", {8, 8, 8, 4}, copy},
   {"rp_triad", {8, 8, 8, 4, 8, 4}, triad},
   {"rp_chase", {8, 8, 8, 8, 8}, chase},
+  {"rp_staircase", {8, 8, 8, 8, 8, 8}, staircase},
+  {"rp_gather_pages", {8, 8, 8, 8, 4}, gather},
+  {"rp_gather_rows", {8, 8, 8, 8, 4}, gather},
+  {"rp_read_strided", {8, 8, 8, 8}, strided},
+  {"rp_add_atomic", {8, 4, 4, 4}, adds},
+  {"rp_ring", {8, 8, 8, 8}, ring},
+  {"rp_chase_ca", {8, 8, 8, 8}, pursue},
+  {"rp_latencies", {8, 8, 8, 8}, latencies},
   {"rp_gemm_tile", {8, 8, 8, 4, 4, 4, 4}, gemm_float},
   {"rp_gemm_mma", {8, 8, 8, 4, 4, 4, 4}, gemm_half},
   {"rp_flash_sm80_bf16_d64_causal", {8, 8, 8, 8, 4, 4, 4, 4}, flash_causal},
@@ -292,7 +351,7 @@ int cuFuncGetParamInfo(H f, size_t i, size_t *offset, size_t *bytes) {
 #endif
 int cuLaunchKernel(H f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, H s, void **p, void **e) {
   if (gy > 65535 || gz > 65535) return INVALID;
-  struct op o = {.kernel = f};
+  struct op o = {.kernel = f, .grid = gx, .block = bx};
   // A driver without their sizes copies what is there: the tests' caller passes slots of 128 bytes.
   for (int i = 0; i < PARAMETERS && o.kernel->sizes[i]; i++) memcpy(&o.arguments[i], p[i], o.kernel->sizes[i]);
   return enqueue(o);
