@@ -167,8 +167,8 @@ struct Search<'a> {
     run: &'a dyn Fn(&Kernel, Launch) -> Result<()>,
     tried: Vec<Launch>,
     best: Option<(Seconds, Launch, Kernel)>,
-    /// Why the last that could not be tried could not.
-    refused: DeviceError,
+    /// Why the first that could not be tried could not.
+    refused: Option<DeviceError>,
 }
 
 impl Search<'_> {
@@ -181,7 +181,7 @@ impl Search<'_> {
         let kernel = match compile(self.device, self.stream, self.passes, launch) {
             // Such a block may be larger than the device's; others are to be tried.
             Err(refused @ DeviceError::Unsupported(_)) => {
-                self.refused = refused;
+                self.refused.get_or_insert(refused);
                 return Ok(());
             }
             kernel => kernel?,
@@ -215,8 +215,7 @@ pub(crate) fn tune(
     {
         return Ok(Tuned { launch, kernel, tried: "none: found by an earlier run on this chip and driver".into() });
     }
-    let refused = DeviceError::unsupported("no launch to try");
-    let mut search = Search { device, stream, passes, run, tried: vec![], best: None, refused };
+    let mut search = Search { device, stream, passes, run, tried: vec![], best: None, refused: None };
     first.iter().try_for_each(|launch| search.offer(*launch))?;
     // A CPU that plays GPU has nothing to gain that is worth its time.
     let dimensions = if device.info().software { 0 } else { 6 };
@@ -226,7 +225,7 @@ pub(crate) fn tune(
         around.into_iter().flatten().try_for_each(|launch| search.offer(launch))?;
     }
     let Search { tried, best, refused, .. } = search;
-    let (_, launch, kernel) = best.ok_or(refused)?;
+    let (_, launch, kernel) = best.ok_or_else(|| refused.unwrap_or_else(|| DeviceError::unsupported("no launch to try")))?;
     remember(device, &what, &spell(launch));
     Ok(Tuned { launch, kernel, tried: tried.len().to_string() })
 }
