@@ -48,7 +48,10 @@ impl Baseline {
         if text.len() > MAX_BASELINE {
             return Err(format!("a baseline has at most {} MiB", MAX_BASELINE >> 20));
         }
-        let mut found: Self = serde_json::from_slice(text).map_err(|e| format!("not a baseline: {e}"))?;
+        let mut found: Self = serde_json::from_slice(text).map_err(|e| {
+            // The parser quotes unknown keys as they are.
+            format!("not a baseline: {}", e.to_string().replace(char::is_control, "\u{fffd}"))
+        })?;
         if found.schema > BASELINE_SCHEMA {
             return Err(format!("baseline schema {} is newer than this ridgepoint reads ({BASELINE_SCHEMA})", found.schema));
         }
@@ -99,5 +102,7 @@ mod tests {
         {
             assert!(Baseline::parse(&bad).is_err());
         }
+        let said = Baseline::parse(br#"{"\u001b[2J":1}"#).unwrap_err();
+        assert!(said.contains("unknown field") && !said.contains(char::is_control), "{said:?}");
     }
 }
