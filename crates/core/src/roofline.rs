@@ -344,6 +344,10 @@ fn lower(compute: f64, memory: Option<(f64, String)>, record: &Record, kind: Roo
 
 fn from_measured(record: &Record, info: &DeviceInfo) -> Option<Roof> {
     let kind = RoofKind::Empirical;
+    // One rank has no link: what it does is a copy from its own cache.
+    if record.level == Level::Peer && ranks(record) == Some(1) {
+        return None;
+    }
     let memory = measured_gbps(info, record.level).filter(|_| record.level != Level::Cache || record.work.steps == 0);
     match record.metric {
         Metric::Bandwidth | Metric::BusBandwidth => {
@@ -622,6 +626,20 @@ mod tests {
         let p = place(&r, &info, Specs::built_in()).unwrap();
         assert_eq!((p.roofs.len(), p.roofs[0].kind), (1, RoofKind::Empirical));
         assert!((p.roofs[0].value - 0.2).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_ranks_share_is_a_roof_for_two_and_none_for_one() {
+        let measured =
+            vec![MeasuredRoof { what: "peer copy".into(), value: 20e9, unit: "B/s".into(), dtype: None, method: "probe".into() }];
+        let info = DeviceInfo { backend: crate::Backend::Cpu, measured, ..crate::device::tests::unknown() };
+        let roofs = |case: &str| {
+            let work = Work { bus_factor: Some(1.0), ..Work::bytes(Bytes(1_000_000_000)) };
+            let mut r = record(work, Metric::BusBandwidth, Level::Peer, Dtype::F32, 0.1, None);
+            r.case = CaseId::new(case).unwrap();
+            place(&r, &info, Specs::built_in()).unwrap().roofs.len()
+        };
+        assert_eq!((roofs("collectives/all_reduce/r2/1GiB/f32"), roofs("collectives/all_reduce/r1/1GiB/f32")), (1, 0));
     }
 
     proptest! {
