@@ -458,15 +458,17 @@ impl Node {
         o.failed += from.outcomes.failed;
         o.wrong += from.outcomes.wrong;
         let place = |d: u16| places.get(usize::from(d)).copied().unwrap_or(0);
-        self.seen.reserve_exact(from.seen.len());
-        self.seen.extend(from.seen.into_iter().map(|s| Observation {
-            device: place(s.device),
-            case: renamed(s.case),
-            provider: renamed(s.provider),
-            reason: renamed(s.reason),
-            source: Source { file: renamed(s.source.file), ..s.source },
-            ..s
-        }));
+        let mut seen = from.seen;
+        for s in &mut seen {
+            (s.device, s.case, s.provider, s.reason) = (place(s.device), renamed(s.case), renamed(s.provider), renamed(s.reason));
+            s.source.file = renamed(s.source.file);
+        }
+        // Most nodes are met by one reader alone: theirs is taken as it is, for a copy of each would double what a fleet needs.
+        if self.seen.is_empty() {
+            self.seen = seen;
+        } else {
+            self.seen.append(&mut seen);
+        }
         self.moved.extend(from.moved.into_iter().map(|m| Moved {
             device: place(m.device),
             case: renamed(m.case),

@@ -11,16 +11,20 @@ use super::{Against, Check, Combine, Deviation, Finding, Reason, Rule, RuleSet, 
 use crate::stats::median_of_sorted;
 use std::collections::BTreeMap;
 
-/// How far one device or node lies from its like.
+/// How far one device or node lies from its like. There are as many of these as records at once, so it is kept small.
+#[derive(Clone, Copy)]
 struct Distance {
     node: u32,
-    device: Option<u16>,
+    /// The device, or the first of a node's.
+    device: u16,
+    /// A node is compared, by all its devices.
+    whole: bool,
     /// What it is compared within: a metric, or a model where cases are combined.
     group: u32,
     /// Percent; worse is negative.
-    pct: f64,
-    /// The measurement, where it is one.
-    of: Option<Deviation>,
+    pct: f32,
+    /// The figure, where one measurement is behind it; else NaN.
+    value: f32,
     /// Measurements behind it.
     cases: u32,
 }
@@ -60,9 +64,10 @@ impl View<'_> {
             }
             distances.extend(own);
         }
-        distances.sort_by_key(|d| (d.group, d.node, d.device));
+        // No two have the same key, so nothing is lost by a sort that needs no room of its own.
+        distances.sort_unstable_by_key(|d| (d.group, d.node, d.device));
         for group in distances.chunk_by(|a, b| a.group == b.group) {
-            let found = modes(&mut group.iter().map(|d| d.pct).collect());
+            let found = modes(&mut group.iter().map(|d| f64::from(d.pct)).collect());
             for distance in group {
                 self.one(distance, &found, group.len(), mads, min_gap_pct, made);
             }
@@ -87,10 +92,11 @@ impl View<'_> {
             .into_iter()
             .map(|((group, device), list)| Distance {
                 node: index as u32,
-                device: Some(device),
+                device,
+                whole: false,
                 group,
-                pct: median(list.iter().map(|d| f64::from(d.pct))),
-                of: (self.combine == Combine::Each).then(|| list[0]),
+                pct: median(list.iter().map(|d| d.pct)),
+                value: if self.combine == Combine::Each { list[0].value } else { f32::NAN },
                 cases: list.len() as u32,
             })
             .collect();
@@ -108,7 +114,7 @@ impl View<'_> {
             }
             Against::Nodes => {
                 let nodes = own.chunk_by(|a, b| a.group == b.group).map(|list| Distance {
-                    device: None,
+                    whole: true,
                     pct: median(list.iter().map(|d| d.pct)),
                     ..list[0]
                 });
@@ -142,8 +148,8 @@ impl View<'_> {
 
     fn one(&self, d: &Distance, found: &[Mode], n: usize, mads: f64, min_gap_pct: f64, made: &mut [Findings]) {
         let index = d.node as usize;
-        let Some((_, mode)) = nearest(found, d.pct) else { return };
-        let device = d.device.map(|i| self.place(index).device(i));
+        let Some((_, mode)) = nearest(found, f64::from(d.pct)) else { return };
+        let device = (!d.whole).then(|| self.place(index).device(d.device));
         if mode.n < SMALLEST {
             made[index].add(self.unjudged(), || Finding {
                 text: format!("only {n} to compare, at least {SMALLEST} wanted"),
@@ -152,7 +158,7 @@ impl View<'_> {
             });
             return;
         }
-        let gap = d.pct - mode.median;
+        let gap = f64::from(d.pct) - mode.median;
         let sigmas = if mode.sigma > 0.0 {
             gap / mode.sigma
         } else if gap == 0.0 {
@@ -165,7 +171,8 @@ impl View<'_> {
         made[index].add(verdict, || {
             let reason = if outside { Reason::CohortOutlier } else { Reason::WithinLimit };
             let mut finding = self.finding(index, verdict, reason);
-            let model = d.device.map_or("", |i| self.fleet.nodes[index].devices[usize::from(i)].shown.model.as_str());
+            let devices = &self.fleet.nodes[index].devices;
+            let model = if d.whole { "" } else { devices[usize::from(d.device)].shown.model.as_str() };
             let (members, who) = match self.against {
                 Against::Fleet => (format!("median of {} {model}", mode.n), "the fleet's"),
                 Against::Node => ("median of the node's other devices".to_owned(), "its node's"),
@@ -179,22 +186,20 @@ impl View<'_> {
             };
             finding.device = device;
             (finding.measured, finding.limit, finding.unit) = (Some(gap), Some(-min_gap_pct.max(mads * mode.sigma)), "%".into());
-            if let Some(of) = d.of {
-                let node = &self.fleet.nodes[index];
+            if let Combine::Each = self.combine {
+                let (node, metric, value) = (&self.fleet.nodes[index], d.group, f64::from(d.value));
                 let is_it = |s: &&Observation| {
-                    (s.device, s.case, s.provider) == (of.device, self.metrics.case(of.metric), self.metrics.provider(of.metric))
+                    (s.device, s.case, s.provider) == (d.device, self.metrics.case(metric), self.metrics.provider(metric))
                 };
                 let mut current = self.metrics.current(index).iter().map(|i| &node.seen[*i as usize]);
                 if let Some(seen) = current.find(is_it) {
                     finding = self.place(index).about(seen, finding);
                 }
-                let (usual, unit) = self.metrics.usual(of.metric, f64::from(of.value));
-                finding.text = format!("{} {unit}, {}", figure(f64::from(of.value)), finding.text);
+                let (usual, unit) = self.metrics.usual(metric, value);
+                finding.text = format!("{} {unit}, {}", figure(value), finding.text);
                 finding.evidence.reference = Some(usual);
-                (finding.measured, finding.limit) = (
-                    Some(f64::from(of.value)),
-                    Some(usual * (1.0 - self.metrics.worse(of.metric) * min_gap_pct.max(mads * mode.sigma) / 100.0)),
-                );
+                (finding.measured, finding.limit) =
+                    (Some(value), Some(usual * (1.0 - self.metrics.worse(metric) * min_gap_pct.max(mads * mode.sigma) / 100.0)));
                 finding.unit = unit.into();
             }
             finding.evidence.reference_is = members;
@@ -207,11 +212,11 @@ impl View<'_> {
 }
 
 /// The median of at least one figure; NaN of none.
-fn median(figures: impl Iterator<Item = f64>) -> f64 {
-    let mut sorted: Vec<f64> = figures.collect();
+fn median(figures: impl Iterator<Item = f32>) -> f32 {
+    let mut sorted: Vec<f64> = figures.map(f64::from).collect();
     if sorted.is_empty() {
-        return f64::NAN;
+        return f32::NAN;
     }
     sorted.sort_by(f64::total_cmp);
-    median_of_sorted(&sorted)
+    median_of_sorted(&sorted) as f32
 }
