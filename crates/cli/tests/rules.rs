@@ -18,7 +18,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("ridgepoint-gemm", &["core", "device", "harness"]),
     ("ridgepoint-attention", &["core", "device", "harness"]),
     ("ridgepoint-collectives", &["core", "device", "harness"]),
-    ("ridgepoint", &["core", "device", "harness", "memory", "gemm", "attention", "collectives"]),
+    ("ridgepoint-launch", &["core", "device", "harness"]),
+    ("ridgepoint", &["core", "device", "harness", "memory", "gemm", "attention", "collectives", "launch"]),
 ];
 
 #[test]
