@@ -191,12 +191,6 @@ impl Sensors {
         let (mut n, mut m) = (0_u64, 0_u32);
         // SAFETY: a live handle; each call writes values of the types that it is given.
         unsafe {
-            if api.pcie_gen(d, &mut m).is_ok() {
-                r.sensors.insert("pcie_gen", f64::from(m));
-            }
-            if api.pcie_width(d, &mut m).is_ok() {
-                r.sensors.insert("pcie_width", f64::from(m));
-            }
             let (mut corrected, mut uncorrected) = (0, 0);
             if api.remapped(d, &mut corrected, &mut uncorrected, &mut 0, &mut 0).is_ok() {
                 r.counters.insert("rows_remapped", i64::from(corrected) + i64::from(uncorrected));

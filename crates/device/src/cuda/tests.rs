@@ -180,7 +180,7 @@ fn child_reads_its_sensors() {
     assert_eq!(["ecc_corrected", "ecc_uncorrected", "pcie_replays", "rows_remapped", "xid"].map(counters), [3, 0, 7, 3, 1]);
     assert_eq!(sensors.read().counters["xid"], 1, "an error is told of once");
 
-    // What a sampler does between both ends: seven calls, and none of those that can take milliseconds.
+    // What a sampler does between both ends: nine calls, and none of those that can take milliseconds.
     let path = std::env::var_os("RIDGEPOINT_CUDA_PATH").unwrap();
     let library = crate::dl::Opened::open(&std::path::Path::new(&path).join("libnvidia-ml.so.1")).unwrap();
     let count = library.address(&["rp_stub_calls"]).unwrap();
@@ -188,8 +188,8 @@ fn child_reads_its_sensors() {
     let calls = || unsafe { std::mem::transmute::<*mut std::ffi::c_void, unsafe extern "C" fn() -> u32>(count)() };
     let before = calls();
     let glance = sensors.glance();
-    assert_eq!(calls() - before, 7);
-    assert!(glance.counters.is_empty() && glance.sensors.len() == 7 && glance.throttle_bits == Some(5));
+    assert_eq!(calls() - before, 9);
+    assert!(glance.counters.is_empty() && glance.sensors.len() == 9 && glance.throttle_bits == Some(5));
 }
 
 #[test]
