@@ -18,54 +18,11 @@
 // Splits: enough that B·Hkv·splits fills the device a few times (2 blocks an SM), each split at least 256 keys or so.
 // Entries rp_decode_{bf16,f16}_d{64,128,256} and rp_decode_combine_{bf16,f16}_d{64,128,256,512}.
 
-#ifndef RP_SHORT_TYPES
-#define RP_SHORT_TYPES
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long long u64;
-#endif
-#ifndef RP_DYNAMIC_SMEM
-#define RP_DYNAMIC_SMEM(NAME, ALIGN) extern __shared__ __align__(ALIGN) unsigned char NAME[]
-#endif
-#ifndef RP_DEVICE
-#define RP_DEVICE static __device__ __forceinline__
-#endif
+#include "../common/nvidia.h"
 
 namespace decode {
 
 constexpr int WARPS = 4, KEYS = 16, ROWS = 16, STAGES = 3;
-
-#ifndef RP_HOST_FIBRES  // on the host, kernels/fibres/cuda.h stands in for everything down to the matching #endif
-
-RP_DEVICE u32 smem_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
-RP_DEVICE float minus_infinity() { return __int_as_float((int)0xFF800000u); }
-RP_DEVICE float exp2_approx(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
-template <bool F16> RP_DEVICE u32 pack(float low, float high) {
-    u32 r;
-    if constexpr (F16) asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
-    else asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
-    return r;
-}
-#define RP_MMA(T)                                                                                                                  \
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." T "." T ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"     \
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
-template <bool F16> RP_DEVICE void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-    if constexpr (F16) RP_MMA("f16"); else RP_MMA("bf16");
-}
-#undef RP_MMA
-RP_DEVICE void load_matrices(u32 (&r)[4], u32 address) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
-}
-RP_DEVICE void load_matrices_transposed(u32 (&r)[4], u32 address) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
-}
-// Sixteen bytes past L1, or zeros where `valid` is false.
-RP_DEVICE void copy_async(u32 dst, const void* src, bool valid) {
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(valid ? 16 : 0) : "memory");
-}
-RP_DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int PENDING> RP_DEVICE void copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory"); }
-#endif
 
 struct Problem { int rows, queries, heads_kv, keys, splits; float scale; };
 

@@ -19,134 +19,9 @@
 //   grid min(SMs, tiles), block 384, dynamic shared memory 128·D·2 + 8·N·D + 128 bytes (smem_bytes below), 1 block an SM.
 // Entries rp_flash_sm90_{bf16,f16}_d{128,64}_{full,causal}; N = 176 for full, 128 for causal.
 
-#ifndef RP_SHORT_TYPES
-#define RP_SHORT_TYPES
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long long u64;
-#endif
-#ifndef RP_DYNAMIC_SMEM
-#define RP_DYNAMIC_SMEM(NAME, ALIGN) extern __shared__ __align__(ALIGN) unsigned char NAME[]
-#endif
-#ifndef RP_DEVICE
-#define RP_DEVICE static __device__ __forceinline__
-#endif
-
-#ifndef RP_TENSOR_MAP
-#define RP_TENSOR_MAP
-struct __align__(64) TensorMap { u64 opaque[16]; };
-#endif
+#include "../common/nvidia.h"
 
 namespace flash_sm90 {
-
-#ifndef RP_HOST_FIBRES  // on the host, kernels/fibres/cuda.h stands in for everything down to the matching #endif
-
-RP_DEVICE u32 smem_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
-
-// ---- mbarriers and TMA ----------------------------------------------------------------------------------------------------
-
-RP_DEVICE void barrier_init(u32 bar, u32 count) { asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(count)); }
-RP_DEVICE void barrier_arrive(u32 bar) { asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory"); }
-RP_DEVICE void barrier_expect(u32 bar, u32 bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
-}
-RP_DEVICE void barrier_wait(u32 bar, u32 parity) {
-#ifdef RP_SPIN_LIMIT
-    u32 spins = 0;
-#endif
-    for (u32 done = 0; !done;) {
-        asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
-                     : "=r"(done) : "r"(bar), "r"(parity) : "memory");
-#ifdef RP_SPIN_LIMIT
-        // A lost arrival ends in a fault, not in a hang. (A trap here would make ptxas give up on setmaxnreg and serialise wgmma.)
-        if (!done && ++spins > RP_SPIN_LIMIT) *(volatile u32*)0 = 1;
-#endif
-    }
-}
-RP_DEVICE void load_tile(u32 dst, const TensorMap* map, u32 bar, int row, int head) {
-    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %3, %5}], [%2];"
-                 ::"r"(dst), "l"(map), "r"(bar), "r"(0), "r"(row), "r"(head) : "memory");
-}
-
-// ---- wgmma ----------------------------------------------------------------------------------------------------------------
-
-RP_DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-RP_DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int PENDING> RP_DEVICE void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory"); }
-
-// Tells the compiler that the values change here, so that no use of an accumulator moves above the wait that completes it.
-template <int COUNT> RP_DEVICE void pin(float (&r)[COUNT]) {
-#pragma unroll
-    for (int i = 0; i < COUNT; i++) asm volatile("" : "+f"(r[i])::"memory");
-}
-
-#define RP_TEN(t) "%" #t "0,%" #t "1,%" #t "2,%" #t "3,%" #t "4,%" #t "5,%" #t "6,%" #t "7,%" #t "8,%" #t "9"
-#define RP_LIST32 RP_TEN() "," RP_TEN(1) "," RP_TEN(2) ",%30,%31"
-#define RP_LIST40 RP_TEN() "," RP_TEN(1) "," RP_TEN(2) "," RP_TEN(3)
-#define RP_F40(d) RP_F32(d), RP_F8(d, 32)
-#define RP_LIST80 RP_TEN() "," RP_TEN(1) "," RP_TEN(2) "," RP_TEN(3) "," RP_TEN(4) "," RP_TEN(5) "," RP_TEN(6) "," RP_TEN(7)
-#define RP_F80(d) RP_F64(d), RP_F8(d, 64), RP_F8(d, 72)
-#define RP_LIST64 RP_TEN() "," RP_TEN(1) "," RP_TEN(2) "," RP_TEN(3) "," RP_TEN(4) "," RP_TEN(5) ",%60,%61,%62,%63"
-#define RP_LIST88 RP_TEN() "," RP_TEN(1) "," RP_TEN(2) "," RP_TEN(3) "," RP_TEN(4) "," RP_TEN(5) "," RP_TEN(6) "," RP_TEN(7) \
-    ",%80,%81,%82,%83,%84,%85,%86,%87"
-#define RP_F8(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
-#define RP_F32(d) RP_F8(d, 0), RP_F8(d, 8), RP_F8(d, 16), RP_F8(d, 24)
-#define RP_F64(d) RP_F32(d), RP_F8(d, 32), RP_F8(d, 40), RP_F8(d, 48), RP_F8(d, 56)
-#define RP_F88(d) RP_F64(d), RP_F8(d, 64), RP_F8(d, 72), RP_F8(d, 80)
-
-// Both operands from shared memory, both K-major.
-#define RP_SS(N, T, LIST, F, A, B, P)                                                                                             \
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #P ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N "k16.f32." T "." T           \
-                 " {" LIST "}, %" #A ", %" #B ", p, 1, 1, 0, 0;\n}" : F(d) : "l"(a), "l"(b), "r"(accumulate))
-// A from registers, B MN-major from shared memory.
-#define RP_RS(N, T, LIST, F, A0, A1, A2, A3, B)                                                                                   \
-    asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." T "." T " {" LIST "}, {%" #A0 ",%" #A1 ",%" #A2 ",%" #A3 "}, %" #B \
-                 ", 1, 1, 1, 1;" : F(d) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
-
-template <int N, bool F16> RP_DEVICE void mma_ss(float (&d)[N / 2], u64 a, u64 b, int accumulate) {
-    static_assert(N == 64 || N == 80 || N == 128 || N == 160 || N == 176, "add the operand list of this width");
-    if constexpr (N == 64) { if constexpr (F16) RP_SS(64, "f16", RP_LIST32, RP_F32, 32, 33, 34); else RP_SS(64, "bf16", RP_LIST32, RP_F32, 32, 33, 34); }
-    if constexpr (N == 80) RP_SS(80, "bf16", RP_LIST40, RP_F40, 40, 41, 42);
-    if constexpr (N == 160) RP_SS(160, "bf16", RP_LIST80, RP_F80, 80, 81, 82);
-    if constexpr (N == 128) { if constexpr (F16) RP_SS(128, "f16", RP_LIST64, RP_F64, 64, 65, 66); else RP_SS(128, "bf16", RP_LIST64, RP_F64, 64, 65, 66); }
-    if constexpr (N == 176) { if constexpr (F16) RP_SS(176, "f16", RP_LIST88, RP_F88, 88, 89, 90); else RP_SS(176, "bf16", RP_LIST88, RP_F88, 88, 89, 90); }
-}
-template <int N, bool F16> RP_DEVICE void mma_rs(float (&d)[N / 2], const u32* a, u64 b) {
-    static_assert(N == 64 || N == 128, "add the operand list of this width");
-    if constexpr (N == 64) { if constexpr (F16) RP_RS(64, "f16", RP_LIST32, RP_F32, 32, 33, 34, 35, 36); else RP_RS(64, "bf16", RP_LIST32, RP_F32, 32, 33, 34, 35, 36); }
-    if constexpr (N == 128) { if constexpr (F16) RP_RS(128, "f16", RP_LIST64, RP_F64, 64, 65, 66, 67, 68); else RP_RS(128, "bf16", RP_LIST64, RP_F64, 64, 65, 66, 67, 68); }
-}
-
-// ---- numbers --------------------------------------------------------------------------------------------------------------
-
-RP_DEVICE float exp2_approx(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
-template <bool F16> RP_DEVICE u32 pack(float low, float high) {
-    u32 r;
-    if constexpr (F16) asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
-    else asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
-    return r;
-}
-RP_DEVICE float minus_infinity() { return __int_as_float((int)0xFF800000u); }
-
-RP_DEVICE void barrier_init_fence() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
-template <int REGISTERS> RP_DEVICE void registers_give() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(REGISTERS)); }
-template <int REGISTERS> RP_DEVICE void registers_take() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(REGISTERS)); }
-RP_DEVICE void named_sync(int barrier, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory"); }
-RP_DEVICE void named_arrive(int barrier, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory"); }
-
-// Holds what `sum` was computed from above the next wait: a store that would happen only if it were negative, and a sum of
-// exponentials never is. Without it ptxas sinks the exponentials below the wait for P·V, where they overlap nothing.
-RP_DEVICE void compute_before_wait(float sum, u32 scratch) {
-    asm volatile("{\n.reg .pred p;\nsetp.lt.f32 p, %0, 0f00000000;\n@p st.shared.f32 [%1], %0;\n}" ::"f"(sum), "r"(scratch) : "memory");
-}
-#endif
-
-// Start address, leading and stride offsets in 16-byte units; bit 62 chooses the 128-byte swizzle.
-RP_DEVICE u64 descriptor(u32 address, u32 leading, u32 stride) {
-    return (u64)((address >> 4) & 0x3FFF) | (u64)(leading >> 4) << 16 | (u64)(stride >> 4) << 32 | 1ull << 62;
-}
-
-// ---- the kernel -----------------------------------------------------------------------------------------------------------
 
 constexpr int ROWS = 64;             // query rows of one consumer warpgroup: the M of wgmma
 constexpr int STAGES = 2;            // K tiles and V tiles in flight; a third does not fit beside N = 176
@@ -155,7 +30,6 @@ constexpr u64 L2_BUDGET = 32 << 20;  // K and V of the heads walked together sta
 template <int D, int N, int GROUPS> __host__ __device__ constexpr int smem_bytes() { return GROUPS * ROWS * D * 2 + 2 * STAGES * N * D * 2 + 128; }
 
 struct Problem { int heads, group, queries, keys; float scale; };
-
 
 // What the tile with this row block can see: its keys end at `end`, its blocks of N count `blocks`.
 template <int N, bool CAUSAL, int TILE> RP_DEVICE int block_count(const Problem& p, int row) {

@@ -23,98 +23,9 @@
 //   grid (⌈rows / 64⌉, splits, B), block 384, dynamic shared memory 230912 bytes, 1 block an SM
 // Entries rp_mla_decode_sm90_{bf16,f16}.
 
-#ifndef RP_SHORT_TYPES
-#define RP_SHORT_TYPES
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long long u64;
-#endif
-#ifndef RP_DYNAMIC_SMEM
-#define RP_DYNAMIC_SMEM(NAME, ALIGN) extern __shared__ __align__(ALIGN) unsigned char NAME[]
-#endif
-#ifndef RP_DEVICE
-#define RP_DEVICE static __device__ __forceinline__
-#endif
-#ifndef RP_TENSOR_MAP
-#define RP_TENSOR_MAP
-struct __align__(64) TensorMap { u64 opaque[16]; };
-#endif
+#include "../common/nvidia.h"
 
 namespace mla_sm90 {
-
-#ifndef RP_HOST_FIBRES  // on the host, kernels/fibres/cuda.h stands in for everything down to the matching #endif
-
-RP_DEVICE u32 smem_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
-RP_DEVICE void barrier_init(u32 bar, u32 count) { asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(count)); }
-RP_DEVICE void barrier_init_fence() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
-RP_DEVICE void barrier_arrive(u32 bar) { asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory"); }
-RP_DEVICE void barrier_expect(u32 bar, u32 bytes) { asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory"); }
-RP_DEVICE void barrier_wait(u32 bar, u32 parity) {
-#ifdef RP_SPIN_LIMIT
-    u32 spins = 0;
-#endif
-    for (u32 done = 0; !done;) {
-        asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
-                     : "=r"(done) : "r"(bar), "r"(parity) : "memory");
-#ifdef RP_SPIN_LIMIT
-        // A lost arrival ends in a fault, not in a hang. (A trap here would make ptxas give up on setmaxnreg and serialise wgmma.)
-        if (!done && ++spins > RP_SPIN_LIMIT) *(volatile u32*)0 = 1;
-#endif
-    }
-}
-RP_DEVICE void load_slab(u32 dst, const TensorMap* map, u32 bar, int row, int slab, int batch) {
-    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2];"
-                 ::"r"(dst), "l"(map), "r"(bar), "r"(0), "r"(row), "r"(slab), "r"(batch) : "memory");
-}
-RP_DEVICE void named_sync(int barrier, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory"); }
-RP_DEVICE void named_arrive(int barrier, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory"); }
-RP_DEVICE void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }  // shared stores before a wgmma that reads them
-template <int REGISTERS> RP_DEVICE void registers_give() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(REGISTERS)); }
-template <int REGISTERS> RP_DEVICE void registers_take() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(REGISTERS)); }
-RP_DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-RP_DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int PENDING> RP_DEVICE void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory"); }
-template <int COUNT> RP_DEVICE void pin(float (&r)[COUNT]) {  // no use of an accumulator moves above the wait that completes it
-#pragma unroll
-    for (int i = 0; i < COUNT; i++) asm volatile("" : "+f"(r[i])::"memory");
-}
-
-#define MLA_TEN(t) "%" #t "0,%" #t "1,%" #t "2,%" #t "3,%" #t "4,%" #t "5,%" #t "6,%" #t "7,%" #t "8,%" #t "9"
-#define MLA_LIST32 MLA_TEN() "," MLA_TEN(1) "," MLA_TEN(2) ",%30,%31"
-#define MLA_LIST128 MLA_TEN() "," MLA_TEN(1) "," MLA_TEN(2) "," MLA_TEN(3) "," MLA_TEN(4) "," MLA_TEN(5) "," MLA_TEN(6) "," MLA_TEN(7) "," \
-    MLA_TEN(8) "," MLA_TEN(9) "," MLA_TEN(10) "," MLA_TEN(11) ",%120,%121,%122,%123,%124,%125,%126,%127"
-#define MLA_F8(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
-#define MLA_F32(d, i) MLA_F8(d, i), MLA_F8(d, i + 8), MLA_F8(d, i + 16), MLA_F8(d, i + 24)
-#define MLA_F128(d) MLA_F32(d, 0), MLA_F32(d, 32), MLA_F32(d, 64), MLA_F32(d, 96)
-#define MLA_SCORES_SS(T) asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\nwgmma.mma_async.sync.aligned.m64n64k16.f32." T "." T      \
-    " {" MLA_LIST32 "}, %32, %33, p, 1, 1, 0, 0;\n}" : MLA_F32(d, 0) : "l"(a), "l"(b), "r"(accumulate))
-#define MLA_SCORES_RS(T) asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32." T "." T " {" MLA_LIST32 "}, {%32,%33,%34,%35}, %36, 1, 1, 1, 0;" \
-    : MLA_F32(d, 0) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
-#define MLA_VALUES_SS(T) asm volatile("wgmma.mma_async.sync.aligned.m64n256k16.f32." T "." T " {" MLA_LIST128 "}, %128, %129, 1, 1, 1, 0, 1;"   \
-    : MLA_F128(d) : "l"(a), "l"(b))
-#define MLA_VALUES_RS(T) asm volatile("wgmma.mma_async.sync.aligned.m64n256k16.f32." T "." T " {" MLA_LIST128 "}, {%128,%129,%130,%131}, %132, 1, 1, 1, 1;" \
-    : MLA_F128(d) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
-// Scores: B is K-major. Values: B is MN-major.
-template <bool F16> RP_DEVICE void scores_ss(float (&d)[32], u64 a, u64 b, int accumulate) { if constexpr (F16) MLA_SCORES_SS("f16"); else MLA_SCORES_SS("bf16"); }
-template <bool F16> RP_DEVICE void scores_rs(float (&d)[32], const u32* a, u64 b) { if constexpr (F16) MLA_SCORES_RS("f16"); else MLA_SCORES_RS("bf16"); }
-template <bool F16> RP_DEVICE void values_ss(float (&d)[128], u64 a, u64 b) { if constexpr (F16) MLA_VALUES_SS("f16"); else MLA_VALUES_SS("bf16"); }
-template <bool F16> RP_DEVICE void values_rs(float (&d)[128], const u32* a, u64 b) { if constexpr (F16) MLA_VALUES_RS("f16"); else MLA_VALUES_RS("bf16"); }
-
-RP_DEVICE float exp2_approx(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
-template <bool F16> RP_DEVICE u32 pack(float low, float high) {
-    u32 r;
-    if constexpr (F16) asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
-    else asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
-    return r;
-}
-RP_DEVICE float minus_infinity() { return __int_as_float((int)0xFF800000u); }
-// An address the compiler must take as new: or it keeps the 72 descriptors of a loop in registers it does not have, and spills.
-RP_DEVICE u32 renewed(u32 x) { asm volatile("" : "+r"(x)); return x; }
-#endif
-
-RP_DEVICE u64 descriptor(u32 address, u32 leading, u32 stride) {  // offsets in 16-byte units; bit 62 chooses the 128-byte swizzle
-    return (u64)((address >> 4) & 0x3FFF) | (u64)(leading >> 4) << 16 | (u64)(stride >> 4) << 32 | 1ull << 62;
-}
 
 constexpr int ROWS = 64, KEYS = 64, QK = 576, PV = 512, SLAB = 64 * 128, SLABS = 9;
 constexpr int SMEM_BYTES = (8 + 2 * SLABS + 2) * SLAB + 6 * ROWS * 4;
@@ -172,7 +83,7 @@ template <bool F16> struct Kernel {
 #pragma unroll
         for (int i = 0; i < 16; i++) {
             int slab = half * 4 + i / 4;
-            scores_ss<F16>(s, descriptor(a + slab * SLAB + i % 4 * 32, 16, 1024), descriptor(b + slab * SLAB + i % 4 * 32, 16, 1024), !first || i > 0);
+            mma_ss<64, F16>(s, descriptor(a + slab * SLAB + i % 4 * 32, 16, 1024), descriptor(b + slab * SLAB + i % 4 * 32, 16, 1024), !first || i > 0);
         }
     }
     // Q·Kᵀ of one tile, in the order in which its parts arrive.
@@ -185,7 +96,7 @@ template <bool F16> struct Kernel {
         wgmma_fence();
         const u32 rope = renewed(k[slot] + 8 * SLAB);
 #pragma unroll
-        for (int i = 0; i < 4; i++) scores_rs<F16>(s, w.rope + 4 * i, descriptor(rope + i * 32, 16, 1024));
+        for (int i = 0; i < 4; i++) mma_rs_k<F16>(s, w.rope + 4 * i, descriptor(rope + i * 32, 16, 1024));
         barrier_wait(full(slot, half ^ 1), pair & 1);
         wgmma_fence();
         scores_of(s, slot, half ^ 1, false);
@@ -195,13 +106,13 @@ template <bool F16> struct Kernel {
     __device__ __forceinline__ void issue_values(float (&o)[128], const u32 (&a)[16], int slot, int half) const {
         const u32 v = renewed(k[slot] + half * 4 * SLAB);
 #pragma unroll
-        for (int i = 0; i < 4; i++) values_rs<F16>(o, a + 4 * i, descriptor(v + i * 2048, SLAB, 1024));
+        for (int i = 0; i < 4; i++) mma_rs<256, F16>(o, a + 4 * i, descriptor(v + i * 2048, SLAB, 1024));
         wgmma_commit();
     }
     __device__ __forceinline__ void issue_values(float (&o)[128], int slot, int half) const {
         const u32 v = renewed(k[slot] + half * 4 * SLAB), shared = renewed(p[slot]);
 #pragma unroll
-        for (int i = 0; i < 4; i++) values_ss<F16>(o, descriptor(shared + i * 32, 16, 1024), descriptor(v + i * 2048, SLAB, 1024));
+        for (int i = 0; i < 4; i++) mma_ss_mn<F16>(o, descriptor(shared + i * 32, 16, 1024), descriptor(v + i * 2048, SLAB, 1024));
         wgmma_commit();
     }
 

@@ -4,7 +4,6 @@
 usage: attention_mutants.py [--all] [word…]   (one bug of each kind; all of them; only those whose description has a word)
 """
 import pathlib
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,15 +11,18 @@ import tempfile
 from planted import all_caught
 
 HERE = pathlib.Path(__file__).resolve().parent
-KERNELS = HERE.parent / "attention"
-# what, file, the test's section, old text, new text
+KERNELS = HERE.parent
+PARTS = {"flash": 1, "flash80": 2, "decode": 4, "mla": 8}
+# what, file (of attention/ if it names no folder), the test's section, old text, new text
 BUGS = [
     ("* flash: output not rescaled", "flash_sm90.cu", "flash", "w.o[i] *= shrink[i / 2 % 2];", ";"),
     ("* flash: mask off by one", "flash_sm90.cu", "flash", "i / 4 * 8 + i % 2 >= (i & 2", "i / 4 * 8 + i % 2 > (i & 2"),
     ("flash: causal limit off by one", "flash_sm90.cu", "flash", "min(p.keys, mine + p.keys - p.queries + 1)", "min(p.keys, mine + p.keys - p.queries)"),
-    ("flash: wrong stride in V's descriptor", "flash_sm90.cu", "flash", "i * 2048, SLAB, 1024)", "i * 2048, 1024, 1024)"),
+    ("* flash: wrong stride in V's descriptor", "flash_sm90.cu", "flash", "i * 2048, SLAB, 1024)", "i * 2048, 1024, 1024)"),
     ("flash: K advances by the wrong step", "flash_sm90.cu", "flash", "i / 4 * SLAB + i % 4 * 32, 16, 1024), i > 0", "i / 4 * SLAB + i % 4 * 64, 16, 1024), i > 0"),
-    ("* flash: descriptor without the swizzle", "flash_sm90.cu", "flash", "| 1ull << 62", "| 2ull << 62"),
+    ("* flash: descriptor without the swizzle", "common/nvidia.h", "flash", "| 1ull << 62", "| 2ull << 62"),
+    ("* flash: TMA of another swizzle", "fibres/attention_test.cpp", "flash", "(u32)slabs, 1}, 128};", "(u32)slabs, 1}, 64};"),
+    ("mla: TMA without a swizzle", "fibres/attention_test.cpp", "mla", "(u32)slabs, 1}, 128};", "(u32)slabs, 1}, 16};"),
     ("* flash: parity of K never turns", "flash_sm90.cu", "flash", "barrier_wait(k_full(c.k % STAGES), c.k / STAGES & 1);\n        if", "barrier_wait(k_full(c.k % STAGES), 0);\n        if"),
     ("flash: V released before it is read", "flash_sm90.cu", "flash", "wgmma_wait<0>(); pin(w.o); pin(s);", "wgmma_wait<1>(); pin(w.o); pin(s);"),
     ("* flash: scores read before they are there", "flash_sm90.cu", "flash", "wgmma_wait<1>(); pin(s);", "wgmma_wait<2>(); pin(s);"),
@@ -47,19 +49,25 @@ BUGS = [
 
 def prove(file, text, section):
     with tempfile.TemporaryDirectory() as scratch:
-        for source in KERNELS.glob("*.cu"):
-            shutil.copy(source, scratch)
-        (pathlib.Path(scratch) / file.name).write_text(text)
-        binary = pathlib.Path(scratch) / "test"
-        command = ["g++", "-O1", "-std=c++17", "-w", "-Wno-psabi", f"-I{scratch}", f"-I{HERE}", str(HERE / "attention_test.cpp"), "-o", str(binary)]
+        scratch = pathlib.Path(scratch)
+        for folder in ["common", "attention", "fibres"]:
+            (scratch / folder).mkdir()
+            for source in (KERNELS / folder).iterdir():
+                if source.suffix in (".h", ".cu", ".cpp"):
+                    (scratch / folder / source.name).symlink_to(source)
+        target = scratch / file.parent.name / file.name
+        target.unlink()
+        target.write_text(text)
+        program = scratch / "test"
+        command = ["g++", "-O1", "-std=c++17", "-w", "-Wno-psabi", f"-DPARTS={PARTS[section]}", str(scratch / "fibres/attention_test.cpp"), "-o", str(program)]
         if subprocess.run(command).returncode:
             return None, "it does not compile"
         try:
-            run = subprocess.run([str(binary), section], capture_output=True, text=True, timeout=120)
+            run = subprocess.run([str(program)], capture_output=True, text=True, timeout=120)
         except subprocess.TimeoutExpired:
             return 124, "timed out"
         return run.returncode, run.stdout + run.stderr
 
 
 if __name__ == "__main__":
-    sys.exit(all_caught([(what, KERNELS / name, old, new, section) for what, name, section, old, new in BUGS], prove) != 0)
+    sys.exit(all_caught([(what, KERNELS / (name if "/" in name else f"attention/{name}"), old, new, section) for what, name, section, old, new in BUGS], prove) != 0)

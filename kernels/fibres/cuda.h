@@ -35,7 +35,6 @@ template <class A, class B> std::common_type_t<A, B> max(A a, B b) { using T = s
 typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
-#define RP_SHORT_TYPES
 #define RP_DEVICE static inline
 #define RP_DYNAMIC_SMEM(NAME, ALIGN) unsigned char* NAME = fibres::smem
 #define __global__
@@ -90,7 +89,7 @@ inline Queue queues[8];
 inline Warp& warp() { return warps[current->thread / RP_LANES]; }
 inline unsigned lane() { return current->thread % RP_LANES; }
 inline unsigned char* at(u32 address) { if (address < SMEM_ORIGIN || address - SMEM_ORIGIN >= SMEM_BYTES) fail("a shared address outside shared memory"); return smem + (address - SMEM_ORIGIN); }
-inline u32 swizzle128(u32 address) { return address ^ (address >> 7 & 7) << 4; }
+inline u32 swizzled(u32 address, u32 bytes) { return address ^ (address >> 7 & (bytes / 16 - 1)) << 4; }
 
 inline void entry() { body(); current->done = true; progress++; give_way(); }
 template <class Kernel> void launch(dim3 g, dim3 b, Kernel kernel) {
@@ -125,7 +124,7 @@ inline u16 operand(u64 d, int outer, int k, bool k_major) {
     if (d >> 62 != 1) fail("a wgmma descriptor without the 128-byte swizzle");
     u32 start = (d & 0x3FFF) << 4, leading = (d >> 16 & 0x3FFF) << 4, stride = (d >> 32 & 0x3FFF) << 4;
     u32 address = k_major ? start + outer / 8 * stride + outer % 8 * 128 + k * 2 : start + outer / 64 * leading + k / 8 * stride + k % 8 * 128 + outer % 64 * 2;
-    u16 x; memcpy(&x, at(swizzle128(address)), 2); return x;
+    u16 x; memcpy(&x, at(swizzled(address, 128)), 2); return x;
 }
 // One warpgroup's product: fibres leave their fragments, the last queues the work, the wait runs it. `a` null: A from shared memory.
 template <int N, bool F16> void wgmma(float* d, const u32* a, u64 da, u64 db, bool accumulate, bool b_k_major) {
@@ -187,7 +186,8 @@ template <int> void registers_take() {}
 inline void compute_before_wait(float, u32) {}
 
 // A tensor map on the host says what the driver would encode: four dimensions, byte strides of the upper three, the box.
-struct HostMap { const unsigned char* base; u64 dims[4], strides[3]; u32 box[4]; };
+// `swizzle` bytes: 16-byte units of so many change places by the number of the 128-byte line.
+struct HostMap { const unsigned char* base; u64 dims[4], strides[3]; u32 box[4], swizzle; };
 template <class Map> void load_slab(u32 dst, const Map* map, u32 bar, int row, int slab, int head) {
     HostMap m; static_assert(sizeof m <= sizeof *map, ""); memcpy(&m, map, sizeof m);
     if (dst % 1024) fibres::fail("a TMA tile that does not start at a multiple of 1024 bytes");
@@ -195,7 +195,7 @@ template <class Map> void load_slab(u32 dst, const Map* map, u32 bar, int row, i
     for (u32 c = 0; c < m.box[2]; c++) for (u32 r = 0; r < m.box[1]; r++) for (u32 e = 0; e < m.box[0]; e++, bytes += 2) {
         u64 y = (u64)(row + (int)r), z = c + (u64)slab; u16 x = 0;
         if (e < m.dims[0] && y < m.dims[1] && z < m.dims[2] && (u64)head < m.dims[3]) memcpy(&x, m.base + e * 2 + y * m.strides[0] + z * m.strides[1] + head * m.strides[2], 2);
-        memcpy(fibres::at(fibres::swizzle128(dst + (c * m.box[1] + r) * 128 + e * 2)), &x, 2);
+        memcpy(fibres::at(fibres::swizzled(dst + (c * m.box[1] + r) * 128 + e * 2, m.swizzle)), &x, 2);
     }
     auto& b = barrier_at(bar); b.bytes -= bytes; barrier_settle(b);
 }
@@ -203,10 +203,8 @@ template <class Map> void load_tile(u32 dst, const Map* map, u32 bar, int row, i
 
 template <int N, bool F16> void mma_ss(float (&d)[N / 2], u64 a, u64 b, int accumulate) { fibres::wgmma<N, F16>(d, nullptr, a, b, accumulate != 0, true); }
 template <int N, bool F16> void mma_rs(float (&d)[N / 2], const u32* a, u64 b) { fibres::wgmma<N, F16>(d, a, 0, b, true, false); }
-template <bool F16> void scores_ss(float (&d)[32], u64 a, u64 b, int accumulate) { fibres::wgmma<64, F16>(d, nullptr, a, b, accumulate != 0, true); }
-template <bool F16> void scores_rs(float (&d)[32], const u32* a, u64 b) { fibres::wgmma<64, F16>(d, a, 0, b, true, true); }
-template <bool F16> void values_ss(float (&d)[128], u64 a, u64 b) { fibres::wgmma<256, F16>(d, nullptr, a, b, true, false); }
-template <bool F16> void values_rs(float (&d)[128], const u32* a, u64 b) { fibres::wgmma<256, F16>(d, a, 0, b, true, false); }
+template <bool F16> void mma_rs_k(float (&d)[32], const u32* a, u64 b) { fibres::wgmma<64, F16>(d, a, 0, b, true, true); }
+template <bool F16> void mma_ss_mn(float (&d)[128], u64 a, u64 b) { fibres::wgmma<256, F16>(d, nullptr, a, b, true, false); }
 inline u32 renewed(u32 x) { return x; }
 inline void fence_async() {}
 inline fibres::Queue& wgmma_queue() { return fibres::queues[fibres::current->thread / 128]; }

@@ -6,6 +6,9 @@ pub(crate) const HEADER: (&str, &str) = ("../common/rp.h", include_str!("../../.
 /// What kernels for AMD's chips include after it.
 pub(crate) const AMD: (&str, &str) = ("../common/amd.h", include_str!("../../../kernels/common/amd.h"));
 
+/// What the attention kernels for NVIDIA's chips include instead.
+pub(crate) const NVIDIA: (&str, &str) = ("../common/nvidia.h", include_str!("../../../kernels/common/nvidia.h"));
+
 /// Program names and sources.
 const CPP: &[(&str, &str)] = &[
     ("attention/decode_splitkv", include_str!("../../../kernels/attention/decode_splitkv.cu")),
