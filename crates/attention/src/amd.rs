@@ -1,10 +1,10 @@
 //! Our flash kernel for AMD's matrix units (kernels/attention/flash_amd.cu) as a provider for prefill: `flash-mfma` on CDNA,
 //! `flash-wmma` on gfx12 and gfx1250. Its host contract stands in the source. Not yet run on hardware.
 
-use crate::cases::{Kind, Shape};
 use crate::nvidia::scale;
+use crate::shape::{Kind, Shape};
 use ridgepoint_core::{Backend, Dtype};
-use ridgepoint_device::{Arg, AttentionPlan, Buffer, Device, DeviceError, Geometry, Kernel, Program, Result};
+use ridgepoint_device::{Arg, AttentionOperands, AttentionPlan, Device, DeviceError, Geometry, Kernel, Program, Result};
 use std::collections::BTreeMap;
 
 /// Queries of a block, and its threads.
@@ -28,6 +28,7 @@ pub(crate) fn provider(shape: Shape, device: &dyn Device) -> Option<&'static str
 
 fn fits(shape: Shape) -> bool {
     shape.kind == Kind::Prefill
+        && shape.plain()
         && matches!(shape.dtype, Dtype::Bf16 | Dtype::F16)
         && shape.dqk == shape.dv
         && matches!(shape.dqk, 64 | 128)
@@ -58,7 +59,8 @@ struct Flash<'d> {
 }
 
 impl AttentionPlan for Flash<'_> {
-    fn enqueue(&self, q: &Buffer, k: &Buffer, v: &Buffer, o: &Buffer) -> Result<()> {
+    fn enqueue(&self, operands: &AttentionOperands<'_>) -> Result<()> {
+        let AttentionOperands { q, k, v, o, .. } = *operands;
         let s = self.shape;
         let args = [
             Arg::Buffer(q, 0),
@@ -99,6 +101,8 @@ mod tests {
             "prefill/b1hq4hkv4sq1024sk1024d96/bf16",
             "decode/b128hq64hkv8sq1sk8192d128/bf16",
             "mla-prefill/b1hq4hkv4sq512sk512d192v128/bf16/causal",
+            "prefill/b1hq64hkv8sq8192sk8192d128/bf16/causal/w128",
+            "prefill/b1hq64hkv8sq8192sk8192d128/bf16/kv=e4m3",
         ] {
             assert!(!does(id), "{id}");
         }

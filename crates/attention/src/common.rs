@@ -2,10 +2,10 @@
 //! flash_portable.cu in plain f32 arithmetic for whatever CUDA or HIP drives. Their host contracts stand in the sources. Not yet
 //! run on hardware as providers.
 
-use crate::cases::{Kind, Shape};
 use crate::nvidia::scale;
+use crate::shape::{Kind, Shape};
 use ridgepoint_core::{Backend, Dtype};
-use ridgepoint_device::{Arg, AttentionPlan, Buffer, Device, DeviceError, Geometry, Kernel, Program, Result, Support};
+use ridgepoint_device::{Arg, AttentionOperands, AttentionPlan, Device, DeviceError, Geometry, Kernel, Program, Result, Support};
 use std::collections::BTreeMap;
 
 /// The providers' names.
@@ -23,7 +23,8 @@ const MOST_BLOCKS: u64 = 65_535;
 /// The kernel for a shape where the chip has none of its own.
 pub(crate) fn provider(shape: Shape, device: &dyn Device) -> Option<&'static str> {
     let backend = device.info().backend;
-    if !matches!(backend, Backend::Cuda | Backend::Hip) || shape.kind == Kind::MlaDecode || shape.b * shape.hq > MOST_BLOCKS {
+    let cuda_or_hip = matches!(backend, Backend::Cuda | Backend::Hip);
+    if !cuda_or_hip || !shape.plain() || shape.kind == Kind::MlaDecode || shape.b * shape.hq > MOST_BLOCKS {
         return None;
     }
     let half = matches!(shape.dtype, Dtype::Bf16 | Dtype::F16);
@@ -63,7 +64,8 @@ impl<'d> Sm80<'d> {
 }
 
 impl AttentionPlan for Sm80<'_> {
-    fn enqueue(&self, q: &Buffer, k: &Buffer, v: &Buffer, o: &Buffer) -> Result<()> {
+    fn enqueue(&self, operands: &AttentionOperands<'_>) -> Result<()> {
+        let AttentionOperands { q, k, v, o, .. } = *operands;
         let s = self.shape;
         let args = [
             Arg::Buffer(q, 0),
@@ -111,7 +113,8 @@ impl<'d> Portable<'d> {
 }
 
 impl AttentionPlan for Portable<'_> {
-    fn enqueue(&self, q: &Buffer, k: &Buffer, v: &Buffer, o: &Buffer) -> Result<()> {
+    fn enqueue(&self, operands: &AttentionOperands<'_>) -> Result<()> {
+        let AttentionOperands { q, k, v, o, .. } = *operands;
         let s = self.shape;
         let args = [
             Arg::Buffer(q, 0),

@@ -1,10 +1,12 @@
 //! Absorbed MLA decode by our own Hopper kernel, kernels/attention/mla_decode_sm90.cu. The host contract stands there.
 
-use crate::cases::{Kind, Shape};
 use crate::nvidia::scale;
+use crate::shape::{Kind, Shape};
 use crate::splits::Splits;
 use ridgepoint_core::Dtype;
-use ridgepoint_device::{Arg, AttentionPlan, Buffer, Device, DeviceError, Geometry, Kernel, Program, Result, TensorMap};
+use ridgepoint_device::{
+    Arg, AttentionOperands, AttentionPlan, Buffer, Device, DeviceError, Geometry, Kernel, Program, Result, TensorMap,
+};
 use std::collections::BTreeMap;
 
 /// The provider's name.
@@ -70,7 +72,8 @@ impl<'d> Plan<'d> {
 }
 
 impl AttentionPlan for Plan<'_> {
-    fn enqueue(&self, q: &Buffer, k: &Buffer, _v: &Buffer, o: &Buffer) -> Result<()> {
+    fn enqueue(&self, operands: &AttentionOperands<'_>) -> Result<()> {
+        let AttentionOperands { q, k, o, .. } = *operands;
         let Shape { b, hq: rows, sk, .. } = self.shape;
         let maps = [self.map(q, rows)?, self.map(k, sk)?];
         let args = [

@@ -1,17 +1,17 @@
 //! Our own NVIDIA kernels as providers: kernels/attention/flash_sm90.cu for prefill on Hopper, decode_splitkv.cu for decode from
 //! sm_80 on, and (mla.rs) the absorbed form. Their host contracts stand in the sources.
 
-use crate::cases::{Kind, Shape};
 use crate::mla;
+use crate::shape::{Kind, Shape};
 use crate::splits::Splits;
 use ridgepoint_core::{Backend, Dtype};
-use ridgepoint_device::{Arg, AttentionPlan, Buffer, Device, Geometry, Kernel, Program, Result, TensorMap};
+use ridgepoint_device::{Arg, AttentionOperands, AttentionPlan, Buffer, Device, Geometry, Kernel, Program, Result, TensorMap};
 use std::collections::BTreeMap;
 
 /// The provider that does a shape on a device, if one of ours does.
 pub(crate) fn provider(shape: Shape, device: &dyn Device) -> Option<&'static str> {
     let half = matches!(shape.dtype, Dtype::Bf16 | Dtype::F16);
-    if device.info().backend != Backend::Cuda {
+    if device.info().backend != Backend::Cuda || !shape.plain() {
         return None;
     }
     if mla::fits(shape) && device.info().arch == "sm_90a" {
@@ -82,7 +82,8 @@ impl<'d> Flash<'d> {
 }
 
 impl AttentionPlan for Flash<'_> {
-    fn enqueue(&self, q: &Buffer, k: &Buffer, v: &Buffer, o: &Buffer) -> Result<()> {
+    fn enqueue(&self, operands: &AttentionOperands<'_>) -> Result<()> {
+        let AttentionOperands { q, k, v, o, .. } = *operands;
         let s = self.shape;
         let (heads, keys) = (s.b * s.hq, self.keys());
         let maps = [self.map(q, s.sq, heads, 64)?, self.map(k, s.sk, s.b * s.hkv, keys)?, self.map(v, s.sk, s.b * s.hkv, keys)?];
@@ -133,7 +134,8 @@ impl<'d> SplitKv<'d> {
 }
 
 impl AttentionPlan for SplitKv<'_> {
-    fn enqueue(&self, q: &Buffer, k: &Buffer, v: &Buffer, o: &Buffer) -> Result<()> {
+    fn enqueue(&self, operands: &AttentionOperands<'_>) -> Result<()> {
+        let AttentionOperands { q, k, v, o, .. } = *operands;
         let s = self.shape;
         let rows = s.hq / s.hkv * s.sq;
         let args = [

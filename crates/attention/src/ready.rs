@@ -1,12 +1,20 @@
 //! An attention made ready: operands filled on the device, rotated so that each run finds them cold, a provider planned.
 
-use crate::cases::{Kind, Shape};
-use crate::check::{Operand, Reference, finish, scan, tolerance};
+use crate::check::{Reference, finish, scan, tolerance};
+use crate::layout::{spare, table};
+use crate::reference::{Operand, Operands, scales};
+use crate::shape::{Kind, Shape};
 use crate::{amd, common, nvidia, vulkan};
-use ridgepoint_core::{Verification, data};
-use ridgepoint_device::{AttentionPlan, Buffer, Device, DeviceError, Result, Support};
+use ridgepoint_core::{Dtype, Verification, data};
+use ridgepoint_device::{AttentionOperands, AttentionPlan, AttentionProblem, Buffer, Device, DeviceError, Result, Support};
 use ridgepoint_harness::verify::Comparison;
-use ridgepoint_harness::{Prepared, Ready, random};
+use ridgepoint_harness::{Prepared, Ready, encoding, random};
+
+/// The problem in the encoding that the device's matrix units have.
+fn encoded(shape: Shape, device: &dyn Device) -> AttentionProblem {
+    let problem = shape.problem();
+    AttentionProblem { dtype: encoding(problem.dtype, device), kv: encoding(problem.kv, device), ..problem }
+}
 
 /// Most operand sets.
 const MOST_SETS: u64 = 16;
@@ -16,7 +24,7 @@ pub(crate) fn providers(shape: Shape, device: &dyn Device) -> Vec<String> {
     let libraries = device.attention().into_iter().map(|a| a.provider().to_owned());
     let chip = nvidia::provider(shape, device).or_else(|| amd::provider(shape, device));
     let own = chip.or_else(|| common::provider(shape, device)).map(str::to_owned);
-    let portable = vulkan::providers(device).iter().map(|p| (*p).to_owned());
+    let portable = vulkan::providers(shape, device).iter().map(|p| (*p).to_owned());
     let names: Vec<String> = libraries.chain(own).chain(portable).collect();
     if names.is_empty() { vec!["none".into()] } else { names }
 }
@@ -24,17 +32,17 @@ pub(crate) fn providers(shape: Shape, device: &dyn Device) -> Vec<String> {
 pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, seed: u64) -> Result<Prepared<'d>> {
     let library = device.attention().into_iter().find(|a| a.provider() == provider);
     let plan: Box<dyn AttentionPlan + 'd> = match library {
-        Some(library) => library.plan(&shape.problem())?,
+        Some(library) => library.plan(&encoded(shape, device))?,
         None if nvidia::provider(shape, device) == Some(provider) => nvidia::plan(shape, device)?,
         None if amd::provider(shape, device) == Some(provider) => amd::plan(shape, device)?,
         None if common::provider(shape, device) == Some(provider) => common::plan(shape, provider, device)?,
-        None if vulkan::providers(device).contains(&provider) => vulkan::plan(shape, provider, device)?,
+        None if vulkan::providers(shape, device).contains(&provider) => vulkan::plan(shape, provider, device)?,
         None => {
             let Shape { dqk, dv, dtype, .. } = shape;
-            return Err(DeviceError::unsupported(format!(
-                "no kernel for head dimensions {dqk}/{dv} in {dtype} on {}",
-                device.info().arch
-            )));
+            let extras = shape.problem().extras().join(", ");
+            let with = if extras.is_empty() { extras } else { format!(" with {extras}") };
+            let arch = &device.info().arch;
+            return Err(DeviceError::unsupported(format!("no kernel for head dimensions {dqk}/{dv} in {dtype}{with} on {arch}")));
         }
     };
     let mut config = plan.config();
@@ -42,25 +50,95 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
         config.insert("library".into(), format!("{} {}", library.name, library.version));
     }
     let labels = if plan.support() == Support::Emulated { vec!["emulated".into()] } else { vec![] };
-    let bytes: u64 = shape.elements().iter().map(|n| shape.dtype.bytes(*n).0).sum();
-    let sets = (2 * device.info().last_level_cache().0 / bytes.max(1) + 1).clamp(1, MOST_SETS);
-    let mut operands = Vec::new();
-    for set in 0..sets {
-        let [q, k, v, o] = shape.elements();
-        let fill = |operand: u64, n: u64| random(device, shape.dtype, data::operand_seed(seed, 3 * set + operand), n);
-        operands.push([fill(0, q)?, fill(1, k)?, fill(2, v.max(1))?, device.alloc(shape.dtype.bytes(o).0 as usize)?]);
-    }
+    let sets = (2 * device.info().last_level_cache().0 / shape.bytes().max(1) + 1).clamp(1, MOST_SETS);
+    let sets = (0..sets).map(|set| Set::new(shape, device, seed, set)).collect::<Result<Vec<_>>>()?;
+    let around = Around::new(shape, device, seed)?;
     device.synchronize()?;
-    config.insert("operand sets".into(), sets.to_string());
-    let ready = Run { device, shape, plan, operands, seed, reference: None };
-    Ok(Prepared { ready: Box::new(ready), config, labels, dtype: shape.dtype })
+    config.insert("operand sets".into(), sets.len().to_string());
+    if let Some(pages) = shape.problem().paged {
+        config.insert("pages".into(), format!("{} of {} keys, shuffled", pages.pool, pages.tokens));
+    }
+    let ready = Run { device, shape, plan, sets, around, seed, reference: None };
+    Ok(Prepared { ready: Box::new(ready), config, labels, dtype: encoding(shape.dtype, device) })
+}
+
+/// The seed of an operand: three to a set, and the sinks behind all sets.
+const fn seed_of(seed: u64, set: u64, operand: u64) -> u64 {
+    data::operand_seed(seed, 3 * set + operand)
+}
+
+const fn seed_of_sinks(seed: u64) -> u64 {
+    seed_of(seed, MOST_SETS, 0)
+}
+
+/// What is read and written, in as many sets as it takes to find each cold.
+struct Set {
+    q: Buffer,
+    k: Buffer,
+    v: Buffer,
+    o: Buffer,
+}
+
+impl Set {
+    fn new(shape: Shape, device: &dyn Device, seed: u64, set: u64) -> Result<Self> {
+        let [q, k, v, o] = shape.elements();
+        let fill = |operand: u64, dtype: Dtype, n: u64| random(device, encoding(dtype, device), seed_of(seed, set, operand), n);
+        let made = Self {
+            q: fill(0, shape.dtype, q)?,
+            k: fill(1, shape.kv, k)?,
+            v: fill(2, shape.kv, v.max(1))?,
+            o: device.alloc(shape.output().bytes(o).0 as usize)?,
+        };
+        made.poison_spare(shape, device)?;
+        Ok(made)
+    }
+
+    /// Pages that nobody uses hold NaN, so that one which is read by mistake shows.
+    fn poison_spare(&self, shape: Shape, device: &dyn Device) -> Result<()> {
+        let dtype = encoding(shape.kv, device);
+        // The one NaN of the FNUZ encodings is what is minus zero elsewhere.
+        let nan = if matches!(dtype, Dtype::E4m3fnuz | Dtype::E5m2fnuz) { 0x80 } else { 0xff };
+        for (buffer, columns) in [(&self.k, shape.dqk), (&self.v, if shape.kind == Kind::MlaDecode { 0 } else { shape.dv })] {
+            let page = dtype.bytes(shape.page.unwrap_or(0) * shape.hkv * columns).0 as usize;
+            let poison = vec![nan; page];
+            spare(shape).into_iter().try_for_each(|p| device.upload(buffer, p as usize * page, &poison))?;
+        }
+        Ok(())
+    }
+}
+
+/// What stands around the tensors, where a shape has it: the same for all sets.
+struct Around {
+    lengths: Option<Buffer>,
+    pages: Option<Buffer>,
+    sinks: Option<Buffer>,
+    scales: Option<Buffer>,
+}
+
+impl Around {
+    fn new(shape: Shape, device: &dyn Device, seed: u64) -> Result<Self> {
+        let numbers = |wanted: bool, numbers: &dyn Fn() -> Vec<[u8; 4]>| {
+            let bytes = if wanted { numbers().concat() } else { return Ok(None) };
+            let buffer = device.alloc(bytes.len())?;
+            device.upload(&buffer, 0, &bytes)?;
+            Ok::<_, DeviceError>(Some(buffer))
+        };
+        let fp8 = [shape.dtype, shape.kv].iter().any(|d| d.bits() == 8);
+        Ok(Self {
+            lengths: numbers(shape.ragged, &|| (0..shape.b).map(|b| (shape.length(b) as u32).to_le_bytes()).collect())?,
+            pages: numbers(shape.page.is_some(), &|| table(shape).into_iter().map(u32::to_le_bytes).collect())?,
+            sinks: numbers(shape.sinks, &|| (0..shape.hq).map(|h| data::normal(seed_of_sinks(seed), h).to_le_bytes()).collect())?,
+            scales: numbers(fp8, &|| scales(shape).map(f32::to_le_bytes).to_vec())?,
+        })
+    }
 }
 
 struct Run<'d> {
     device: &'d dyn Device,
     shape: Shape,
     plan: Box<dyn AttentionPlan + 'd>,
-    operands: Vec<[Buffer; 4]>,
+    sets: Vec<Set>,
+    around: Around,
     seed: u64,
     reference: Option<Reference>,
 }
@@ -68,56 +146,79 @@ struct Run<'d> {
 impl Run<'_> {
     /// The reference of the first operand set, made once, after its buffers were found to hold what the stream says.
     fn reference(&mut self) -> Result<&Reference> {
-        let operand = |i: u64| Operand { seed: data::operand_seed(self.seed, i), dtype: self.shape.dtype };
-        let operands = [operand(0), operand(1), operand(2)];
         if self.reference.is_none() {
-            let size = self.shape.dtype.element_bytes().unwrap_or(4);
-            for (index, buffer) in self.operands[0][..if self.shape.kind == Kind::MlaDecode { 2 } else { 3 }].iter().enumerate() {
-                let n = (buffer.len() / size) as u64;
-                let mut element = vec![0u8; size];
-                for i in (0..64).map(|s| data::hash(17, s) % n) {
-                    self.device.download(buffer, i as usize * size, &mut element)?;
-                    let (got, want) = (self.shape.dtype.read(&element), operands[index].at(i));
-                    if got != want {
-                        return Err(DeviceError::invalid(format!(
-                            "operand element {i} is {got} and should be {want}: the fill kernel is wrong"
-                        )));
-                    }
+            let shape = self.shape;
+            let seeds = [seed_of(self.seed, 0, 0), seed_of(self.seed, 0, 1), seed_of(self.seed, 0, 2), seed_of_sinks(self.seed)];
+            let operands = Operands::new(shape, seeds, [shape.dtype, shape.kv].map(|d| encoding(d, self.device)));
+            self.probe(&operands)?;
+            self.reference = Some(Reference::new(shape, &operands));
+        }
+        self.reference.as_ref().ok_or_else(|| DeviceError::invalid("there is no reference"))
+    }
+
+    /// Compares a few elements of each operand with what the counter makes of them: a fill that went wrong would make any
+    /// output right, or none.
+    fn probe(&self, operands: &Operands) -> Result<()> {
+        let (s, set) = (self.shape, &self.sets[0]);
+        let row = |i: u64| {
+            let (b, h) = (data::hash(31, i) % s.b, data::hash(37, i) % s.hkv);
+            // Of a sequence without keys nothing lies anywhere: the first one's instead.
+            let b = if s.length(b) == 0 { 0 } else { b };
+            operands.layout.row(b, h, data::hash(41, i) % s.length(b))
+        };
+        let query = |i: u64| data::hash(43, i) % (s.b * s.hq * s.sq);
+        type Rows<'a> = &'a dyn Fn(u64) -> u64;
+        let tensors: [(&Buffer, Operand, u64, Rows<'_>); 3] =
+            [(&set.q, operands.q, s.dqk, &query), (&set.k, operands.k, s.dqk, &row), (&set.v, operands.v, s.dv, &row)];
+        for (buffer, operand, columns, row) in tensors.into_iter().take(if s.kind == Kind::MlaDecode { 2 } else { 3 }) {
+            let mut element = vec![0u8; operand.dtype.element_bytes().unwrap_or(4)];
+            for i in (0..64).map(|n| row(n) * columns + data::hash(17, n) % columns) {
+                self.device.download(buffer, i as usize * element.len(), &mut element)?;
+                let (got, want) = (operand.dtype.read(&element), operand.stored(i));
+                if got != want {
+                    return Err(DeviceError::invalid(format!(
+                        "operand element {i} is {got} and should be {want}: the fill kernel is wrong"
+                    )));
                 }
             }
         }
-        let shape = self.shape;
-        Ok(self.reference.get_or_insert_with(|| Reference::new(shape, operands)))
+        Ok(())
     }
 }
 
 impl Ready for Run<'_> {
     fn turns(&self) -> usize {
-        self.operands.len()
+        self.sets.len()
     }
 
     fn cold_by_itself(&self) -> bool {
-        self.operands[0].iter().map(|b| b.len() as u64).sum::<u64>() > 2 * self.device.info().last_level_cache().0
+        self.shape.bytes() > 2 * self.device.info().last_level_cache().0
     }
 
     fn enqueue(&mut self, turn: usize) -> Result<()> {
-        let [q, k, v, o] = &self.operands[turn];
-        self.plan.enqueue(q, k, v, o)
+        let (Set { q, k, v, o }, around) = (&self.sets[turn], &self.around);
+        self.plan.enqueue(&AttentionOperands {
+            lengths: around.lengths.as_ref(),
+            pages: around.pages.as_ref(),
+            sinks: around.sinks.as_ref(),
+            scales: around.scales.as_ref(),
+            ..AttentionOperands::new(q, k, v, o)
+        })
     }
 
     fn poison(&mut self) -> Result<()> {
-        self.operands.iter().try_for_each(|[.., o]| self.device.fill(o, 0xff))
+        self.sets.iter().try_for_each(|set| self.device.fill(&set.o, 0xff))
     }
 
     fn check(&mut self) -> Result<Verification> {
         let shape = self.shape;
         let mut total = Comparison::new(tolerance(shape.dtype));
         self.reference()?;
-        for (set, [.., o]) in self.operands.iter().enumerate() {
-            let mut out = vec![0u8; o.len()];
-            self.device.download(o, 0, &mut out)?;
+        for (index, set) in self.sets.iter().enumerate() {
+            let mut out = vec![0u8; set.o.len()];
+            self.device.download(&set.o, 0, &mut out)?;
             scan(shape, &out, &mut total);
-            if let (0, Some(reference)) = (set, &self.reference) {
+            if let (0, Some(reference)) = (index, &self.reference) {
                 reference.check(shape, &out, &mut total);
             }
         }

@@ -1,10 +1,12 @@
 //! Our kernels for GPUs that are reached through Vulkan: kernels/attention/flash.wgsl for prefill, decode and the absorbed form,
 //! and materialised.wgsl, which it is measured against. Their host contracts stand in the sources.
 
-use crate::cases::{Kind, Shape};
 use crate::nvidia::scale;
+use crate::shape::{Kind, Shape};
 use ridgepoint_core::{Backend, Bytes, Dtype};
-use ridgepoint_device::{Arg, AttentionPlan, Buffer, Device, DeviceError, Geometry, Kernel, Program, Result, Support};
+use ridgepoint_device::{
+    Arg, AttentionOperands, AttentionPlan, Buffer, Device, DeviceError, Geometry, Kernel, Program, Result, Support,
+};
 use std::collections::BTreeMap;
 
 const FLASH: &str = "flash";
@@ -20,8 +22,8 @@ const MOST_BLOCKS: u64 = 65_535;
 const TILES: [(u64, u64); 8] = [(16, 32), (16, 16), (8, 16), (4, 16), (4, 8), (2, 8), (2, 4), (1, 2)];
 
 /// The providers of a shape, where a device is reached through Vulkan.
-pub(crate) fn providers(device: &dyn Device) -> &'static [&'static str] {
-    if device.info().backend == Backend::Vulkan { &[FLASH, MATERIALISED] } else { &[] }
+pub(crate) fn providers(shape: Shape, device: &dyn Device) -> &'static [&'static str] {
+    if device.info().backend == Backend::Vulkan && shape.plain() { &[FLASH, MATERIALISED] } else { &[] }
 }
 
 /// Compiles the kernels of a provider.
@@ -117,7 +119,8 @@ impl<'d> Flash<'d> {
 }
 
 impl AttentionPlan for Flash<'_> {
-    fn enqueue(&self, q: &Buffer, k: &Buffer, v: &Buffer, o: &Buffer) -> Result<()> {
+    fn enqueue(&self, operands: &AttentionOperands<'_>) -> Result<()> {
+        let AttentionOperands { q, k, v, o, .. } = *operands;
         let (s, rows, heads) = (self.shape, rows(self.shape), self.shape.b * self.shape.hkv);
         let blocks = rows.div_ceil(self.tile.0);
         let (split, _) = splits(s, blocks * heads, u64::from(self.device.info().units), self.tile.1);
@@ -192,7 +195,8 @@ impl<'d> Materialised<'d> {
 }
 
 impl AttentionPlan for Materialised<'_> {
-    fn enqueue(&self, q: &Buffer, k: &Buffer, v: &Buffer, o: &Buffer) -> Result<()> {
+    fn enqueue(&self, operands: &AttentionOperands<'_>) -> Result<()> {
+        let AttentionOperands { q, k, v, o, .. } = *operands;
         let (s, rows, heads) = (self.shape, rows(self.shape) as u32, (self.shape.b * self.shape.hkv) as u32);
         let weights = Arg::Buffer(&self.weights, 0);
         let (sq, sk) = (Arg::U32(s.sq as u32), Arg::U32(s.sk as u32));

@@ -7,7 +7,8 @@ use ridgepoint_core::record::Clock;
 use ridgepoint_core::{DeviceInfo, Outcome, Seconds};
 use ridgepoint_device::cpu::CpuDevice;
 use ridgepoint_device::{
-    Arg, AttentionKernels, AttentionPlan, AttentionProblem, Buffer, Device, Event, Geometry, Kernel, Program, Result,
+    Arg, AttentionKernels, AttentionOperands, AttentionPlan, AttentionProblem, Buffer, Device, Event, Geometry, Kernel, Program,
+    Result,
 };
 use ridgepoint_harness::{Policy, Profile, Suite, measure};
 use std::sync::{Arc, Mutex};
@@ -125,7 +126,8 @@ impl Plan {
 }
 
 impl AttentionPlan for Plan {
-    fn enqueue(&self, q: &Buffer, k: &Buffer, v: &Buffer, o: &Buffer) -> Result<()> {
+    fn enqueue(&self, operands: &AttentionOperands<'_>) -> Result<()> {
+        let AttentionOperands { q, k, v, o, .. } = *operands;
         let p = &self.problem;
         let (queries, k, v) = (self.read(q)?, self.read(k)?, self.read(v)?);
         for (index, query) in queries.chunks_exact(p.dqk).enumerate() {

@@ -6,7 +6,9 @@ mod common;
 
 use common::{python, scratch};
 use ridgepoint_core::{Dtype, data};
-use ridgepoint_device::{Arg, AttentionProblem, Buffer, Device, GemmProblem, Geometry, Program, Transpose, open};
+use ridgepoint_device::{
+    Arg, AttentionOperands, AttentionProblem, Buffer, Device, GemmProblem, Geometry, Program, Transpose, open,
+};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -128,7 +130,9 @@ fn numpy_agrees_with_every_attention_of_the_cpu() {
         for (dtype, limit) in [(Dtype::F32, 2e-5), (Dtype::Bf16, 1e-2)] {
             for (batch, hq, hkv, sq, sk, dqk, dv, causal) in shapes {
                 let shared_kv = dqk == 576;
-                let problem = AttentionProblem { batch, hq, hkv, sq, sk, dqk, dv, causal, shared_kv, dtype };
+                let problem =
+                    AttentionProblem { batch, hq, hkv, sq, sk, dqk, dv, causal, shared_kv, ..AttentionProblem::default() };
+                let problem = problem.of(dtype);
                 let plan = attention.plan(&problem).unwrap();
                 let make = |name: &str, seed, n| operand(device.as_ref(), dtype, seed, n, &folder.join(name));
                 let (q, k, v) = (
@@ -138,7 +142,7 @@ fn numpy_agrees_with_every_attention_of_the_cpu() {
                 );
                 let o = device.alloc(dtype.bytes((batch * hq * sq * dv) as u64).0 as usize).unwrap();
                 device.fill(&o, 0xff).unwrap();
-                plan.enqueue(&q, &k, &v, &o).unwrap();
+                plan.enqueue(&AttentionOperands::new(&q, &k, &v, &o)).unwrap();
                 save(device.as_ref(), &o, &folder.join("o"));
                 let (python_causal, python_shared) =
                     (if causal { "True" } else { "False" }, if shared_kv { "True" } else { "False" });

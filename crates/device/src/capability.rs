@@ -93,7 +93,9 @@ pub trait GemmPlan {
 }
 
 /// O = softmax(scale·Q·Kᵀ)·V, forward. Q is [b, hq, sq, dqk], K [b, hkv, sk, dqk], V [b, hkv, sk, dv], O [b, hq, sq, dv],
-/// all contiguous. Query head h reads key head h / (hq / hkv). Scale is 1/√dqk.
+/// all contiguous. Query head h reads key head h / (hq / hkv). Scale is 1/√dqk. A query that sees no key gives a row of zeros.
+///
+/// `..AttentionProblem::default()` stands for the plain form: dense, one sequence, f32, without a mask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AttentionProblem {
     /// Sequences.
@@ -104,18 +106,116 @@ pub struct AttentionProblem {
     pub hkv: usize,
     /// Queries a sequence.
     pub sq: usize,
-    /// Keys a sequence.
+    /// Keys a sequence; the most of any where they are ragged.
     pub sk: usize,
     /// Head dimension of Q and K.
     pub dqk: usize,
     /// Head dimension of V and O.
     pub dv: usize,
-    /// Query i sees keys up to i + sk − sq (aligned at the end).
+    /// Query i of a sequence of L keys sees those up to i + L − sq (aligned at the end). L is `sk`, or the sequence's length.
     pub causal: bool,
+    /// With `causal`: a query sees only the last so many of those keys, the one at i + L − sq included.
+    pub window: Option<usize>,
     /// V is the first `dv` columns of K (absorbed MLA's latent): K is read once and no V is passed.
     pub shared_kv: bool,
-    /// Type of Q, K, V and O.
+    /// Type of Q.
     pub dtype: Dtype,
+    /// Type of K and V.
+    pub kv: Dtype,
+    /// Type of O.
+    pub output: Dtype,
+    /// K and V lie in pages of a pool, found by a table.
+    pub paged: Option<Paged>,
+    /// Each query head has one more logit, which joins the sum of its rows' softmax without a value.
+    pub sinks: bool,
+    /// Each sequence has a length of its own, from 0 to `sk`.
+    pub ragged: bool,
+}
+
+/// Paged K and V: K is [pool, hkv, tokens, dqk], V [pool, hkv, tokens, dv], and key j of sequence b lies in page
+/// `table[b][j / tokens]` at `j mod tokens`. The table is i32 [b, ⌈sk / tokens⌉]. Its entries behind a sequence's last key name
+/// pages of the pool that must not count; pages that no entry names hold NaN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Paged {
+    /// Keys of a page.
+    pub tokens: usize,
+    /// Pages in the pool.
+    pub pool: usize,
+}
+
+impl Default for AttentionProblem {
+    fn default() -> Self {
+        Self {
+            batch: 1,
+            hq: 1,
+            hkv: 1,
+            sq: 1,
+            sk: 1,
+            dqk: 64,
+            dv: 64,
+            causal: false,
+            window: None,
+            shared_kv: false,
+            dtype: Dtype::F32,
+            kv: Dtype::F32,
+            output: Dtype::F32,
+            paged: None,
+            sinks: false,
+            ragged: false,
+        }
+    }
+}
+
+impl AttentionProblem {
+    /// The same with Q, K, V and O of one type.
+    #[must_use]
+    pub const fn of(self, dtype: Dtype) -> Self {
+        Self { dtype, kv: dtype, output: dtype, ..self }
+    }
+
+    /// What it asks beyond dense attention in one type, in words: for the reason of a provider that cannot. Causal masks and
+    /// a shared K and V are not among them.
+    #[must_use]
+    pub fn extras(&self) -> Vec<&'static str> {
+        let all = [
+            (self.window.is_some(), "a sliding window"),
+            (self.paged.is_some(), "paged keys"),
+            (self.sinks, "sinks"),
+            (self.ragged, "ragged lengths"),
+            (self.kv != self.dtype || self.output != self.dtype, "operands of several types"),
+        ];
+        all.into_iter().filter_map(|(asked, name)| asked.then_some(name)).collect()
+    }
+}
+
+/// The operands of one pass. Those that a problem does not ask for are None, and are ignored where they are there.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionOperands<'a> {
+    /// Q.
+    pub q: &'a Buffer,
+    /// K, or its pool of pages.
+    pub k: &'a Buffer,
+    /// V, or its pool of pages; ignored for a problem with `shared_kv`.
+    pub v: &'a Buffer,
+    /// O.
+    pub o: &'a Buffer,
+    /// `ragged`: i32 [b], the keys of each sequence, 0 to `sk`.
+    pub lengths: Option<&'a Buffer>,
+    /// `paged`: i32 [b, ⌈sk / tokens⌉], see [`Paged`].
+    pub pages: Option<&'a Buffer>,
+    /// `sinks`: f32 [hq], logits as they are (not times the scale).
+    pub sinks: Option<&'a Buffer>,
+    /// Where Q or K and V are FP8: f32 [3], what stored values of Q, K and V are multiplied by; 1 for one that is no FP8.
+    /// With `shared_kv` V's is K's.
+    pub scales: Option<&'a Buffer>,
+}
+
+impl<'a> AttentionOperands<'a> {
+    /// Those of a problem without extras.
+    #[must_use]
+    pub const fn new(q: &'a Buffer, k: &'a Buffer, v: &'a Buffer, o: &'a Buffer) -> Self {
+        Self { q, k, v, o, lengths: None, pages: None, sinks: None, scales: None }
+    }
 }
 
 /// An attention library, or a device's own attention code.
@@ -137,11 +237,11 @@ pub trait AttentionKernels {
 
 /// An attention forward pass ready to be enqueued.
 pub trait AttentionPlan {
-    /// Enqueues one pass; `v` is ignored for a problem with `shared_kv`.
+    /// Enqueues one pass.
     ///
     /// # Errors
-    /// A library error.
-    fn enqueue(&self, q: &Buffer, k: &Buffer, v: &Buffer, o: &Buffer) -> Result<()>;
+    /// `Invalid` where an operand is missing or too short; a library error.
+    fn enqueue(&self, operands: &AttentionOperands<'_>) -> Result<()>;
 
     /// Native or emulated.
     fn support(&self) -> Support {

@@ -32,7 +32,9 @@ mod traits;
 mod vulkan;
 
 pub use buffer::Buffer;
-pub use capability::{AttentionKernels, AttentionPlan, AttentionProblem, Blas, GemmPlan, GemmProblem, Support, Transpose};
+pub use capability::{
+    AttentionKernels, AttentionOperands, AttentionPlan, AttentionProblem, Blas, GemmPlan, GemmProblem, Paged, Support, Transpose,
+};
 pub use collectives::{
     CollectiveOp, CollectiveProblem, Collectives, Communicator, Exchange, RankPlace, Redop, Registration, Rounding,
 };

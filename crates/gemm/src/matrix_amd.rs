@@ -2,9 +2,9 @@
 //! on gfx1250. It comes in several forms, of which the fastest on the device is kept. Not yet run on hardware.
 
 use crate::cases::Shape;
-use crate::variants::encoding;
 use ridgepoint_core::{Backend, Dtype};
 use ridgepoint_device::{Arg, Buffer, Device, DeviceError, GemmPlan, Geometry, Kernel, Program, Result};
+use ridgepoint_harness::encoding;
 use std::collections::BTreeMap;
 
 /// A form of the kernel: its macros.

@@ -6,7 +6,7 @@ use crate::check::{Reference, check};
 use crate::{matrix_amd, mma, tile, tiled, variants, wgmma};
 use ridgepoint_core::{Dtype, Seconds, Verification, data};
 use ridgepoint_device::{Buffer, Device, DeviceError, GemmPlan, Result, Support};
-use ridgepoint_harness::{Prepared, Ready, random, trial};
+use ridgepoint_harness::{Prepared, Ready, encoding, random, trial};
 use std::collections::BTreeMap;
 
 /// Most operand sets: beyond that, eviction would be cheaper, and no device needs it.
@@ -15,7 +15,7 @@ const MOST_SETS: u64 = 64;
 const TRIED: usize = 8;
 
 pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, seed: u64) -> Result<Prepared<'d>> {
-    let input = variants::encoding(shape.dtype, device);
+    let input = encoding(shape.dtype, device);
     let blas = variants::find(device, provider);
     let mut plan: Box<dyn GemmPlan + 'd> = match blas {
         Some(blas) => blas.plan(&variants::problem(shape, input))?,

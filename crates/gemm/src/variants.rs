@@ -2,7 +2,7 @@
 
 use crate::cases::Shape;
 use crate::{matrix_amd, mma, tile, tiled, wgmma};
-use ridgepoint_core::{Backend, Dtype};
+use ridgepoint_core::Dtype;
 use ridgepoint_device::{Blas, Device, GemmProblem, Transpose};
 
 /// The problem as a library sees it.
@@ -15,16 +15,6 @@ pub(crate) fn problem(shape: Shape, input: Dtype) -> GemmProblem {
         output: shape.output(),
         a: Transpose::No,
         b: Transpose::Yes,
-    }
-}
-
-/// The dtype of a class as this device encodes it: FNUZ on CDNA3, OCP elsewhere.
-pub(crate) fn encoding(dtype: Dtype, device: &dyn Device) -> Dtype {
-    let fnuz = device.info().backend == Backend::Hip && device.info().arch.starts_with("gfx94");
-    match dtype {
-        Dtype::E4m3 if fnuz => Dtype::E4m3fnuz,
-        Dtype::E5m2 if fnuz => Dtype::E5m2fnuz,
-        other => other,
     }
 }
 

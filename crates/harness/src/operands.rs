@@ -1,7 +1,17 @@
 //! Operands of a case: made on the device by the counter that the references know.
 
-use ridgepoint_core::{Dtype, data};
+use ridgepoint_core::{Backend, Dtype, data};
 use ridgepoint_device::{Arg, Buffer, Device, DeviceError, Geometry, Program, Result};
+
+/// The dtype of a class as this device encodes it: FNUZ on CDNA3, OCP elsewhere.
+pub fn encoding(dtype: Dtype, device: &dyn Device) -> Dtype {
+    let fnuz = device.info().backend == Backend::Hip && device.info().arch.starts_with("gfx94");
+    match dtype {
+        Dtype::E4m3 if fnuz => Dtype::E4m3fnuz,
+        Dtype::E5m2 if fnuz => Dtype::E5m2fnuz,
+        other => other,
+    }
+}
 
 /// A buffer of `elements` elements of stream `seed`, filled on the device (see [`ridgepoint_core::data::normal`]).
 ///

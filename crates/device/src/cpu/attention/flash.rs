@@ -7,7 +7,7 @@ use super::shape::Shape;
 use super::{check, from_bf16, operands, scale};
 use crate::cpu::kernels::Shared;
 use crate::cpu::{Pool, allocate};
-use crate::{AttentionKernels, AttentionPlan, AttentionProblem, Buffer, Result, Support};
+use crate::{AttentionKernels, AttentionOperands, AttentionPlan, AttentionProblem, Buffer, Result, Support};
 use ridgepoint_core::Dtype;
 use ridgepoint_core::minifloat::bf16_bits;
 use std::collections::BTreeMap;
@@ -66,8 +66,8 @@ pub(super) struct Plan {
 }
 
 impl AttentionPlan for Plan {
-    fn enqueue(&self, q: &Buffer, k: &Buffer, v: &Buffer, o: &Buffer) -> Result<()> {
-        let [q, k, v, o] = operands(&self.shape.problem, q, k, v, o)?.map(Shared::new);
+    fn enqueue(&self, given: &AttentionOperands<'_>) -> Result<()> {
+        let [q, k, v, o] = operands(&self.shape.problem, given)?.map(Shared::new);
         let run = Run { plan: self, shape: &self.shape, q, k, v, o };
         let tasks = self.shape.tasks() * self.shape.parts;
         let next = AtomicUsize::new(0);

@@ -6,8 +6,8 @@ use super::{check, operands, scale};
 use crate::cpu::kernels::Shared;
 use crate::cpu::{Pool, allocate, range};
 use crate::{
-    AttentionKernels, AttentionPlan, AttentionProblem, Blas, Buffer, DeviceError, GemmPlan, GemmProblem, Result, Support,
-    Transpose,
+    AttentionKernels, AttentionOperands, AttentionPlan, AttentionProblem, Blas, Buffer, DeviceError, GemmPlan, GemmProblem,
+    Result, Support, Transpose,
 };
 use ridgepoint_core::Dtype;
 use ridgepoint_core::minifloat::bf16_bits;
@@ -76,9 +76,10 @@ struct Plan {
 }
 
 impl AttentionPlan for Plan {
-    fn enqueue(&self, q: &Buffer, k: &Buffer, v: &Buffer, o: &Buffer) -> Result<()> {
+    fn enqueue(&self, given: &AttentionOperands<'_>) -> Result<()> {
         let p = &self.problem;
-        operands(p, q, k, v, o)?;
+        operands(p, given)?;
+        let AttentionOperands { q, k, v, o, .. } = *given;
         let size = p.dtype.element_bytes().unwrap_or(4);
         let part = |buffer: &Buffer, index: usize, elements: usize| {
             let part = buffer.part(index * elements * size, elements * size);

@@ -12,7 +12,7 @@ mod unit;
 mod wide;
 
 use super::range;
-use crate::{AttentionProblem, Buffer, DeviceError, Result};
+use crate::{AttentionOperands, AttentionProblem, DeviceError, Result};
 pub(super) use flash::Flash;
 pub(super) use materialised::Materialised;
 use ridgepoint_core::Dtype;
@@ -25,6 +25,10 @@ fn check(p: &AttentionProblem) -> Result<()> {
     }
     if p.shared_kv && p.dv > p.dqk {
         return Err(DeviceError::invalid("values that are the first columns of the keys cannot have more columns than those"));
+    }
+    let extras = p.extras().join(", ");
+    if !extras.is_empty() {
+        return Err(DeviceError::unsupported(format!("attention on the CPU does not do {extras}")));
     }
     if !matches!(p.dtype, Dtype::F32 | Dtype::Bf16) {
         return Err(DeviceError::unsupported(format!("attention on the CPU takes f32 and bf16, not {}", p.dtype)));
@@ -39,7 +43,8 @@ fn check(p: &AttentionProblem) -> Result<()> {
 }
 
 /// Addresses of Q, K, V and O, found long enough and O apart from the others.
-fn operands(p: &AttentionProblem, q: &Buffer, k: &Buffer, v: &Buffer, o: &Buffer) -> Result<[*mut u8; 4]> {
+fn operands(p: &AttentionProblem, given: &AttentionOperands<'_>) -> Result<[*mut u8; 4]> {
+    let AttentionOperands { q, k, v, o, .. } = *given;
     let bytes = |elements: usize| p.dtype.bytes(elements as u64).0 as usize;
     let (queries, keys) = (p.batch * p.hq * p.sq, p.batch * p.hkv * p.sk);
     let needed = [bytes(queries * p.dqk), bytes(keys * p.dqk), bytes(keys * p.dv), bytes(queries * p.dv)];

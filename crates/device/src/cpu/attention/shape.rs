@@ -176,18 +176,7 @@ mod tests {
         for dtype in [Dtype::F32, Dtype::Bf16] {
             for engine in engines(dtype) {
                 for (hq, sq) in [(1, 1), (4, 1), (8, 1), (2, 100)] {
-                    let problem = AttentionProblem {
-                        batch: 1,
-                        hq,
-                        hkv: 1,
-                        sq,
-                        sk: 64,
-                        dqk: 64,
-                        dv: 96,
-                        causal: false,
-                        shared_kv: false,
-                        dtype,
-                    };
+                    let problem = AttentionProblem { hq, sq, sk: 64, dv: 96, ..AttentionProblem::default().of(dtype) };
                     let s = Shape::new(&problem, engine, 2);
                     let places = |n: usize, at: &dyn Fn(usize, usize) -> usize| {
                         let mut all: Vec<usize> =
@@ -205,18 +194,8 @@ mod tests {
 
     #[test]
     fn threads_find_enough_tasks() {
-        let problem = AttentionProblem {
-            batch: 1,
-            hq: 128,
-            hkv: 1,
-            sq: 1,
-            sk: 4096,
-            dqk: 576,
-            dv: 512,
-            causal: false,
-            shared_kv: true,
-            dtype: Dtype::F32,
-        };
+        let latent = AttentionProblem { dqk: 576, dv: 512, shared_kv: true, ..AttentionProblem::default() };
+        let problem = AttentionProblem { hq: 128, sk: 4096, ..latent };
         for threads in [1, 2, 7, 64, 1000] {
             let s = Shape::new(&problem, engines(Dtype::F32)[0], threads);
             assert!(s.tasks() * s.parts >= threads.min(16), "{threads}: {} × {}", s.tasks(), s.parts);

@@ -3,12 +3,12 @@
 use super::engine::engines;
 use super::*;
 use crate::cpu::CpuDevice;
-use crate::{AttentionPlan, Device};
+use crate::{AttentionPlan, Buffer, Device};
 use ridgepoint_core::data;
 use ridgepoint_core::minifloat::bf16_bits;
 
 fn problem(batch: usize, hq: usize, hkv: usize, sq: usize, sk: usize, dqk: usize, dv: usize) -> AttentionProblem {
-    AttentionProblem { batch, hq, hkv, sq, sk, dqk, dv, causal: false, shared_kv: false, dtype: Dtype::F32 }
+    AttentionProblem { batch, hq, hkv, sq, sk, dqk, dv, ..AttentionProblem::default() }
 }
 
 fn encode(dtype: Dtype, x: f32) -> Vec<u8> {
@@ -30,8 +30,8 @@ fn agrees(device: &CpuDevice, p: &AttentionProblem, plan: &dyn AttentionPlan, ga
     let size = p.dtype.element_bytes().unwrap();
     let o = device.alloc(p.batch * p.hq * p.sq * p.dv * size).unwrap();
     device.fill(&o, 0xff).unwrap();
-    plan.enqueue(&q.0, &k.0, &v.0, &o).unwrap();
-    plan.enqueue(&q.0, &k.0, &v.0, &o).unwrap();
+    plan.enqueue(&AttentionOperands::new(&q.0, &k.0, &v.0, &o)).unwrap();
+    plan.enqueue(&AttentionOperands::new(&q.0, &k.0, &v.0, &o)).unwrap();
     let mut bytes = vec![0; o.len()];
     device.download(&o, 0, &mut bytes).unwrap();
     let got: Vec<f64> = bytes.chunks_exact(size).map(|b| p.dtype.read(b)).collect();
@@ -84,7 +84,7 @@ fn both_forms_agree_with_f64_at_every_edge() {
     let device = CpuDevice::open().unwrap();
     for p in edges() {
         for dtype in [Dtype::F32, Dtype::Bf16] {
-            let p = AttentionProblem { dtype, ..p };
+            let p = p.of(dtype);
             for kernels in device.attention() {
                 agrees(&device, &p, kernels.plan(&p).unwrap().as_ref(), 1.0);
             }
@@ -98,7 +98,7 @@ fn every_kernel_of_this_cpu_agrees_with_f64() {
     let flash = Flash::new(&device.pool, &device.allocated);
     for p in edges() {
         for dtype in [Dtype::F32, Dtype::Bf16] {
-            let p = AttentionProblem { dtype, ..p };
+            let p = p.of(dtype);
             for engine in engines(dtype) {
                 agrees(&device, &p, &flash.plan_with(&p, engine).unwrap(), 1.0);
             }
@@ -111,7 +111,7 @@ fn huge_logits_stay_finite_and_right() {
     let device = CpuDevice::open().unwrap();
     for dtype in [Dtype::F32, Dtype::Bf16] {
         for gain in [30.0, 1000.0] {
-            let p = AttentionProblem { causal: true, dtype, ..problem(1, 2, 1, 65, 200, 64, 64) };
+            let p = AttentionProblem { causal: true, ..problem(1, 2, 1, 65, 200, 64, 64) }.of(dtype);
             for kernels in device.attention() {
                 let plan = kernels.plan(&p).unwrap();
                 if gain < 100.0 {
@@ -122,7 +122,7 @@ fn huge_logits_stay_finite_and_right() {
                 let [q, k, v] = [1, 2, 3].map(|i| tensor(&device, dtype, i, elements[i as usize - 1], gain).0);
                 let o = device.alloc(q.len()).unwrap();
                 device.fill(&o, 0xff).unwrap();
-                plan.enqueue(&q, &k, &v, &o).unwrap();
+                plan.enqueue(&AttentionOperands::new(&q, &k, &v, &o)).unwrap();
                 let mut bytes = vec![0; o.len()];
                 device.download(&o, 0, &mut bytes).unwrap();
                 let size = dtype.element_bytes().unwrap();
@@ -145,17 +145,23 @@ fn what_makes_no_sense_is_refused() {
         ] {
             assert!(matches!(kernels.plan(&bad), Err(DeviceError::Invalid(_))), "{bad:?}");
         }
-        let fp8 = AttentionProblem { dtype: Dtype::E4m3, ..good };
+        let fp8 = good.of(Dtype::E4m3);
         assert!(matches!(kernels.plan(&fp8), Err(DeviceError::Unsupported(_))));
         let plan = kernels.plan(&good).unwrap();
         let right = [4 * 8 * 16, 2 * 8 * 16, 2 * 8 * 16, 4 * 8 * 16].map(|n| device.alloc(n * 4).unwrap());
-        plan.enqueue(&right[0], &right[1], &right[2], &right[3]).unwrap();
+        plan.enqueue(&AttentionOperands::new(&right[0], &right[1], &right[2], &right[3])).unwrap();
         for short in 0..4 {
             let mut buffers = right.clone();
             buffers[short] = device.alloc(right[short].len() - 1).unwrap();
             let [q, k, v, o] = &buffers;
-            assert!(matches!(plan.enqueue(q, k, v, o), Err(DeviceError::Invalid(_))), "operand {short} too short");
+            assert!(
+                matches!(plan.enqueue(&AttentionOperands::new(q, k, v, o)), Err(DeviceError::Invalid(_))),
+                "operand {short} too short"
+            );
         }
-        assert!(plan.enqueue(&right[0], &right[1], &right[2], &right[0]).is_err(), "output on top of an operand");
+        assert!(
+            plan.enqueue(&AttentionOperands::new(&right[0], &right[1], &right[2], &right[0])).is_err(),
+            "output on top of an operand"
+        );
     }
 }
