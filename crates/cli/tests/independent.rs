@@ -7,7 +7,7 @@ mod common;
 use common::{python, scratch};
 use ridgepoint_core::{Dtype, data};
 use ridgepoint_device::{
-    Arg, AttentionOperands, AttentionProblem, Buffer, Device, GemmProblem, Geometry, Program, Transpose, open,
+    Arg, AttentionOperands, AttentionProblem, Buffer, Device, GemmOperands, GemmProblem, Geometry, Program, open,
 };
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -87,7 +87,7 @@ fn numpy_agrees_with_every_gemm_of_the_cpu() {
             (Dtype::I8, Dtype::I32, 0.0),
         ] {
             for (m, n, k) in [(64, 48, 80), (129, 131, 517), (1, 300, 77)] {
-                let problem = GemmProblem { m, n, k, input, output, a: Transpose::No, b: Transpose::Yes };
+                let problem = GemmProblem::new(m, n, k, input, output);
                 let Ok(plan) = blas.plan(&problem) else { continue };
                 let (a, b) = (
                     operand(device.as_ref(), input, 1, m * k, &folder.join("a")),
@@ -95,7 +95,7 @@ fn numpy_agrees_with_every_gemm_of_the_cpu() {
                 );
                 let c = device.alloc(output.bytes((m * n) as u64).0 as usize).unwrap();
                 device.fill(&c, 0xff).unwrap();
-                plan.enqueue(&a, &b, &c).unwrap();
+                plan.enqueue(&GemmOperands::new(&a, &b, &c)).unwrap();
                 save(device.as_ref(), &c, &folder.join("c"));
                 let script = format!(
                     "{READ}

@@ -2,7 +2,7 @@
 //! gives those that it found at run time; a suite runs each as a provider of its own, so that a fallback never reads as the
 //! chip's peak.
 
-use crate::{Buffer, Result};
+use crate::{Buffer, DeviceError, Result};
 use ridgepoint_core::{Dtype, Library};
 use std::collections::BTreeMap;
 
@@ -24,23 +24,121 @@ pub enum Support {
     Emulated,
 }
 
-/// C (M×N, row-major) = A·B, accumulated in f32 (i32 for i8), leading dimensions tight.
+/// A factor of a product: its type, and how it lies in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Matrix {
+    /// Type of the elements; e2m1 lies packed, the element of the lower index in the lower four bits.
+    pub dtype: Dtype,
+    /// How it is stored.
+    pub stored: Transpose,
+}
+
+/// What the elements of A and B are multiplied with to be the numbers that are meant. Scales of K lie along each row of A and each
+/// column of B (row, where B is stored as N×K).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Scaling {
+    /// Nothing.
+    #[default]
+    None,
+    /// An f32 for all of A and another for all of B.
+    Tensor,
+    /// An f32 a row of A and an f32 a column of B ("outer vector").
+    Row,
+    /// An f32 for each 128 of K of a row of A, and for each 128 × 128 of B: what DeepSeek-V3 was trained with.
+    Block128,
+    /// OCP MX: an E8M0 for each 32 of K.
+    Mx,
+    /// NVFP4: an E4M3 for each 16 of K, and an f32 a tensor, whose product is [`GemmOperands::factor`].
+    Nvfp4,
+}
+
+impl Scaling {
+    /// A word for errors and records.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Tensor => "one f32 a tensor",
+            Self::Row => "one f32 a row of A and a column of B",
+            Self::Block128 => "one f32 for 1×128 of A and 128×128 of B",
+            Self::Mx => "one E8M0 for 32",
+            Self::Nvfp4 => "one E4M3 for 16 and one f32 a tensor",
+        }
+    }
+}
+
+/// `batch` products C (M×N, row-major) = A·B, accumulated in f32 (i32 for i8, f64 for f64), leading dimensions tight, one
+/// product's operands behind the other's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct GemmProblem {
+    /// Products.
+    pub batch: usize,
     /// Rows of C.
     pub m: usize,
     /// Columns of C.
     pub n: usize,
     /// Length of the sums.
     pub k: usize,
-    /// Type of A and B.
-    pub input: Dtype,
+    /// A, M×K.
+    pub a: Matrix,
+    /// B, K×N.
+    pub b: Matrix,
     /// Type of C.
     pub output: Dtype,
-    /// How A is stored.
-    pub a: Transpose,
-    /// How B is stored.
-    pub b: Transpose,
+    /// The scales of A and B.
+    pub scaling: Scaling,
+}
+
+impl GemmProblem {
+    /// One product without scales: A and B of one type, A stored as M×K and B as N×K.
+    #[must_use]
+    pub const fn new(m: usize, n: usize, k: usize, input: Dtype, output: Dtype) -> Self {
+        let (a, b) = (Matrix { dtype: input, stored: Transpose::No }, Matrix { dtype: input, stored: Transpose::Yes });
+        Self { batch: 1, m, n, k, a, b, output, scaling: Scaling::None }
+    }
+
+    /// The type of A and B where this is one product of one type without scales: all that many a library can do.
+    ///
+    /// # Errors
+    /// `Unsupported` with what else is asked of `provider`.
+    pub fn plain(&self, provider: &str) -> Result<Dtype> {
+        let beyond = if self.a.dtype != self.b.dtype {
+            format!("products of {} with {}", self.a.dtype, self.b.dtype)
+        } else if self.scaling != Scaling::None {
+            format!("{} with scales ({})", self.a.dtype, self.scaling.name())
+        } else if self.batch != 1 {
+            "batches".into()
+        } else {
+            return Ok(self.a.dtype);
+        };
+        Err(DeviceError::unsupported(format!("{provider} has no {beyond}")))
+    }
+}
+
+/// What a product reads and writes.
+#[derive(Clone, Copy, Debug)]
+pub struct GemmOperands<'a> {
+    /// A of each product.
+    pub a: &'a Buffer,
+    /// B of each product.
+    pub b: &'a Buffer,
+    /// C of each product; overwritten.
+    pub c: &'a Buffer,
+    /// The scales of A, where the problem has them.
+    pub scale_a: Option<&'a Buffer>,
+    /// The scales of B.
+    pub scale_b: Option<&'a Buffer>,
+    /// For scales of whole tensors: their product, for whoever takes it as a number. With [`Scaling::Tensor`] it says the same as
+    /// the two buffers and must not be applied beside them. 1 otherwise.
+    pub factor: f32,
+}
+
+impl<'a> GemmOperands<'a> {
+    /// Without scales.
+    #[must_use]
+    pub const fn new(a: &'a Buffer, b: &'a Buffer, c: &'a Buffer) -> Self {
+        Self { a, b, c, scale_a: None, scale_b: None, factor: 1.0 }
+    }
 }
 
 /// A GEMM library.
@@ -65,8 +163,8 @@ pub trait GemmPlan {
     /// Enqueues C = A·B.
     ///
     /// # Errors
-    /// A library error.
-    fn enqueue(&self, a: &Buffer, b: &Buffer, c: &Buffer) -> Result<()>;
+    /// `Invalid` for operands that are too small or not this device's; a library error.
+    fn enqueue(&self, operands: &GemmOperands<'_>) -> Result<()>;
 
     /// How many algorithms it offers; 1 where the library gives no choice.
     fn candidates(&self) -> usize {

@@ -33,7 +33,8 @@ mod vulkan;
 
 pub use buffer::Buffer;
 pub use capability::{
-    AttentionKernels, AttentionOperands, AttentionPlan, AttentionProblem, Blas, GemmPlan, GemmProblem, Paged, Support, Transpose,
+    AttentionKernels, AttentionOperands, AttentionPlan, AttentionProblem, Blas, GemmOperands, GemmPlan, GemmProblem, Matrix,
+    Paged, Scaling, Support, Transpose,
 };
 pub use collectives::{
     CollectiveOp, CollectiveProblem, Collectives, Communicator, Exchange, RankPlace, Redop, Registration, Rounding,

@@ -1,67 +1,149 @@
 //! The cases: shapes, their ids, and which of them a scope holds.
 
 use ridgepoint_core::{Bytes, Cache, Case, CaseId, Component, Distribution, Dtype, Flops, Level, Metric, Work};
+use ridgepoint_device::Scaling;
 use ridgepoint_harness::{Class, Profile, Scope};
 
 /// Largest M, N or K of an id: what comes from a command line must not overflow the counts.
 const LARGEST: u64 = 1 << 20;
 
-/// One product.
+/// A product, or a batch of equal ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
+    /// Products, one behind the other in memory.
+    pub(crate) batch: u64,
     pub(crate) m: u64,
     pub(crate) n: u64,
     pub(crate) k: u64,
+    /// Class of A, and of B where [`Shape::b`] does not differ.
     pub(crate) dtype: Dtype,
+    /// Class of B: another one than A's for the two kinds of FP8 alone.
+    pub(crate) b: Dtype,
+    /// Type of C.
+    pub(crate) output: Dtype,
+    pub(crate) scaling: Scaling,
+}
+
+/// The types in which C can be stored, the default first; empty where there is no product of this type.
+const fn outputs(dtype: Dtype) -> &'static [Dtype] {
+    match dtype {
+        Dtype::F64 => &[Dtype::F64],
+        Dtype::F32 | Dtype::Tf32 => &[Dtype::F32],
+        Dtype::F16 => &[Dtype::F16, Dtype::F32],
+        Dtype::Bf16 => &[Dtype::Bf16, Dtype::F32],
+        Dtype::I8 => &[Dtype::I32],
+        Dtype::E4m3 | Dtype::E5m2 | Dtype::Mxfp8 | Dtype::Mxfp4 | Dtype::Nvfp4 => &[Dtype::Bf16, Dtype::F16, Dtype::F32],
+        Dtype::E4m3fnuz | Dtype::E5m2fnuz | Dtype::I32 | Dtype::E2m1 => &[],
+    }
+}
+
+/// The scales that a type has where an id says nothing.
+const fn scaling(dtype: Dtype) -> Scaling {
+    match dtype {
+        Dtype::E4m3 | Dtype::E5m2 => Scaling::Tensor,
+        Dtype::Mxfp8 | Dtype::Mxfp4 => Scaling::Mx,
+        Dtype::Nvfp4 => Scaling::Nvfp4,
+        _ => Scaling::None,
+    }
+}
+
+/// The words of ids for scales that are not the default: of FP8 alone.
+const SCALES: [(&str, Scaling); 2] = [("row", Scaling::Row), ("block128", Scaling::Block128)];
+
+const fn fp8(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::E4m3 | Dtype::E5m2)
 }
 
 impl Shape {
-    /// The type of C.
-    pub(crate) const fn output(self) -> Dtype {
-        match self.dtype {
-            Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::Bf16 => self.dtype,
-            Dtype::Tf32 => Dtype::F32,
-            Dtype::I8 => Dtype::I32,
-            _ => Dtype::Bf16,
-        }
+    /// One product of a type, with the scales and the output that it has by default.
+    pub(crate) fn new(m: u64, n: u64, k: u64, dtype: Dtype) -> Self {
+        let output = outputs(dtype).first().copied().unwrap_or(dtype);
+        Self { batch: 1, m, n, k, dtype, b: dtype, output, scaling: scaling(dtype) }
+    }
+
+    /// True for one product of a single type, its output and scales the default ones: what every kernel of ours can do.
+    pub(crate) fn plain(self) -> bool {
+        self == Self::new(self.m, self.n, self.k, self.dtype)
     }
 
     fn id(self) -> String {
-        format!("gemm/m{}n{}k{}/{}", self.m, self.n, self.k, self.dtype)
+        let Self { m, n, k, dtype, b, .. } = self;
+        let usual = Self::new(m, n, k, dtype);
+        let batch = if self.batch == 1 { String::new() } else { format!("b{}", self.batch) };
+        let pair = if b == dtype { String::new() } else { format!("x{b}") };
+        let output = if self.output == usual.output { String::new() } else { format!("/out={}", self.output) };
+        let word = SCALES.iter().find(|(_, scaling)| *scaling == self.scaling);
+        let scale = word.map_or_else(String::new, |(word, _)| format!("/scale={word}"));
+        format!("gemm/{batch}m{m}n{n}k{k}/{dtype}{pair}{output}{scale}")
     }
 
     /// The shape of an id in its canonical spelling.
     pub(crate) fn parse(id: &str) -> Option<Self> {
-        let (size, dtype) = id.strip_prefix("gemm/")?.split_once('/')?;
-        let (m, rest) = size.strip_prefix('m')?.split_once('n')?;
-        let (n, k) = rest.split_once('k')?;
+        let mut segments = id.strip_prefix("gemm/")?.split('/');
+        let (size, types) = (segments.next()?, segments.next()?);
         let number = |text: &str| text.parse::<u64>().ok().filter(|x| (1..=LARGEST).contains(x));
-        let dtype: Dtype = dtype.parse().ok()?;
-        if dtype.class() != dtype || dtype == Dtype::I32 {
+        let (batch, size) = size.split_once('m')?;
+        let (m, rest) = size.split_once('n')?;
+        let (n, k) = rest.split_once('k')?;
+        let batch = if batch.is_empty() { 1 } else { number(batch.strip_prefix('b')?)? };
+        let (dtype, b): (Dtype, Dtype) = match (types.parse(), types.split_once('x')) {
+            (Ok(both), _) => (both, both),
+            (Err(_), pair) => (pair?.0.parse().ok()?, pair?.1.parse().ok()?),
+        };
+        if outputs(dtype).is_empty() || (b != dtype && !(fp8(dtype) && fp8(b))) {
             return None;
         }
-        let shape = Self { m: number(m)?, n: number(n)?, k: number(k)?, dtype };
-        (shape.id() == id).then_some(shape)
+        let mut shape = Self { batch, b, ..Self::new(number(m)?, number(n)?, number(k)?, dtype) };
+        // In this order: another one is no canonical spelling.
+        for segment in segments {
+            match segment.split_once('=')? {
+                ("out", name) => shape.output = outputs(dtype).iter().copied().find(|d| d.name() == name)?,
+                ("scale", word) if fp8(dtype) => shape.scaling = SCALES.iter().find(|(known, _)| *known == word)?.1,
+                _ => return None,
+            }
+        }
+        (shape.id() == id && shape.counts()).then_some(shape)
     }
 
-    /// The case of it: 2·M·N·K operations; A, B and C once each (docs/conventions.md).
+    /// True if no count of it overflows: operations, and bits of an operand.
+    fn counts(self) -> bool {
+        let product = |of: [u64; 4]| of.into_iter().map(u128::from).product::<u128>();
+        let Self { batch, m, n, k, .. } = self;
+        let largest = [product([batch, m, k, 1]), product([batch, n, k, 1]), product([batch, m, n, 1])];
+        product([batch, m, n, k]) < 1 << 62 && largest.into_iter().all(|elements| elements < 1 << 56)
+    }
+
+    /// Elements of A, B and C, all products together.
+    pub(crate) const fn elements(self) -> [u64; 3] {
+        [self.batch * self.m * self.k, self.batch * self.n * self.k, self.batch * self.m * self.n]
+    }
+
+    /// The case of it: 2·M·N·K operations a product; A, B, their block scales and C once each (docs/conventions.md).
     pub(crate) fn case(self) -> Option<Case> {
-        let bytes = self.dtype.bytes(self.m * self.k) + self.dtype.bytes(self.n * self.k) + self.output().bytes(self.m * self.n);
         Some(Case {
             id: CaseId::new(self.id()).ok()?,
             component: Component::Gemm,
             dtype: self.dtype,
             metric: Metric::Arithmetic,
             level: Level::Dram,
-            work: Work::arithmetic(Flops(2 * self.m * self.n * self.k), bytes),
+            work: Work::arithmetic(Flops(2 * self.batch * self.m * self.n * self.k), self.operands()),
             cache: Cache::Cold,
             data: Distribution::Normal,
         })
     }
 
-    /// Bytes of one set of operands.
+    /// Bytes of one set of operands, scales of rows and blocks included.
     pub(crate) fn operands(self) -> Bytes {
-        self.dtype.bytes(self.m * self.k) + self.dtype.bytes(self.n * self.k) + self.output().bytes(self.m * self.n)
+        let [a, b, c] = self.elements();
+        let blocks = |n: u64| n.div_ceil(128);
+        let scales = match self.scaling {
+            Scaling::Row => self.m + self.n,
+            Scaling::Block128 => (self.m + blocks(self.n)) * blocks(self.k),
+            // Those of the formats are counted with their elements; two numbers a product are none.
+            Scaling::None | Scaling::Tensor | Scaling::Mx | Scaling::Nvfp4 => 0,
+        };
+        let elements = self.dtype.bytes(a) + self.b.bytes(b) + self.output.bytes(c);
+        elements + Dtype::F32.bytes(self.batch * scales)
     }
 }
 
@@ -84,7 +166,7 @@ pub(crate) fn list(scope: &Scope) -> Vec<Shape> {
         }
     };
     let sizes = sizes.iter().chain(if quick { &[][..] } else { extra });
-    let shapes = sizes.flat_map(|(m, n, k)| dtypes.iter().map(|dtype| Shape { m: *m, n: *n, k: *k, dtype: *dtype }));
+    let shapes = sizes.flat_map(|(m, n, k)| dtypes.iter().map(|dtype| Shape::new(*m, *n, *k, *dtype)));
     shapes.filter(|s| 3 * s.operands().0 < scope.memory.0 / 2).collect()
 }
 
@@ -94,15 +176,42 @@ mod tests {
 
     #[test]
     fn ids_are_canonical_and_bounded() {
-        assert!(Shape::parse("gemm/m1n2k3/bf16").is_some());
+        for id in [
+            "gemm/m1n2k3/bf16",
+            "gemm/b16m1n2k3/bf16",
+            "gemm/m1n2k3/bf16/out=f32",
+            "gemm/m1n2k3/e4m3xe5m2",
+            "gemm/b2m1n2k3/e5m2xe4m3/out=f16/scale=block128",
+            "gemm/m1n2k3/e4m3/scale=row",
+            "gemm/m1n2k64/mxfp8",
+            "gemm/m1n2k64/mxfp4/out=f32",
+            "gemm/m1n2k64/nvfp4",
+        ] {
+            assert_eq!(Shape::parse(id).unwrap().id(), id);
+            assert_eq!(Shape::parse(id).unwrap().case().unwrap().id.as_str(), id);
+        }
         for id in [
             "gemm/m01n2k3/bf16",
             "gemm/m0n2k3/bf16",
+            "gemm/b0m1n2k3/bf16",
+            "gemm/b1m1n2k3/bf16",
+            "gemm/16m1n2k3/bf16",
             "gemm/m1n2k3/e4m3fnuz",
+            "gemm/m1n2k3/e2m1",
             "gemm/m1n2k9999999999/f32",
+            "gemm/b1048576m1048576n1048576k1048576/f32",
             "gemm/m1n2/f32",
             "gemm/m1n2k3/i32",
             "gemm/m1n2k3",
+            "gemm/m1n2k3/bf16/out=bf16",
+            "gemm/m1n2k3/i8/out=f32",
+            "gemm/m1n2k3/bf16/scale=row",
+            "gemm/m1n2k3/mxfp8/scale=row",
+            "gemm/m1n2k3/e4m3/scale=row/out=f32",
+            "gemm/m1n2k3/e4m3/scale=tensor",
+            "gemm/m1n2k3/e4m3xe4m3",
+            "gemm/m1n2k3/bf16xf16",
+            "gemm/m1n2k3/bf16/",
         ] {
             assert_eq!(Shape::parse(id), None, "{id}");
         }
@@ -110,7 +219,16 @@ mod tests {
 
     #[test]
     fn work_is_two_mnk_and_each_operand_once() {
-        let work = Shape { m: 2, n: 3, k: 4, dtype: Dtype::E4m3 }.case().unwrap().work;
-        assert_eq!((work.flops, work.bytes), (Flops(48), Bytes(8 + 12 + 2 * 6)));
+        let work = |id: &str| {
+            let work = Shape::parse(id).unwrap().case().unwrap().work;
+            (work.flops, work.bytes)
+        };
+        assert_eq!(work("gemm/m2n3k4/e4m3"), (Flops(48), Bytes(8 + 12 + 2 * 6)));
+        assert_eq!(work("gemm/b5m2n3k4/e4m3/out=f32"), (Flops(5 * 48), Bytes(5 * (8 + 12 + 4 * 6))));
+        // Scales: a row; a 1×128 of A and a 128×128 of B; an E8M0 for 32; an E4M3 for 16.
+        assert_eq!(work("gemm/m2n3k4/e4m3/scale=row").1, Bytes(8 + 12 + 12 + 4 * 5));
+        assert_eq!(work("gemm/m2n129k256/e4m3/scale=block128").1, Bytes(512 + 129 * 256 + 2 * 258 + 4 * (2 * 2 + 2 * 2)));
+        assert_eq!(work("gemm/m2n3k64/mxfp8").1, Bytes(2 * 66 + 3 * 66 + 12));
+        assert_eq!(work("gemm/m2n3k64/nvfp4").1, Bytes(2 * 36 + 3 * 36 + 12));
     }
 }

@@ -5,8 +5,9 @@
 //! Errors are relative to √K, the standard deviation of an element of C when A and B are of variance 1.
 
 use crate::cases::Shape;
+use crate::operands::Operands;
 use ridgepoint_core::{Dtype, Verification, data};
-use ridgepoint_device::{Buffer, Device, DeviceError, Result};
+use ridgepoint_device::{Device, DeviceError, Result};
 use ridgepoint_harness::verify::{Comparison, in_chunks};
 
 /// Products up to this many multiply-adds are computed in full.
@@ -133,7 +134,7 @@ fn rows(m: u64) -> Vec<u64> {
 /// √K by random walk, with a factor for its tail; FP8 on Hopper keeps but about 14 bits while summing, so that the same walk
 /// takes steps of 2⁻¹³; tf32 rounds each factor to 11 bits.
 pub(crate) fn tolerance(shape: Shape) -> f64 {
-    let store = match shape.output() {
+    let store = match shape.output {
         Dtype::I32 => return 0.0,
         output => 6.0 * output.unit_roundoff(),
     };
@@ -157,13 +158,13 @@ fn freivalds_part(dtype: Dtype) -> f64 {
 }
 
 /// Checks C of the first operand set, and scans all the others for poison.
-pub(crate) fn check(device: &dyn Device, shape: Shape, reference: &Reference, operands: &[[Buffer; 3]]) -> Result<Verification> {
-    let output = shape.output();
+pub(crate) fn check(device: &dyn Device, shape: Shape, reference: &Reference, operands: &[Operands]) -> Result<Verification> {
+    let output = shape.output;
     let size = output.element_bytes().unwrap_or(1);
     let n = shape.n as usize;
     let tolerance = tolerance(shape);
     let mut total = Comparison::new(tolerance);
-    for (set, [_, _, c]) in operands.iter().enumerate() {
+    for (set, Operands { c, .. }) in operands.iter().enumerate() {
         let mut bytes = vec![0u8; c.len()];
         device.download(c, 0, &mut bytes)?;
         let poisoned: u64 = in_chunks(shape.m * shape.n, |range| {
@@ -212,20 +213,20 @@ mod tests {
 
     #[test]
     fn a_fill_that_went_wrong_is_found() {
-        let shape = Shape { m: 4, n: 4, k: 4, dtype: Dtype::F32 };
+        let shape = Shape::new(4, 4, 4, Dtype::F32);
         let zeros = [0u8; 64];
         assert!(Reference::new(shape, Dtype::F32, &zeros, &zeros, [1, 2]).is_err());
     }
 
     #[test]
     fn integers_must_be_exact() {
-        assert_eq!(tolerance(Shape { m: 1, n: 1, k: 999, dtype: Dtype::I8 }), 0.0);
+        assert_eq!(tolerance(Shape::new(1, 1, 999, Dtype::I8)), 0.0);
     }
 
     #[test]
     fn one_wrong_element_of_the_usual_size_upsets_a_row_of_8192() {
         for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
-            let allowed = tolerance(Shape { m: 8192, n: 8192, k: 8192, dtype }) * freivalds_part(dtype);
+            let allowed = tolerance(Shape::new(8192, 8192, 8192, dtype)) * freivalds_part(dtype);
             assert!(allowed < 1.0 / 8192f64.sqrt(), "{dtype}: {allowed}");
         }
     }

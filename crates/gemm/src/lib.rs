@@ -8,6 +8,7 @@ mod cases;
 mod check;
 mod matrix_amd;
 mod mma;
+mod operands;
 mod ready;
 mod tile;
 mod tiled;

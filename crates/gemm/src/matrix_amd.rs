@@ -3,7 +3,7 @@
 
 use crate::cases::Shape;
 use ridgepoint_core::{Backend, Dtype};
-use ridgepoint_device::{Arg, Buffer, Device, DeviceError, GemmPlan, Geometry, Kernel, Program, Result};
+use ridgepoint_device::{Arg, Device, DeviceError, GemmOperands, GemmPlan, Geometry, Kernel, Program, Result};
 use ridgepoint_harness::encoding;
 use std::collections::BTreeMap;
 
@@ -52,7 +52,8 @@ pub(crate) fn provider(shape: Shape, device: &dyn Device) -> Option<&'static str
         Dtype::E4m3 | Dtype::E5m2 => !arch.starts_with("gfx90") && !arch.starts_with("gfx11"),
         _ => false,
     };
-    (has && backend == Backend::Hip && !forms(arch).is_empty()).then(|| if arch.starts_with("gfx9") { "mfma" } else { "wmma" })
+    (has && shape.plain() && backend == Backend::Hip && !forms(arch).is_empty())
+        .then(|| if arch.starts_with("gfx9") { "mfma" } else { "wmma" })
 }
 
 /// The kernel for one shape, in the forms that were compiled.
@@ -71,7 +72,7 @@ pub(crate) fn plan(device: &dyn Device, shape: Shape) -> Result<Plan<'_>> {
     let arch = &device.info().arch;
     let input = encoding(shape.dtype, device);
     let whole = |dtype: Dtype, elements: u64| dtype.bytes(elements).0.is_multiple_of(16);
-    if !whole(input, shape.k) || !whole(shape.output(), shape.n) {
+    if !whole(input, shape.k) || !whole(shape.output, shape.n) {
         return Err(DeviceError::unsupported("rows must be multiples of 16 bytes for wide loads"));
     }
     let dies = device.info().facts.get("accelerator dies").map_or("1", String::as_str);
@@ -101,7 +102,7 @@ pub(crate) fn plan(device: &dyn Device, shape: Shape) -> Result<Plan<'_>> {
 }
 
 impl GemmPlan for Plan<'_> {
-    fn enqueue(&self, a: &Buffer, b: &Buffer, c: &Buffer) -> Result<()> {
+    fn enqueue(&self, &GemmOperands { a, b, c, .. }: &GemmOperands<'_>) -> Result<()> {
         let (Shape { m, n, k, .. }, (form, kernel)) = (self.shape, &self.forms[self.chosen]);
         let [m, n, k] = [m, n, k].map(|extent| extent as i32);
         let args = [Arg::Buffer(a, 0), Arg::Buffer(b, 0), Arg::Buffer(c, 0), Arg::I32(m), Arg::I32(n), Arg::I32(k)];
@@ -136,7 +137,7 @@ mod tests {
 
     #[test]
     fn forms_suit_their_chip_and_shape() {
-        let shape = |m, n, k| Shape { m, n, k, dtype: Dtype::Bf16 };
+        let shape = |m, n, k| Shape::new(m, n, k, Dtype::Bf16);
         let found = |arch, of, bytes| suiting(arch, of, bytes).iter().map(|f| (f.tile, f.direct)).collect::<Vec<_>>();
         assert_eq!(found("gfx942", shape(4096, 4096, 4096), 2), [(256, 0), (256, 4), (128, 0)]);
         assert_eq!(found("gfx950", shape(4096, 4096, 4096), 2), [(256, 16), (256, 0), (128, 16), (128, 0)]);

@@ -4,7 +4,7 @@
 use crate::cases::Shape;
 use crate::variants::number;
 use ridgepoint_core::{Backend, Dtype};
-use ridgepoint_device::{Arg, Buffer, Device, DeviceError, GemmPlan, Geometry, Kernel, Program, Result};
+use ridgepoint_device::{Arg, Device, DeviceError, GemmOperands, GemmPlan, Geometry, Kernel, Program, Result};
 use std::collections::BTreeMap;
 
 /// Rows and columns of a tile (RP_BN, as many threads), and stages of the ring (RP_STAGES).
@@ -22,6 +22,7 @@ pub(crate) fn fits(shape: Shape, device: &dyn Device) -> bool {
     let info = device.info();
     let chip = number(&info.arch);
     info.backend == Backend::Cuda
+        && shape.plain()
         && match shape.dtype {
             Dtype::Bf16 | Dtype::F16 | Dtype::Tf32 => chip >= 80,
             Dtype::E4m3 | Dtype::E5m2 => chip == 89 || chip >= 120,
@@ -45,7 +46,7 @@ pub(crate) fn plan(device: &dyn Device, shape: Shape) -> Result<Plan<'_>> {
         return Err(DeviceError::unsupported(format!("mma.sync has no {} on {}", shape.dtype, device.info().arch)));
     }
     let whole = |dtype: Dtype, elements: u64| dtype.bytes(elements).0.is_multiple_of(16);
-    if !whole(shape.dtype, shape.k) || !whole(shape.output(), shape.n) {
+    if !whole(shape.dtype, shape.k) || !whole(shape.output, shape.n) {
         return Err(DeviceError::unsupported("rows must be multiples of 16 bytes for the mma.sync kernel"));
     }
     let defines =
@@ -55,7 +56,7 @@ pub(crate) fn plan(device: &dyn Device, shape: Shape) -> Result<Plan<'_>> {
 }
 
 impl GemmPlan for Plan<'_> {
-    fn enqueue(&self, a: &Buffer, b: &Buffer, c: &Buffer) -> Result<()> {
+    fn enqueue(&self, &GemmOperands { a, b, c, .. }: &GemmOperands<'_>) -> Result<()> {
         let Shape { m, n, k, .. } = self.shape;
         let args = [
             Arg::Buffer(a, 0),

@@ -3,10 +3,11 @@
 
 use crate::cases::Shape;
 use crate::check::{Reference, check};
+use crate::operands::{Operands, seeds};
 use crate::{matrix_amd, mma, tile, tiled, variants, wgmma};
-use ridgepoint_core::{Dtype, Seconds, Verification, data};
-use ridgepoint_device::{Buffer, Device, DeviceError, GemmPlan, Result, Support};
-use ridgepoint_harness::{Prepared, Ready, encoding, random, trial};
+use ridgepoint_core::{Seconds, Verification};
+use ridgepoint_device::{Buffer, Device, DeviceError, GemmPlan, GemmProblem, Result, Support};
+use ridgepoint_harness::{Prepared, Ready, trial};
 use std::collections::BTreeMap;
 
 /// Most operand sets: beyond that, eviction would be cheaper, and no device needs it.
@@ -15,10 +16,10 @@ const MOST_SETS: u64 = 64;
 const TRIED: usize = 8;
 
 pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, seed: u64) -> Result<Prepared<'d>> {
-    let input = encoding(shape.dtype, device);
+    let problem = variants::problem(shape, device);
     let blas = variants::find(device, provider);
     let mut plan: Box<dyn GemmPlan + 'd> = match blas {
-        Some(blas) => blas.plan(&variants::problem(shape, input))?,
+        Some(blas) => blas.plan(&problem)?,
         None if tiled::providers(shape, device).contains(&provider) => Box::new(tiled::plan(device, shape, provider)?),
         None if provider == wgmma::PROVIDER => Box::new(wgmma::plan(device, shape)?),
         None if provider == mma::PROVIDER => Box::new(mma::plan(device, shape)?),
@@ -27,18 +28,14 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
         None => {
             let device = &device.info().id;
             return Err(DeviceError::unsupported(format!(
-                "no GEMM library was found for {device}; `ridgepoint doctor` says how to get one"
+                "no GEMM library was found for {device}, nor a kernel of ours that does this; `ridgepoint doctor` says how to get one"
             )));
         }
     };
     let sets = (2 * device.info().last_level_cache().0 / shape.operands().0.max(1) + 1).clamp(1, MOST_SETS) + 1;
     let mut operands = Vec::new();
     for set in 0..sets {
-        let fill = |operand: u64, elements: u64| random(device, input, data::operand_seed(seed, 2 * set + operand), elements);
-        let a = fill(0, shape.m * shape.k)?;
-        let b = fill(1, shape.n * shape.k)?;
-        let c = device.alloc(shape.output().bytes(shape.m * shape.n).0 as usize)?;
-        operands.push([a, b, c]);
+        operands.push(Operands::fill(device, shape, &problem, seed, set)?);
     }
     device.synchronize()?;
     let mut config = BTreeMap::new();
@@ -52,12 +49,12 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
     }
     config.insert("operand sets".into(), sets.to_string());
     let labels = if plan.support() == Support::Emulated { vec!["emulated".into()] } else { vec![] };
-    let ready = Run { device, shape, input, plan, operands, seed, references: BTreeMap::new() };
-    Ok(Prepared { ready: Box::new(ready), config, labels, dtype: input })
+    let ready = Run { device, shape, problem, plan, operands, seed, references: BTreeMap::new() };
+    Ok(Prepared { ready: Box::new(ready), config, labels, dtype: problem.a.dtype })
 }
 
 /// Times the library's first algorithms, and keeps the fastest. A candidate that fails is passed over.
-fn tune(plan: &mut (dyn GemmPlan + '_), device: &dyn Device, operands: &[[Buffer; 3]]) -> Result<usize> {
+fn tune(plan: &mut (dyn GemmPlan + '_), device: &dyn Device, operands: &[Operands]) -> Result<usize> {
     let candidates = plan.candidates().min(TRIED);
     if candidates < 2 {
         return Ok(candidates);
@@ -65,10 +62,7 @@ fn tune(plan: &mut (dyn GemmPlan + '_), device: &dyn Device, operands: &[[Buffer
     let mut best: Option<(Seconds, usize)> = None;
     for index in 0..candidates {
         plan.select(index)?;
-        let timed = trial(device, &mut |turn| {
-            let [a, b, c] = &operands[turn % operands.len()];
-            plan.enqueue(a, b, c)
-        });
+        let timed = trial(device, &mut |turn| plan.enqueue(&operands[turn % operands.len()].of()));
         match timed {
             Ok(seconds) if best.is_none_or(|(least, _)| seconds < least) => best = Some((seconds, index)),
             Ok(_) => {}
@@ -84,9 +78,9 @@ fn tune(plan: &mut (dyn GemmPlan + '_), device: &dyn Device, operands: &[[Buffer
 struct Run<'d> {
     device: &'d dyn Device,
     shape: Shape,
-    input: Dtype,
+    problem: GemmProblem,
     plan: Box<dyn GemmPlan + 'd>,
-    operands: Vec<[Buffer; 3]>,
+    operands: Vec<Operands>,
     seed: u64,
     references: BTreeMap<usize, Reference>,
 }
@@ -97,16 +91,15 @@ impl Ready for Run<'_> {
     }
 
     fn enqueue(&mut self, turn: usize) -> Result<()> {
-        let [a, b, c] = &self.operands[turn];
-        self.plan.enqueue(a, b, c)
+        self.plan.enqueue(&self.operands[turn].of())
     }
 
     fn outputs(&self, turn: usize) -> Vec<Buffer> {
-        vec![self.operands[turn][2].clone()]
+        vec![self.operands[turn].c.clone()]
     }
 
     fn poison(&mut self) -> Result<()> {
-        self.operands.iter().try_for_each(|[_, _, c]| self.device.fill(c, 0xff))
+        self.operands.iter().try_for_each(|set| self.device.fill(&set.c, 0xff))
     }
 
     /// The first set is checked against a reference; every set is scanned for poison.
@@ -114,14 +107,13 @@ impl Ready for Run<'_> {
         let reference = match self.references.entry(0) {
             std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::btree_map::Entry::Vacant(entry) => {
-                let seeds = [0, 1].map(|operand| data::operand_seed(self.seed, operand));
-                let [a, b, _] = &self.operands[0];
+                let Operands { a, b, .. } = &self.operands[0];
                 let read = |buffer: &Buffer| -> Result<Vec<u8>> {
                     let mut bytes = vec![0; buffer.len()];
                     self.device.download(buffer, 0, &mut bytes)?;
                     Ok(bytes)
                 };
-                entry.insert(Reference::new(self.shape, self.input, &read(a)?, &read(b)?, seeds)?)
+                entry.insert(Reference::new(self.shape, self.problem.a.dtype, &read(a)?, &read(b)?, seeds(self.seed, 0))?)
             }
         };
         check(self.device, self.shape, reference, &self.operands)

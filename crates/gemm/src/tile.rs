@@ -3,7 +3,7 @@
 
 use crate::cases::Shape;
 use ridgepoint_core::{Backend, Dtype};
-use ridgepoint_device::{Arg, Buffer, Device, DeviceError, GemmPlan, Geometry, Kernel, Program, Result, Support};
+use ridgepoint_device::{Arg, Device, DeviceError, GemmOperands, GemmPlan, Geometry, Kernel, Program, Result, Support};
 use std::collections::BTreeMap;
 
 /// Side of a tile, and threads of a block, by the kernel's host contract.
@@ -15,7 +15,8 @@ pub(crate) const PROVIDER: &str = "tile";
 
 /// True where the kernel can run at all.
 pub(crate) fn fits(shape: Shape, device: &dyn Device) -> bool {
-    matches!(device.info().backend, Backend::Cuda | Backend::Hip) && matches!(shape.dtype, Dtype::F32 | Dtype::F16 | Dtype::Bf16)
+    let runs = matches!(device.info().backend, Backend::Cuda | Backend::Hip);
+    runs && shape.plain() && matches!(shape.dtype, Dtype::F32 | Dtype::F16 | Dtype::Bf16)
 }
 
 /// The kernel for one shape.
@@ -39,7 +40,7 @@ pub(crate) fn plan(device: &dyn Device, shape: Shape) -> Result<Plan<'_>> {
 }
 
 impl GemmPlan for Plan<'_> {
-    fn enqueue(&self, a: &Buffer, b: &Buffer, c: &Buffer) -> Result<()> {
+    fn enqueue(&self, &GemmOperands { a, b, c, .. }: &GemmOperands<'_>) -> Result<()> {
         let Shape { m, n, k, .. } = self.shape;
         let args = [
             Arg::Buffer(a, 0),

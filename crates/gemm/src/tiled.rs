@@ -3,7 +3,9 @@
 
 use crate::cases::Shape;
 use ridgepoint_core::{Backend, Dtype};
-use ridgepoint_device::{Arg, Buffer, Device, DeviceError, GemmPlan, Geometry, Kernel, MatrixShape, Program, Result, Support};
+use ridgepoint_device::{
+    Arg, Device, DeviceError, GemmOperands, GemmPlan, Geometry, Kernel, MatrixShape, Program, Result, Support,
+};
 use std::collections::BTreeMap;
 
 /// The providers' names.
@@ -19,7 +21,7 @@ const THREADS: u32 = 128;
 
 /// Those of our kernels that a device could run: which dtypes and shapes is said when one is prepared.
 pub(crate) fn providers(shape: Shape, device: &dyn Device) -> Vec<&'static str> {
-    if device.info().backend != Backend::Vulkan {
+    if device.info().backend != Backend::Vulkan || !shape.plain() {
         return vec![];
     }
     // Plain f32 is no business of matrix units.
@@ -129,7 +131,7 @@ fn cooperative(device: &dyn Device, shape: Shape) -> Result<Form> {
 }
 
 impl GemmPlan for Plan<'_> {
-    fn enqueue(&self, a: &Buffer, b: &Buffer, c: &Buffer) -> Result<()> {
+    fn enqueue(&self, &GemmOperands { a, b, c, .. }: &GemmOperands<'_>) -> Result<()> {
         let (Shape { m, n, k, .. }, form) = (self.shape, &self.forms[self.chosen]);
         let args =
             [Arg::Buffer(a, 0), Arg::Buffer(b, 0), Arg::Buffer(c, 0), Arg::U32(m as u32), Arg::U32(n as u32), Arg::U32(k as u32)];

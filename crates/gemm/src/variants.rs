@@ -3,18 +3,23 @@
 use crate::cases::Shape;
 use crate::{matrix_amd, mma, tile, tiled, wgmma};
 use ridgepoint_core::Dtype;
-use ridgepoint_device::{Blas, Device, GemmProblem, Transpose};
+use ridgepoint_device::{Blas, Device, GemmProblem, Matrix, Scaling, Transpose};
+use ridgepoint_harness::encoding;
 
-/// The problem as a library sees it.
-pub(crate) fn problem(shape: Shape, input: Dtype) -> GemmProblem {
+/// The problem as a library sees it, with A and B as they are encoded here.
+pub(crate) fn problem(shape: Shape, device: &dyn Device) -> GemmProblem {
+    let [a, b] = [(shape.dtype, Transpose::No), (shape.b, Transpose::Yes)]
+        .map(|(dtype, stored)| Matrix { dtype: encoding(dtype, device), stored });
     GemmProblem {
+        batch: shape.batch as usize,
         m: shape.m as usize,
         n: shape.n as usize,
         k: shape.k as usize,
-        input,
-        output: shape.output(),
-        a: Transpose::No,
-        b: Transpose::Yes,
+        a,
+        b,
+        output: shape.output,
+        // The one scale of a tensor is 1 as yet.
+        scaling: if shape.scaling == Scaling::Tensor { Scaling::None } else { shape.scaling },
     }
 }
 
@@ -22,7 +27,8 @@ pub(crate) fn problem(shape: Shape, input: Dtype) -> GemmProblem {
 pub(crate) fn providers(shape: Shape, device: &dyn Device) -> Vec<String> {
     let libraries = device.blas().into_iter().map(|b| b.provider().to_owned());
     // The best of ours for this chip: mma.sync reaches about 60 % of what wgmma does.
-    let nvidia = if wgmma::fits(device) { Some(wgmma::PROVIDER) } else { mma::fits(shape, device).then_some(mma::PROVIDER) };
+    let nvidia =
+        if wgmma::fits(shape, device) { Some(wgmma::PROVIDER) } else { mma::fits(shape, device).then_some(mma::PROVIDER) };
     let matrix = nvidia.or_else(|| matrix_amd::provider(shape, device));
     let has_units = matrix.is_some() || !device.blas().is_empty();
     let plain = (tile::fits(shape, device) && (shape.dtype == Dtype::F32 || !has_units)).then_some(tile::PROVIDER);

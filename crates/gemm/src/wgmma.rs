@@ -3,7 +3,7 @@
 
 use crate::cases::Shape;
 use ridgepoint_core::Dtype;
-use ridgepoint_device::{Arg, Buffer, Device, DeviceError, GemmPlan, Geometry, Kernel, Program, Result, TensorMap};
+use ridgepoint_device::{Arg, Buffer, Device, DeviceError, GemmOperands, GemmPlan, Geometry, Kernel, Program, Result, TensorMap};
 use std::collections::BTreeMap;
 
 /// Columns of a tile (RP_BN), stages of the ring, blocks of a cluster, buffers of the epilogue: the macros of the kernel.
@@ -20,8 +20,8 @@ const SHARED: u32 = STAGES * (16400 + COLUMNS * 128) + BUFFERS * 16384 + 1024;
 pub(crate) const PROVIDER: &str = "wgmma";
 
 /// True where the kernel can run at all.
-pub(crate) fn fits(device: &dyn Device) -> bool {
-    device.info().arch == "sm_90a"
+pub(crate) fn fits(shape: Shape, device: &dyn Device) -> bool {
+    device.info().arch == "sm_90a" && shape.plain()
 }
 
 /// The kernel for one shape.
@@ -40,7 +40,7 @@ pub(crate) fn plan(device: &dyn Device, shape: Shape) -> Result<Plan<'_>> {
         return Err(DeviceError::unsupported(format!("the wgmma kernel has no {}", shape.dtype)));
     }
     let whole = |dtype: Dtype, elements: u64| dtype.bytes(elements).0.is_multiple_of(16);
-    if !whole(shape.dtype, shape.k) || !whole(shape.output(), shape.n) {
+    if !whole(shape.dtype, shape.k) || !whole(shape.output, shape.n) {
         return Err(DeviceError::unsupported("rows must be multiples of 16 bytes for the tensor copy engine"));
     }
     let defines = [
@@ -71,12 +71,12 @@ impl Plan<'_> {
 }
 
 impl GemmPlan for Plan<'_> {
-    fn enqueue(&self, a: &Buffer, b: &Buffer, c: &Buffer) -> Result<()> {
-        let Shape { m, n, k, dtype } = self.shape;
+    fn enqueue(&self, &GemmOperands { a, b, c, .. }: &GemmOperands<'_>) -> Result<()> {
+        let Shape { m, n, k, dtype, .. } = self.shape;
         let maps = [
             self.map(a, dtype, m, k, 128)?,
             self.map(b, dtype, n, k, COLUMNS / CLUSTER)?,
-            self.map(c, self.shape.output(), m, n, 64)?,
+            self.map(c, self.shape.output, m, n, 64)?,
         ];
         let [a, b, c] = &maps;
         let args = [

@@ -3,7 +3,7 @@
 use super::Shared;
 use super::driver::Buffer as Memory;
 use super::matmul::{Compute, Library, Plan, Problem, Type};
-use crate::{Blas, Buffer, DeviceError, GemmPlan, GemmProblem, Result, Support, Transpose};
+use crate::{Blas, DeviceError, GemmOperands, GemmPlan, GemmProblem, Result, Support, Transpose};
 use ridgepoint_core::Dtype;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,11 +37,12 @@ impl Blas for Matmul {
     }
 
     fn plan(&self, p: &GemmProblem) -> Result<Box<dyn GemmPlan>> {
-        let fp8 = matches!(p.input, Dtype::E4m3 | Dtype::E5m2);
+        let input = p.plain(self.library.numbers.name)?;
+        let fp8 = matches!(input, Dtype::E4m3 | Dtype::E5m2);
         if self.fast && !fp8 {
             return Err(DeviceError::unsupported("fast accumulation is a choice of FP8 alone"));
         }
-        let support = (self.support)(&self.shared.ctx.facts.target, p.input).map_err(DeviceError::unsupported)?;
+        let support = (self.support)(&self.shared.ctx.facts.target, input).map_err(DeviceError::unsupported)?;
         let name = self.library.numbers.name;
         let kind = |dtype: Dtype| {
             Ok(match dtype {
@@ -58,21 +59,19 @@ impl Blas for Matmul {
                 other => return Err(DeviceError::unsupported(format!("{name} is not asked for {other} yet"))),
             })
         };
-        let (input, output) = (kind(p.input)?, kind(p.output)?);
-        let mut problem = Problem::new(p.m as u64, p.n as u64, p.k as u64, input, output);
-        problem.a_t = p.a == Transpose::Yes;
-        problem.b_t = p.b == Transpose::Yes;
+        let mut problem = Problem::new(p.m as u64, p.n as u64, p.k as u64, kind(input)?, kind(p.output)?);
+        problem.a_t = p.a.stored == Transpose::Yes;
+        problem.b_t = p.b.stored == Transpose::Yes;
         problem.fast_accum = self.fast;
-        if p.input == Dtype::Tf32 {
+        if input == Dtype::Tf32 {
             problem.compute = Compute::Tf32;
         }
         self.shared.ctx.api()?;
         let plan = self.library.plan(&problem, WORKSPACE, WANTED).map_err(|error| match error.status() {
             // The library says so itself.
             Some(code) if code == self.library.numbers.not_supported => DeviceError::unsupported(format!(
-                "{name} {} has no {} GEMM of {}×{}×{} with this layout here",
+                "{name} {} has no {input} GEMM of {}×{}×{} with this layout here",
                 self.library.version(),
-                p.input,
                 p.m,
                 p.n,
                 p.k
@@ -81,9 +80,8 @@ impl Blas for Matmul {
         })?;
         if plan.algorithms.is_empty() {
             return Err(DeviceError::unsupported(format!(
-                "{name} {} offers no algorithm for {} {}×{}×{}",
+                "{name} {} offers no algorithm for {input} {}×{}×{}",
                 self.library.version(),
-                p.input,
                 p.m,
                 p.n,
                 p.k
@@ -110,10 +108,10 @@ struct Run {
 }
 
 impl GemmPlan for Run {
-    fn enqueue(&self, a: &Buffer, b: &Buffer, c: &Buffer) -> Result<()> {
+    fn enqueue(&self, &GemmOperands { a, b, c, .. }: &GemmOperands<'_>) -> Result<()> {
         let p = &self.problem;
         for (name, buffer, dtype, elements) in
-            [("A", a, p.input, p.m * p.k), ("B", b, p.input, p.k * p.n), ("C", c, p.output, p.m * p.n)]
+            [("A", a, p.a.dtype, p.m * p.k), ("B", b, p.b.dtype, p.k * p.n), ("C", c, p.output, p.m * p.n)]
         {
             if (buffer.len() as u64) < dtype.bytes(elements as u64).0 || buffer.owner::<Memory>().is_none() {
                 return Err(DeviceError::invalid(format!("{name} is too small for the GEMM, or another device's")));

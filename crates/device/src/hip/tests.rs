@@ -5,7 +5,7 @@ use super::PROBE;
 use super::hipblaslt::NUMBERS;
 use crate::gpu::matmul::{Library, Problem, Type};
 use crate::machine::{Machine, say_what_is_found};
-use crate::{Arg, DeviceError, GemmProblem, Geometry, HostMemory, Program, Transfer, Transpose};
+use crate::{Arg, DeviceError, GemmOperands, GemmProblem, Geometry, HostMemory, Matrix, Program, Transfer, Transpose};
 use ridgepoint_core::Dtype;
 use std::sync::Arc;
 
@@ -154,7 +154,7 @@ fn a_library_without_its_functions_costs_what_it_serves_and_no_more() {
 fn child_lacks_its_libraries() {
     let device = (PROBE.open)(0).unwrap();
     println!("no GEMM library: {}", device.info().facts.get("no GEMM library").map_or("", String::as_str));
-    let problem = GemmProblem { m: 16, n: 16, k: 16, input: Dtype::F32, output: Dtype::F32, a: Transpose::No, b: Transpose::Yes };
+    let problem = GemmProblem::new(16, 16, 16, Dtype::F32, Dtype::F32);
     for blas in device.blas() {
         let outcome = blas.plan(&problem).map(|_| ());
         assert!(matches!(outcome, Err(DeviceError::Unsupported(_))), "{outcome:?}");
@@ -254,7 +254,7 @@ fn child_describes_products() {
     };
     let (mi300, mi350) = ((PROBE.open)(0).unwrap(), (PROBE.open)(1).unwrap());
     // C (3×5) = A (3×7) · B (5×7, transposed): column-major, the library's first operand is our B.
-    let problem = |input, output| GemmProblem { m: 3, n: 5, k: 7, input, output, a: Transpose::No, b: Transpose::Yes };
+    let problem = |input, output| GemmProblem::new(3, 5, 7, input, output);
     let cases = [
         (&mi300, Dtype::F32, Dtype::F32, (2, 0, 0, 0)),
         (&mi300, Dtype::Tf32, Dtype::F32, (6, 0, 0, 0)),
@@ -275,7 +275,8 @@ fn child_describes_products() {
         // Of four algorithms one wants too much workspace and one does not work.
         assert_eq!(plan.candidates(), 2, "{input}");
     }
-    let untransposed = GemmProblem { a: Transpose::Yes, b: Transpose::No, ..problem(Dtype::Bf16, Dtype::Bf16) };
+    let stored = |stored| Matrix { dtype: Dtype::Bf16, stored };
+    let untransposed = GemmProblem { a: stored(Transpose::Yes), b: stored(Transpose::No), ..problem(Dtype::Bf16, Dtype::Bf16) };
     mi300.blas()[0].plan(&untransposed).unwrap();
     assert!(told().contains(" 0=111 1=112 [14 5x7 ld 5] [14 3x7 ld 3] [14 5x3 ld 5]"));
 
@@ -305,17 +306,17 @@ fn child_describes_products() {
     let mut plan = mi300.blas()[0].plan(&problem(Dtype::F32, Dtype::F32)).unwrap();
     told();
     plan.select(1).unwrap();
-    plan.enqueue(&da, &db, &dc).unwrap();
+    plan.enqueue(&GemmOperands::new(&da, &db, &dc)).unwrap();
     assert_eq!(told(), "solution 80 alpha 3f800000 beta 00000000 workspace 67108864\n");
     assert!(plan.config()["algorithm"].contains("solution 80, workspace 0"), "{:?}", plan.config());
     let mut out = [0; 60];
     mi300.download(&dc, 0, &mut out).unwrap();
     let expected: Vec<f32> = (0..15).map(|at| (0..7).map(|l| a[at / 5 * 7 + l] * b[at % 5 * 7 + l]).sum()).collect();
     assert_eq!(out.to_vec(), bytes(&expected));
-    assert!(matches!(plan.enqueue(&da, &dc, &dc), Err(DeviceError::Invalid(_))), "B is too small");
+    assert!(matches!(plan.enqueue(&GemmOperands::new(&da, &dc, &dc)), Err(DeviceError::Invalid(_))), "B is too small");
     let i8 = mi300.blas()[0].plan(&problem(Dtype::I8, Dtype::I32)).unwrap();
     told();
-    i8.enqueue(&da, &db, &dc).unwrap();
+    i8.enqueue(&GemmOperands::new(&da, &db, &dc)).unwrap();
     assert!(told().starts_with("solution 77 alpha 00000001 beta 00000000"));
 }
 

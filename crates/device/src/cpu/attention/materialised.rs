@@ -6,8 +6,8 @@ use super::{check, operands, scale};
 use crate::cpu::kernels::Shared;
 use crate::cpu::{Pool, allocate, range};
 use crate::{
-    AttentionKernels, AttentionOperands, AttentionPlan, AttentionProblem, Blas, Buffer, DeviceError, GemmPlan, GemmProblem,
-    Result, Support, Transpose,
+    AttentionKernels, AttentionOperands, AttentionPlan, AttentionProblem, Blas, Buffer, DeviceError, GemmOperands, GemmPlan,
+    GemmProblem, Result, Support,
 };
 use ridgepoint_core::Dtype;
 use ridgepoint_core::minifloat::bf16_bits;
@@ -40,7 +40,7 @@ impl<B: Blas> AttentionKernels for Materialised<B> {
         // Query heads of a group lie behind each other, so that one query of each is a matrix; longer ones go head by head,
         // or the scores of a whole group would be held at once.
         let rows = if p.sq == 1 { p.hq / p.hkv } else { p.sq };
-        let gemm = |n, k, output| GemmProblem { m: rows, n, k, input: p.dtype, output, a: Transpose::No, b: Transpose::Yes };
+        let gemm = |n, k, output| GemmProblem::new(rows, n, k, p.dtype, output);
         let buffer = |elements: usize, dtype: Dtype| {
             let len = elements.checked_mul(dtype.bits() as usize / 8).ok_or_else(|| DeviceError::invalid("too many scores"))?;
             allocate(&self.pool, &self.allocated, len)
@@ -94,9 +94,11 @@ impl AttentionPlan for Plan {
             }
             let keys = part(k, head, p.sk * p.dqk)?;
             for product in head * products..(head + 1) * products {
-                self.products[0].enqueue(&part(q, product, self.rows * p.dqk)?, &keys, &self.scores)?;
+                let queries = part(q, product, self.rows * p.dqk)?;
+                self.products[0].enqueue(&GemmOperands::new(&queries, &keys, &self.scores))?;
                 self.softmax();
-                self.products[1].enqueue(&self.weights, &self.values, &part(o, product, self.rows * p.dv)?)?;
+                let output = part(o, product, self.rows * p.dv)?;
+                self.products[1].enqueue(&GemmOperands::new(&self.weights, &self.values, &output))?;
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use super::super::range;
 use crate::cpu::pool::Pool;
-use crate::{Blas, Buffer, DeviceError, Finding, GemmPlan, GemmProblem, Result, Transpose};
+use crate::{Blas, DeviceError, Finding, GemmOperands, GemmPlan, GemmProblem, Result, Transpose};
 use libloading::Library as Dl;
 use ridgepoint_core::{Dtype, Library};
 use std::collections::BTreeMap;
@@ -132,10 +132,11 @@ impl Blas for Vendor {
     }
 
     fn plan(&self, problem: &GemmProblem) -> Result<Box<dyn GemmPlan>> {
-        if (problem.input, problem.output) != (Dtype::F32, Dtype::F32) {
+        let input = problem.plain(self.provider)?;
+        if (input, problem.output) != (Dtype::F32, Dtype::F32) {
             return Err(DeviceError::unsupported(format!(
-                "{} has f32 alone of the dtypes measured here, no {}",
-                self.provider, problem.input
+                "{} has f32 alone of the dtypes measured here, no {input}",
+                self.provider
             )));
         }
         if [problem.m, problem.n, problem.k].iter().any(|x| c_int::try_from(*x).is_err()) {
@@ -157,14 +158,14 @@ struct Sgemms {
 }
 
 impl GemmPlan for Sgemms {
-    fn enqueue(&self, a: &Buffer, b: &Buffer, c: &Buffer) -> Result<()> {
+    fn enqueue(&self, &GemmOperands { a, b, c, .. }: &GemmOperands<'_>) -> Result<()> {
         let p = &self.problem;
         let (a, b, c) = (range(a, 0, p.m * p.k * 4)?, range(b, 0, p.k * p.n * 4)?, range(c, 0, p.m * p.n * 4)?);
         let stored = |t: Transpose, plain: usize, transposed: usize| match t {
             Transpose::No => (NO_TRANSPOSE, plain as c_int),
             Transpose::Yes => (TRANSPOSE, transposed as c_int),
         };
-        let ((ta, lda), (tb, ldb)) = (stored(p.a, p.k, p.m), stored(p.b, p.n, p.k));
+        let ((ta, lda), (tb, ldb)) = (stored(p.a.stored, p.k, p.m), stored(p.b.stored, p.n, p.k));
         // SAFETY: the buffers hold M×K, K×N and M×N floats with tight leading dimensions, as just checked.
         unsafe {
             (self.sgemm)(

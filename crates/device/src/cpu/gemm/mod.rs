@@ -11,7 +11,7 @@ mod pack;
 use super::kernels::Shared;
 use super::pool::Pool;
 use super::{allocate, range};
-use crate::{Blas, Buffer, DeviceError, GemmPlan, GemmProblem, Result, Support, Transpose};
+use crate::{Blas, Buffer, DeviceError, GemmOperands, GemmPlan, GemmProblem, Result, Support, Transpose};
 pub(super) use blas::{Vendor, doctor, find as find_vendors};
 use micro::{Kernel, Packing};
 use pack::Rows;
@@ -46,17 +46,18 @@ impl Blas for Native {
 
     fn plan(&self, problem: &GemmProblem) -> Result<Box<dyn GemmPlan>> {
         let p = *problem;
-        if (p.a, p.b) != (Transpose::No, Transpose::Yes) {
+        let input = p.plain("the built-in CPU GEMM")?;
+        if (p.a.stored, p.b.stored) != (Transpose::No, Transpose::Yes) {
             return Err(DeviceError::unsupported("the built-in CPU GEMM takes A as M×K and B stored as N×K"));
         }
         let kernel =
-            micro::best(p.input).ok_or_else(|| DeviceError::unsupported(format!("the built-in CPU GEMM has no {}", p.input)))?;
+            micro::best(input).ok_or_else(|| DeviceError::unsupported(format!("the built-in CPU GEMM has no {input}")))?;
         let direct = p.output == if kernel.packing.integer() { Dtype::I32 } else { Dtype::F32 };
         let narrowed = matches!(p.output, Dtype::F16 | Dtype::Bf16) && !kernel.packing.integer();
         if !direct && !narrowed {
             return Err(DeviceError::unsupported(format!(
-                "the built-in CPU GEMM does not store {} products as {}",
-                p.input, p.output
+                "the built-in CPU GEMM does not store {input} products as {}",
+                p.output
             )));
         }
         let units = p.k.div_ceil(kernel.packing.group());
@@ -99,11 +100,11 @@ fn pointer<T>(buffer: &Buffer) -> Shared<T> {
 }
 
 impl GemmPlan for Plan {
-    fn enqueue(&self, a: &Buffer, b: &Buffer, c: &Buffer) -> Result<()> {
+    fn enqueue(&self, &GemmOperands { a, b, c, .. }: &GemmOperands<'_>) -> Result<()> {
         let p = &self.problem;
         let bytes = |rows: usize, columns: usize, dtype: Dtype| dtype.bytes((rows * columns) as u64).0 as usize;
-        let a = range(a, 0, bytes(p.m, p.k, p.input))?;
-        let b = range(b, 0, bytes(p.n, p.k, p.input))?;
+        let a = range(a, 0, bytes(p.m, p.k, p.a.dtype))?;
+        let b = range(b, 0, bytes(p.n, p.k, p.b.dtype))?;
         let c = range(c, 0, bytes(p.m, p.n, p.output))?;
         let packing = self.kernel.packing;
         let rows = |base: *mut u8, rows: usize, bias: bool| Rows { base, rows, k: p.k, packing, bias };
@@ -352,9 +353,9 @@ mod tests {
                 device.upload(&buffers[0], 0, &a).unwrap();
                 device.upload(&buffers[1], 0, &b).unwrap();
                 device.fill(&buffers[2], 0xff).unwrap();
-                let plan = native.plan(&GemmProblem { m, n, k, input, output, a: Transpose::No, b: Transpose::Yes }).unwrap();
+                let plan = native.plan(&GemmProblem::new(m, n, k, input, output)).unwrap();
                 for _ in 0..2 {
-                    plan.enqueue(&buffers[0], &buffers[1], &buffers[2]).unwrap();
+                    plan.enqueue(&GemmOperands::new(&buffers[0], &buffers[1], &buffers[2])).unwrap();
                 }
                 let mut c = vec![0; buffers[2].len()];
                 device.download(&buffers[2], 0, &mut c).unwrap();
@@ -381,10 +382,8 @@ mod tests {
     fn a_buffer_too_small_is_an_error() {
         let device = CpuDevice::open().unwrap();
         let native = Native::new(&device.pool, &device.allocated);
-        let plan = native
-            .plan(&GemmProblem { m: 8, n: 8, k: 8, input: Dtype::F32, output: Dtype::F32, a: Transpose::No, b: Transpose::Yes })
-            .unwrap();
+        let plan = native.plan(&GemmProblem::new(8, 8, 8, Dtype::F32, Dtype::F32)).unwrap();
         let (small, right) = (device.alloc(255).unwrap(), device.alloc(256).unwrap());
-        assert!(plan.enqueue(&right, &right, &small).is_err());
+        assert!(plan.enqueue(&GemmOperands::new(&right, &right, &small)).is_err());
     }
 }
