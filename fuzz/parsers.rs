@@ -3,6 +3,7 @@
 //! changed, on every run of the tests.
 
 use ridgepoint_core::kernel::{Npy, Spec};
+use ridgepoint_core::model::{Model, Phase, Use};
 use ridgepoint_core::specs::Specs;
 use ridgepoint_core::verdict::simulate::{Fault, Simulation};
 use ridgepoint_core::verdict::{Baseline, Fleet, Judgement, RuleBook, RuleSet, Source, baseline, drift, judge, read_line};
@@ -111,6 +112,22 @@ pub(crate) fn npy(bytes: &[u8]) {
     match Npy::parse(bytes) {
         Ok(read) => assert!(read.data.len() <= bytes.len()),
         Err(why) => plain(&why),
+    }
+}
+
+/// A model's config.json; one that is read has passes whose parts are ids.
+pub(crate) fn model(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let model = match Model::parse("fuzzed", text) {
+        Ok(model) => model,
+        Err(why) => return plain(&why),
+    };
+    for (phase, batch, tp) in [(Phase::Prefill, 1, 1), (Phase::Decode, 1 << 14, 3), (Phase::Decode, 7, 0)] {
+        let how = Use { phase, batch, context: 1 << 20, tokens: 1 << 20, tp, dtype: "e4m3".into() };
+        match model.pass(&how) {
+            Ok(pass) => assert!(pass.parts.iter().all(|part| CaseId::new(part.case.clone()).is_ok() && part.count > 0)),
+            Err(why) => plain(&why),
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! The command line. Help texts are written for someone who has five minutes and a node to judge.
 
 mod collectives;
+mod search;
 
+use crate::shapes::Shapes;
 use clap::{Parser, Subcommand, ValueEnum};
 use ridgepoint_core::Seconds;
 use ridgepoint_harness::{Class, Profile};
@@ -9,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) use collectives::Collectives;
+pub(crate) use search::Search;
 
 /// Measure what a GPU node can really do: memory, matrix units, attention, collectives. Every result is verified, and each
 /// number is shown under its roof.
@@ -31,6 +34,8 @@ pub(crate) enum Command {
     List(List),
     /// Measure: verify each case, time it, place it under its roof, write records and report.html.
     Run(Run),
+    /// Find the shape at which matrix products are fastest here: short trials over many, the best of them verified and measured in full.
+    Search(Search),
     /// Find a slow link or rank: every rank sends to every other, in pairs. For a job of several processes (mpirun, srun).
     Pairs(Pairs),
     /// Measure a kernel of your own: a .cu, .hip, .wgsl or .c file and a description of what it takes and must compute. It is
@@ -79,6 +84,8 @@ pub(crate) struct List {
     /// List for a kind of device instead of the best one present.
     #[arg(long, value_enum)]
     pub(crate) class: Option<ClassArg>,
+    #[command(flatten)]
+    pub(crate) shapes: Shapes,
 }
 
 #[derive(Debug, clap::Args)]
@@ -117,6 +124,8 @@ pub(crate) struct Run {
     /// Only this provider (several: any of them): `native`, `cublaslt`, ….
     #[arg(long, value_name = "NAME")]
     pub(crate) provider: Vec<String>,
+    #[command(flatten)]
+    pub(crate) shapes: Shapes,
 }
 
 /// A time to keep a case running.

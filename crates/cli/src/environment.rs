@@ -69,6 +69,7 @@ pub(crate) fn observe(
         devices: devices.iter().map(|d| d.info().clone()).collect(),
         facts,
         inventory: Some(Box::new(inventory::of_this_node(devices))),
+        passes: Vec::new(),
     }
     .hashed()
 }

@@ -4,6 +4,7 @@
 mod args;
 mod commands;
 mod environment;
+mod hunt;
 mod intake;
 mod inventory;
 mod launch;
@@ -11,6 +12,7 @@ mod node;
 mod packs;
 mod report;
 mod session;
+mod shapes;
 mod soak;
 mod store;
 mod sweep;
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         args::Command::List(a) => commands::list::run(a),
         args::Command::Pairs(a) => commands::pairs::run(a),
         args::Command::Run(a) => commands::run::run(a),
+        args::Command::Search(a) => commands::search::run(a),
         args::Command::BenchKernel(a) => commands::bench_kernel::run(a),
         args::Command::Collectives(a) => commands::collectives::run(a),
         args::Command::Report(a) => commands::report::run(a),

@@ -53,6 +53,7 @@ pub(crate) fn measure(args: &Here) -> Outcome<Measured> {
         streaming: false,
         // It is judged by itself, whoever else is started beside it.
         place: Place::Alone,
+        passes: &[],
     };
     let mut session = Session::begin(devices, &setup, interrupted)?;
     let mut complete = true;
@@ -71,7 +72,7 @@ pub(crate) fn measure(args: &Here) -> Outcome<Measured> {
     let folder = session.folder.clone();
     let model = session.finish()?;
     if !complete {
-        return Err(session::to_be_continued("accept", &folder));
+        return Err(session::to_be_continued(&folder));
     }
     let tables = report::format(report::FORMATS, "table").map(|f| (f.render)(&model))? + &soak::summary(&model);
     Ok(Measured { records: folder.join(store::RAW), tables })

@@ -12,6 +12,7 @@ use crate::select;
 use crate::store::{self, Records, Writer};
 use crate::suites::{Listed, SUITES};
 use indicatif::{ProgressBar, ProgressStyle};
+use ridgepoint_core::model::Pass;
 use ridgepoint_core::{Case, Environment, Line, Record, Seconds};
 use ridgepoint_device::{Device, open};
 use ridgepoint_harness::{Counts, Measured, Policy, Profile, Scope, measure};
@@ -49,6 +50,8 @@ pub(crate) struct Setup<'s> {
     pub(crate) streaming: bool,
     /// Whether it is rank 0 of a job.
     pub(crate) place: Place,
+    /// Forward passes that the cases are parts of.
+    pub(crate) passes: &'s [Pass],
 }
 
 /// A session under way.
@@ -128,6 +131,7 @@ impl Session {
         };
         let done = store::done(&found);
         let environment = environment::observe(&devices, setup.profile, setup.seed, setup.place.facts());
+        let environment = Environment { passes: setup.passes.to_vec(), ..environment }.hashed();
         writer.append(&Line::Environment(Box::new(environment.clone())))?;
         found.environments.push(environment.clone());
         Ok(Self {
@@ -168,19 +172,37 @@ impl Session {
                 progress.abandon();
                 return Ok(false);
             }
-            let id = self.devices[job.device].info().id.clone();
-            let case = &job.listed.case;
+            let (id, case) = (&self.devices[job.device].info().id, &job.listed.case);
             progress.set_message(format!("{id} {} {}", case.id, job.provider));
-            if !self.is_done(&id, case.id.as_str(), &job.provider) {
-                let started = now();
-                let device = self.devices[job.device].as_ref();
-                let measured = measure(job.listed.suite, case, &job.provider, device, &self.policy, self.seed);
-                self.complete(job.device, case, &job.provider, measured, started)?;
-            }
+            self.measure_one(job)?;
             progress.inc(1);
         }
         progress.finish_and_clear();
         Ok(true)
+    }
+
+    /// Measures one job, unless that was done.
+    pub(crate) fn measure_one(&mut self, job: &Job) -> Outcome<()> {
+        let case = &job.listed.case;
+        let device = self.devices[job.device].as_ref();
+        if self.is_done(&device.info().id, case.id.as_str(), &job.provider) {
+            return Ok(());
+        }
+        let started = now();
+        let measured = measure(job.listed.suite, case, &job.provider, device, &self.policy, self.seed);
+        self.complete(job.device, case, &job.provider, measured, started)
+    }
+
+    /// The latest record of a measurement, if there is one.
+    pub(crate) fn record(&self, device: &str, case: &str, provider: &str) -> Option<&Record> {
+        self.found.records.iter().rev().find(|r| (&*r.device, r.case.as_str(), &*r.provider) == (device, case, provider))
+    }
+
+    /// Opens a device anew that was lost.
+    pub(crate) fn reopen(&mut self, device: usize) -> Outcome<()> {
+        let id = self.devices[device].info().id.clone();
+        self.devices[device] = opened(&id, &self.place).map_err(|e| Failure::environment(format!("{id} was lost: {e}")))?;
+        Ok(())
     }
 
     /// Keeps what came of a case on a device; a device that was lost is opened anew.
@@ -194,12 +216,8 @@ impl Session {
     ) -> Outcome<()> {
         let lost = measured.lost;
         let info = self.devices[device].info();
-        let id = info.id.clone();
         self.keep(measured.record(case, provider, info, &self.environment.hash, started))?;
-        if lost {
-            self.devices[device] = opened(&id, &self.place).map_err(|e| Failure::environment(format!("{id} was lost: {e}")))?;
-        }
-        Ok(())
+        if lost { self.reopen(device) } else { Ok(()) }
     }
 
     /// Writes a record down; an earlier one of the same measurement gives way to it in what is shown.
@@ -212,6 +230,7 @@ impl Session {
         if let Line::Record(record) = line {
             let same = |r: &Record| (&r.device, &r.case, &r.provider) == (&record.device, &record.case, &record.provider);
             self.found.records.retain(|r| !same(r));
+            self.done.extend(store::settled(&record));
             self.found.records.push(*record);
         }
         Ok(())
@@ -229,9 +248,9 @@ impl Session {
 }
 
 /// What an interrupted command says last.
-pub(crate) fn to_be_continued(command: &str, folder: &Path) -> Failure {
+pub(crate) fn to_be_continued(folder: &Path) -> Failure {
     let folder = folder.display();
-    Failure::environment(format!("interrupted; what was done is kept, go on with: ridgepoint {command} --resume {folder}"))
+    Failure::environment(format!("interrupted; what was done is kept, go on with the same command and --resume {folder}"))
 }
 
 /// A bar with the time left on a terminal; nothing in a log.

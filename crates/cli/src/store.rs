@@ -131,9 +131,14 @@ pub(crate) fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
 
 /// What has been measured or skipped already, so that a resumed run leaves it alone. Failed and wrong cases run again.
 pub(crate) fn done(found: &Records) -> BTreeSet<(String, String, String)> {
+    found.records.iter().filter_map(settled).collect()
+}
+
+/// Device, case and provider of a record that need not be made again.
+pub(crate) fn settled(record: &Record) -> Option<(String, String, String)> {
     use ridgepoint_core::Outcome as O;
-    let settled = found.records.iter().filter(|r| matches!(r.outcome, O::Measured { .. } | O::Skipped { .. }));
-    settled.map(|r| (r.device.clone(), r.case.as_str().to_owned(), r.provider.clone())).collect()
+    let settled = matches!(record.outcome, O::Measured { .. } | O::Skipped { .. });
+    settled.then(|| (record.device.clone(), record.case.as_str().to_owned(), record.provider.clone()))
 }
 
 #[cfg(test)]

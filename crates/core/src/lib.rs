@@ -9,6 +9,7 @@ pub mod device;
 pub mod dtype;
 pub mod kernel;
 pub mod minifloat;
+pub mod model;
 pub mod record;
 pub mod roofline;
 mod section;

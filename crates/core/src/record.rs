@@ -3,6 +3,7 @@
 //! roofline or rule needs no new run.
 
 use crate::case::{Cache, CaseId, Component, Distribution, Level, Metric, Work};
+use crate::model::Pass;
 use crate::verdict::Inventory;
 use crate::{DeviceInfo, Dtype, Seconds};
 use schemars::JsonSchema;
@@ -60,6 +61,9 @@ pub struct Environment {
     /// The node's parts, where they were looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inventory: Option<Box<Inventory>>,
+    /// Forward passes whose parts were asked for, so that their times can be summed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passes: Vec<Pass>,
 }
 
 /// One case on one device with one provider.

@@ -7,7 +7,7 @@ mod parsers;
 use proptest::prelude::*;
 use ridgepoint_core::verdict::simulate::{Fault, Simulation};
 use ridgepoint_core::verdict::{Fleet, Source, baseline};
-use ridgepoint_core::{Line, specs};
+use ridgepoint_core::{Line, model, specs};
 
 /// What is put in where it is not expected.
 const HOSTILE: &[&str] = &[
@@ -127,6 +127,11 @@ proptest! {
     }
 
     #[test]
+    fn models(pack in 0..model::SHIPPED.len(), changes in changes()) {
+        parsers::model(&changed(model::SHIPPED[pack].1.as_bytes(), &changes));
+    }
+
+    #[test]
     fn arrays_of_numpy(changes in changes()) {
         let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }";
         let whole = [b"\x93NUMPY\x01\x00".as_slice(), &(header.len() as u16).to_le_bytes(), header.as_bytes(), &[0; 24]].concat();
@@ -144,11 +149,18 @@ fn what_is_deep_or_huge_ends_in_a_sentence() {
             "a.".repeat(deep) + "b = 1",
             format!("[{}b]", "a.".repeat(deep)),
             format!("{{\"kind\":\"record\",\"x\":{}", "[".repeat(deep)),
+            format!("{{\"text_config\":{}", "{\"text_config\":".repeat(deep)),
             format!("{{\"schema\":1,\"made_from\":\"\",\"entries\":{}", "[".repeat(deep)),
         ] {
-            for parse in
-                [parsers::rules, parsers::records, parsers::a_baseline, parsers::case_id, parsers::specs, parsers::kernel]
-            {
+            for parse in [
+                parsers::rules,
+                parsers::records,
+                parsers::a_baseline,
+                parsers::case_id,
+                parsers::specs,
+                parsers::kernel,
+                parsers::model,
+            ] {
                 parse(text.as_bytes());
             }
         }

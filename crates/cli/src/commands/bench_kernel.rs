@@ -27,8 +27,16 @@ pub(crate) fn run(args: &BenchKernel) -> Outcome {
     let devices = session::devices(&chosen(&args.device, kernel)?, &Place::Alone)?;
     let jobs = jobs(&devices, kernel);
     let streaming = args.format == "json";
-    let setup =
-        Setup { profile, sustain: None, seed: args.seed, out: args.out.as_deref(), resume: None, streaming, place: Place::Alone };
+    let setup = Setup {
+        profile,
+        sustain: None,
+        seed: args.seed,
+        out: args.out.as_deref(),
+        resume: None,
+        streaming,
+        place: Place::Alone,
+        passes: &[],
+    };
     let mut session = Session::begin(devices, &setup, interrupted)?;
     let complete = session.measure(jobs.iter())?;
     let model = session.finish()?;

@@ -38,6 +38,7 @@ pub(crate) fn run(args: &Collectives) -> Outcome {
         resume: args.resume.as_deref(),
         streaming,
         place,
+        passes: &[],
     };
     let mut session = Session::begin(devices, &setup, interrupted)?;
     session.count(Counts { warmup: args.warmup, executions: args.iterations });
@@ -48,7 +49,7 @@ pub(crate) fn run(args: &Collectives) -> Outcome {
         print(&(format.render)(&model))?;
     }
     if !complete {
-        return Err(session::to_be_continued("collectives", &folder));
+        return Err(session::to_be_continued(&folder));
     }
     Ok(model.verdict())
 }

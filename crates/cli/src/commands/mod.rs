@@ -14,6 +14,7 @@ pub(crate) mod report;
 pub(crate) mod rules;
 pub(crate) mod run;
 pub(crate) mod schema;
+pub(crate) mod search;
 pub(crate) mod simulate;
 
 use crate::exit::{Failure, Outcome};

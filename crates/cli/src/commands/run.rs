@@ -23,7 +23,11 @@ pub(crate) fn run(args: &Run) -> Outcome {
     // What one process can measure alone, a job has no need of.
     let between = ["collectives/".to_owned()];
     let filters = if place.launched() && args.filters.is_empty() { &between } else { args.filters.as_slice() };
-    let jobs = session::jobs(&devices, profile, filters, &args.provider)?;
+    let made = args.shapes.made(&args.filters)?;
+    let jobs = match &made {
+        Some(made) => session::jobs_of(&devices, &made.ids, &args.provider)?,
+        None => session::jobs(&devices, profile, filters, &args.provider)?,
+    };
     let streaming = args.format == "json";
     let setup = Setup {
         profile,
@@ -33,6 +37,7 @@ pub(crate) fn run(args: &Run) -> Outcome {
         resume: args.resume.as_deref(),
         streaming,
         place,
+        passes: made.as_ref().map_or(&[], |made| &made.passes),
     };
     let mut session = Session::begin(devices, &setup, interrupted)?;
     let complete = session.measure(jobs.iter())? && (!args.together || session.measure_together(&jobs)?);
@@ -42,7 +47,7 @@ pub(crate) fn run(args: &Run) -> Outcome {
         print(&(format.render)(&model))?;
     }
     if !complete {
-        return Err(session::to_be_continued("run", &folder));
+        return Err(session::to_be_continued(&folder));
     }
     Ok(model.verdict())
 }

@@ -2,14 +2,14 @@
 
 use super::page::page;
 use super::staircase::{Staircase, staircases};
-use super::{Model, heat};
+use super::{Model, forward, heat};
 use ridgepoint_core::record::{Outcome, Record};
 use ridgepoint_core::roofline::{Placement, RoofKind, measured_gbps, measured_tflops, observed_mhz};
 use ridgepoint_core::specs::Specs;
 use ridgepoint_core::{Component, DeviceInfo, Dtype, Level};
 use serde_json::{Value, json};
 
-const SCRIPT: &str = include_str!("page/script.js");
+const SCRIPT: &str = concat!(include_str!("page/products.js"), include_str!("page/script.js"));
 
 pub(crate) fn render(model: &Model) -> String {
     page("Ridgepoint report", &data(model).to_string(), SCRIPT)
@@ -35,6 +35,7 @@ fn data(model: &Model) -> Value {
         "devices": devices.map(device).collect::<Vec<_>>(),
         "components": Component::ALL.map(Component::name),
         "rows": rows.collect::<Vec<_>>(),
+        "forward": forward::data(model),
         "staircases": staircases(model).iter().map(staircase).collect::<Vec<_>>(),
     })
 }

@@ -4,6 +4,7 @@
 pub(crate) mod acceptance;
 pub(crate) mod comparison;
 mod csv;
+mod forward;
 mod heat;
 mod html;
 mod json;

@@ -328,6 +328,7 @@ mod tests {
             devices,
             facts: Default::default(),
             inventory: None,
+            passes: Vec::new(),
         };
         Side { name: "x".into(), environments: vec![environment], records }
     }

@@ -240,6 +240,7 @@ impl Simulation {
             devices: devices.collect(),
             facts: BTreeMap::from([("simulated".into(), "yes".into())]),
             inventory: Some(Box::new(Inventory { gpus: gpus.collect(), ..Inventory::default() })),
+            passes: Vec::new(),
         }
         .hashed()
     }

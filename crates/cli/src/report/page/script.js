@@ -43,6 +43,12 @@ function roofline(device) {
     const line = svg('path', { class: 'roof', d: path, stroke: color(peak.dtype) });
     hover(line, `${peak.dtype} ${digits(peak.tflops)} TFLOP/s, ${peak.source}` + (slope ? `\nridge point at ${digits(ridge)} FLOP/B` : ''));
     f.root.append(line, svg('text', { x: f.x(end) - 4, y: f.y(peak.tflops) - 4, 'text-anchor': 'end' }, peak.dtype));
+    if (slope && ridge > start && ridge < end) {
+      // Where bytes stop being the limit: left of it a shape is judged by GB/s, right of it by TFLOP/s.
+      const mark = svg('path', { class: 'ridge', d: `M${f.x(ridge)} ${f.y(peak.tflops) - 6} l6 6 l-6 6 l-6 -6 Z`, fill: color(peak.dtype), 'data-ridge': peak.dtype });
+      hover(mark, `ridge point of ${peak.dtype}: ${digits(ridge)} FLOP/B`);
+      f.root.append(mark, svg('text', { x: f.x(ridge), y: f.y(peak.tflops) - 12, 'text-anchor': 'end' }, digits(ridge)));
+    }
   }
   for (const p of points) {
     const dot = svg('circle', { class: 'point', cx: f.x(p.intensity), cy: f.y(p.tflops), r: p.component === 'attention' ? 6 : 5, fill: color(p.dtype), 'data-case': p.case });
@@ -58,7 +64,7 @@ const named = r => { const m = /\/(\d+)(B|KiB|MiB|GiB)(\/|$)/.exec(r.case); retu
 const set = r => r.bytes;
 
 // Curves of figures against a size, with the plateaus that were found on them.
-function curves(rows, key, unit, yLabel, size = named, stairs = []) {
+function curves(rows, key, unit, yLabel, size = named, stairs = [], format = bytes, base = 4) {
   const groups = new Map();
   for (const r of rows.filter(r => size(r))) {
     const name = key(r);
@@ -68,7 +74,7 @@ function curves(rows, key, unit, yLabel, size = named, stairs = []) {
   const lines = [...groups].filter(([, points]) => points.length > 1);
   if (!lines.length) return null;
   const all = lines.flatMap(([, points]) => points);
-  const f = frame(all.map(size), all.map(r => r.achieved), unit, yLabel, bytes, 4);
+  const f = frame(all.map(size), all.map(r => r.achieved), unit, yLabel, format, base);
   for (const s of stairs) for (const p of s.plateaus) {
     const line = svg('line', { class: 'plateau', x1: f.x(p.from) - 6, x2: f.x(p.to) + 6, y1: f.y(p.value), y2: f.y(p.value), stroke: '#57606a', 'stroke-width': 9, 'stroke-opacity': 0.25, 'stroke-linecap': 'round' });
     hover(line, `${p.name}: ${digits(p.value)} ${s.unit}\n${bytes(p.from)} to ${bytes(p.to)}\n${s.op} by ${s.provider} on ${s.device}`);
@@ -179,7 +185,7 @@ for (const device of data.devices) {
   const facts = [device.vendor, device.arch, `${device.units} units`, bytes(device.memory), ...device.caches.map(c => `${c.name} ${bytes(c.bytes)}`), `driver ${device.driver}`, ...device.libraries];
   page.append(element('p', {}, element('strong', {}, `${device.id} ${device.name}`), device.model ? ` (${device.model})` : ' (not in specs.toml: empirical roofs)'), element('p', { class: 'soft' }, facts.join(' · ')));
   const plot = roofline(device);
-  if (plot) page.append(element('section', {}, element('h2', {}, `roofline of ${device.id}`), plot, element('p', { class: 'soft' }, 'Each point is a result at its median; lines are the roof of each dtype. Point at one for its figures, click it for its row.')));
+  if (plot) page.append(element('section', {}, element('h2', {}, `roofline of ${device.id}`), plot, element('p', { class: 'soft' }, 'Each point is a result at its median; lines are the roof of each dtype, diamonds their ridge points in FLOP per byte. Point at one for its figures, click it for its row.')));
 }
 const label = r => `${r.case.split('/')[1]} ${r.provider}` + (data.devices.length > 1 ? ` ${r.device}` : '');
 for (const [title, plot] of [
@@ -205,4 +211,5 @@ function heat(r) {
 }
 const sustained = measured.filter(r => r.heat);
 if (sustained.length) page.append(element('section', {}, element('h2', {}, 'heat: sustained cases over time'), ...sustained.map(heat)));
+page.append(...forwardPasses(), ...productMaps(), ...squares());
 page.append(...data.components.map(table).filter(Boolean), ...[unmeasured()].filter(Boolean));

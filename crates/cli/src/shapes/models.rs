@@ -1,0 +1,141 @@
+//! The products and attentions of a language model, at a given batch, context and degree of tensor parallelism.
+
+use super::{Axis, is_case, sizes};
+use crate::exit::{Failure, Outcome};
+use clap::ValueEnum;
+use ridgepoint_core::model::{MAX_CONFIG, Model, Pass, Phase, SHIPPED, Use};
+use std::io::Read;
+use std::path::Path;
+
+/// Most passes of one call.
+const MOST: usize = 500;
+
+/// The flags.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "The shapes of a language model, instead of the listed cases")]
+pub(super) struct Models {
+    /// Products and attentions of this model on one GPU: a name (llama-3.1-8b, -70b, -405b, qwen3-32b, qwen3-235b-a22b, deepseek-v3,
+    /// gpt-oss-120b) or a config.json as Hugging Face has it (several with commas). The report sums them to a forward pass.
+    #[arg(long, value_name = "NAME|FILE", value_delimiter = ',')]
+    model: Vec<String>,
+    /// What a pass is for. Default: both.
+    #[arg(long, value_enum, requires = "model")]
+    phase: Option<PhaseArg>,
+    /// Sequences decoded at once: `1,16,64`. Default: 1.
+    #[arg(long, value_name = "SIZES", value_parser = Axis::parse, requires = "model")]
+    batch: Option<Axis>,
+    /// Tokens in the KV cache, the newest included. Default: 8192.
+    #[arg(long, value_name = "SIZES", value_parser = Axis::parse, requires = "model")]
+    context: Option<Axis>,
+    /// Tokens of one chunk of prefill, the last of its context. Default: 2048.
+    #[arg(long, value_name = "SIZES", value_parser = Axis::parse, requires = "model")]
+    tokens: Option<Axis>,
+    /// GPUs that share each layer (tensor parallelism). Default: 1.
+    #[arg(long, value_name = "SIZES", value_parser = Axis::parse, requires = "model")]
+    tp: Option<Axis>,
+}
+
+/// Phases on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum PhaseArg {
+    /// The last chunk of a prompt.
+    Prefill,
+    /// One more token for each sequence.
+    Decode,
+    /// Both.
+    Both,
+}
+
+impl Models {
+    /// True if they make any case.
+    pub(super) const fn given(&self) -> bool {
+        !self.model.is_empty()
+    }
+
+    /// Every pass that the flags ask for.
+    pub(super) fn passes(&self, dtypes: &[String]) -> Outcome<Vec<Pass>> {
+        let values = |axis: &Option<Axis>, default: u64| axis.as_ref().map_or_else(|| vec![default], |a| a.values.clone());
+        let (batches, contexts) = (values(&self.batch, 1), values(&self.context, 8192));
+        let (tokens, degrees) = (values(&self.tokens, 2048), values(&self.tp, 1));
+        let phase = self.phase.unwrap_or(PhaseArg::Both);
+        // Prefill knows no batch, decode no chunk.
+        let mut hows: Vec<(Phase, u64, u64)> = Vec::new();
+        if phase != PhaseArg::Decode {
+            hows.extend(tokens.iter().map(|tokens| (Phase::Prefill, 1, *tokens)));
+        }
+        if phase != PhaseArg::Prefill {
+            hows.extend(batches.iter().map(|batch| (Phase::Decode, *batch, 1)));
+        }
+        let count = [self.model.len(), dtypes.len(), degrees.len(), contexts.len(), hows.len()].into_iter().product::<usize>();
+        if count > MOST {
+            return Err(Failure::usage(format!(
+                "these flags make {count} forward passes, more than {MOST}; fewer values are needed"
+            )));
+        }
+        let mut passes = Vec::new();
+        for name in &self.model {
+            let model = find(name)?;
+            for dtype in dtypes {
+                sizes::product(1024, 1024, 1024, dtype)?;
+                for tp in &degrees {
+                    for context in &contexts {
+                        for (phase, batch, tokens) in &hows {
+                            let how = Use {
+                                phase: *phase,
+                                batch: *batch,
+                                context: *context,
+                                tokens: *tokens,
+                                tp: *tp,
+                                dtype: dtype.clone(),
+                            };
+                            passes.push(pass(&model, &how)?);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(passes)
+    }
+}
+
+/// A pass all of whose parts can be measured.
+fn pass(model: &Model, how: &Use) -> Outcome<Pass> {
+    let pass = model.pass(how).map_err(Failure::usage)?;
+    match pass.parts.iter().find(|part| !is_case(&part.case)) {
+        None => Ok(pass),
+        Some(part) => Err(Failure::usage(format!("{} of {} would be {}, which is no case", part.layer, model.name, part.case))),
+    }
+}
+
+/// A built-in model, or one whose config.json is named.
+fn find(name: &str) -> Outcome<Model> {
+    if let Some(model) = Model::shipped(name) {
+        return Ok(model);
+    }
+    let path = Path::new(name);
+    let known: Vec<&str> = SHIPPED.iter().map(|(name, _)| *name).collect();
+    if !path.exists() {
+        let name = name.escape_debug();
+        return Err(Failure::usage(format!("'{name}' is no model and no file; known: {}", known.join(", "))));
+    }
+    let path = if path.is_dir() { path.join("config.json") } else { path.to_owned() };
+    let shown = path.display();
+    let failed = |e: std::io::Error| Failure::environment(format!("cannot read {shown}: {e}"));
+    let mut text = String::new();
+    let file = std::fs::File::open(&path).map_err(failed)?;
+    file.take(MAX_CONFIG as u64 + 1).read_to_string(&mut text).map_err(failed)?;
+    // `…/Llama-3.1-8B/config.json` is called by its folder, `tiny.json` by itself.
+    let stem = path.file_stem().filter(|stem| *stem != "config");
+    let called = stem.or_else(|| path.parent()?.file_name()).map_or_else(|| "config.json".into(), |s| s.to_string_lossy());
+    Model::parse(&called, &text).map_err(|e| Failure::usage(format!("{shown}: {e}")))
+}
+
+/// A pass in a few words: `llama-3.1-70b, decode, batch 16, context 8192, tensor parallel 8, bf16`.
+pub(crate) fn heading(pass: &Pass) -> String {
+    let Pass { model, phase, batch, context, tokens, tp, dtype, .. } = pass;
+    let what = match phase {
+        Phase::Prefill => format!("prefill of {tokens} tokens"),
+        Phase::Decode => format!("decode, batch {batch}"),
+    };
+    format!("{model}, {what}, context {context}, tensor parallel {tp}, {dtype}")
+}

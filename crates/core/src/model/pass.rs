@@ -1,0 +1,347 @@
+//! One forward pass of a model on one of the GPUs that share it: which products and attentions it is made of, and how often each
+//! occurs. Tensor parallelism as Megatron-LM divides a layer (M. Shoeybi et al., 2019, arXiv 1909.08053): columns of the first
+//! product and rows of the second of each pair; heads are whole; K and V heads that are too few are copied.
+
+use super::{Experts, Heads, Model};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What a pass is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// The last chunk of a prompt.
+    Prefill,
+    /// One more token for each sequence of a batch.
+    Decode,
+}
+
+/// How a model is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// What the pass is for.
+    pub phase: Phase,
+    /// Sequences decoded at once; 1 for prefill.
+    pub batch: u64,
+    /// Keys that the last query sees, its own included.
+    pub context: u64,
+    /// Tokens of a chunk of prefill.
+    pub tokens: u64,
+    /// GPUs that share each layer.
+    pub tp: u64,
+    /// Dtype of the products, as it ends an id.
+    pub dtype: String,
+}
+
+/// A pass, as it is kept with the records of its parts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Pass {
+    /// The model's name.
+    pub model: String,
+    /// What it is for.
+    pub phase: Phase,
+    /// Sequences at once.
+    pub batch: u64,
+    /// Keys that the last query sees.
+    pub context: u64,
+    /// Tokens that go through the layers.
+    pub tokens: u64,
+    /// GPUs that share each layer.
+    pub tp: u64,
+    /// Dtype of the products.
+    pub dtype: String,
+    /// What it is made of, in the order of a layer.
+    pub parts: Vec<Part>,
+}
+
+/// A case that is part of a pass.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Part {
+    /// Where in the model it is: `qkv`, `gate-up`, `lm head`.
+    pub layer: String,
+    /// Its id.
+    pub case: String,
+    /// How often it occurs in one pass.
+    pub count: u64,
+}
+
+/// Degrees of tensor parallelism that are offered where one does not divide a model.
+const DEGREES: [u64; 7] = [1, 2, 4, 8, 16, 32, 64];
+
+impl Model {
+    /// The parts of one pass on one GPU.
+    ///
+    /// # Errors
+    /// One sentence where the degree of tensor parallelism does not divide the model.
+    pub fn pass(&self, how: &Use) -> Result<Pass, String> {
+        self.divides(how.tp).map_err(|what| {
+            let others: Vec<String> = DEGREES.iter().filter(|tp| self.divides(**tp).is_ok()).map(u64::to_string).collect();
+            format!("{} GPUs do not divide the {what} of {}; degrees that do: {}", how.tp, self.name, others.join(", "))
+        })?;
+        let prefill = how.phase == Phase::Prefill;
+        let tokens = if prefill { how.tokens.min(how.context) } else { how.batch };
+        let mut parts = Parts { rows: tokens, dtype: &how.dtype, list: Vec::new() };
+        self.attention(how, &mut parts);
+        if let Some(mlp) = self.dense {
+            let inner = mlp.inner / how.tp;
+            let (name, columns) = if mlp.gated { ("gate-up", 2 * inner) } else { ("up", inner) };
+            parts.product(name, columns, self.hidden, mlp.layers);
+            parts.product("down", self.hidden, inner, mlp.layers);
+        }
+        if let Some(experts) = self.experts {
+            self.mixture(experts, how.tp, &mut parts);
+        }
+        // Only the last token of each sequence is asked for the next one; heads stay wide where the layers are narrow.
+        let sequences = if prefill { 1 } else { how.batch };
+        let head = Parts { rows: sequences, dtype: wide(&how.dtype), list: Vec::new() };
+        parts.list.extend(head.with("lm head", self.vocab / how.tp, self.hidden));
+        Ok(Pass {
+            model: self.name.clone(),
+            phase: how.phase,
+            batch: sequences,
+            context: how.context,
+            tokens,
+            tp: how.tp,
+            dtype: how.dtype.clone(),
+            parts: parts.list,
+        })
+    }
+
+    /// What a degree of tensor parallelism does not divide, if anything.
+    fn divides(&self, tp: u64) -> Result<(), String> {
+        let whole = |n: u64, what: &str| if tp > 0 && n.is_multiple_of(tp) { Ok(()) } else { Err(format!("{n} {what}")) };
+        match self.heads {
+            Heads::Grouped { hq, hkv, .. } => {
+                whole(hq, "query heads")?;
+                if !hkv.is_multiple_of(tp) && !tp.is_multiple_of(hkv) {
+                    return Err(format!("{hkv} heads of K and V"));
+                }
+            }
+            Heads::Latent { hq, .. } => whole(hq, "query heads")?,
+        }
+        self.dense.map_or(Ok(()), |mlp| whole(mlp.inner, "columns of the MLP"))?;
+        self.experts.map_or(Ok(()), |e| {
+            whole(e.inner, "columns of an expert").and_then(|()| whole(e.shared, "columns of the shared expert"))
+        })?;
+        whole(self.vocab, "columns of the head")
+    }
+
+    /// The projections into and out of attention, and what is between them.
+    fn attention(&self, how: &Use, parts: &mut Parts<'_>) {
+        let (layers, tp) = (self.layers, how.tp);
+        let hq = match self.heads {
+            Heads::Grouped { hq, hkv, d } => {
+                let (hq, hkv) = (hq / tp, (hkv / tp).max(1));
+                parts.product("qkv", (hq + 2 * hkv) * d, self.hidden, layers);
+                let windowed = self.window.filter(|w| w.keys < how.context);
+                let full = layers - windowed.map_or(0, |w| w.layers);
+                let dims = format!("d{d}");
+                parts.attention("attention", how, (hq, hkv, &dims), (None, self.sinks), full);
+                if let Some(w) = windowed {
+                    parts.attention("attention, window", how, (hq, hkv, &dims), (Some(w.keys), self.sinks), w.layers);
+                }
+                parts.product("o", self.hidden, hq * d, layers);
+                return;
+            }
+            Heads::Latent { hq, .. } => hq / tp,
+        };
+        let Heads::Latent { q_rank, kv_rank, nope, rope, v, .. } = self.heads else { return };
+        // What makes the latent vectors is not divided: each GPU has all of it. One product, since both read the same rows.
+        match q_rank {
+            Some(rank) => {
+                parts.product("latent q, kv", rank + kv_rank + rope, self.hidden, layers);
+                parts.product("q", hq * (nope + rope), rank, layers);
+            }
+            None => {
+                parts.product("q", hq * (nope + rope), self.hidden, layers);
+                parts.product("latent kv", kv_rank + rope, self.hidden, layers);
+            }
+        }
+        if how.phase == Phase::Prefill {
+            parts.product("kv", hq * (nope + v), kv_rank, layers);
+            parts.attention("attention", how, (hq, hq, &format!("d{}v{v}", nope + rope)), (None, self.sinks), layers);
+        } else {
+            // Absorbed: queries go to the latent keys, and what comes of it is brought back, each head by a matrix of its own.
+            parts.batched("q to latent", hq, kv_rank, nope, layers);
+            let dims = format!("d{}v{kv_rank}", kv_rank + rope);
+            parts.attention("attention", how, (hq, 1, &dims), (None, self.sinks), layers);
+            parts.batched("v from latent", hq, v, kv_rank, layers);
+        }
+        parts.product("o", self.hidden, hq * v, layers);
+    }
+
+    /// Router, experts and what is shared. A token's rows are counted once for each expert that it goes through.
+    fn mixture(&self, experts: Experts, tp: u64, parts: &mut Parts<'_>) {
+        let Experts { layers, count, per_token, inner, shared } = experts;
+        let router = Parts { rows: parts.rows, dtype: wide(parts.dtype), list: Vec::new() };
+        parts.list.extend(router.with("router", count, self.hidden).map(|part| Part { count: layers, ..part }));
+        parts.grouped("experts gate-up", (count, per_token), 2 * inner / tp, self.hidden, layers);
+        parts.grouped("experts down", (count, per_token), self.hidden, inner / tp, layers);
+        if shared > 0 {
+            parts.product("shared gate-up", 2 * shared / tp, self.hidden, layers);
+            parts.product("shared down", self.hidden, shared / tp, layers);
+        }
+    }
+}
+
+/// Checkpoints of narrow types keep their router and head in bfloat16.
+fn wide(dtype: &str) -> &str {
+    if matches!(dtype, "f32" | "tf32" | "f16" | "bf16" | "f64") { dtype } else { "bf16" }
+}
+
+/// Parts as they come together.
+struct Parts<'a> {
+    /// Rows of each product.
+    rows: u64,
+    dtype: &'a str,
+    list: Vec<Part>,
+}
+
+impl Parts<'_> {
+    fn push(&mut self, layer: &str, case: String, count: u64) {
+        if count > 0 {
+            self.list.push(Part { layer: layer.into(), case, count });
+        }
+    }
+
+    fn product(&mut self, layer: &str, n: u64, k: u64, count: u64) {
+        self.push(layer, format!("gemm/m{}n{n}k{k}/{}", self.rows, self.dtype), count);
+    }
+
+    /// One product alone, once.
+    fn with(mut self, layer: &str, n: u64, k: u64) -> impl Iterator<Item = Part> {
+        self.product(layer, n, k, 1);
+        self.list.into_iter()
+    }
+
+    fn batched(&mut self, layer: &str, batch: u64, n: u64, k: u64, count: u64) {
+        let batch = if batch > 1 { format!("b{batch}") } else { String::new() };
+        self.push(layer, format!("gemm/{batch}m{}n{n}k{k}/{}", self.rows, wide(self.dtype)), count);
+    }
+
+    fn grouped(&mut self, layer: &str, (experts, per_token): (u64, u64), n: u64, k: u64, count: u64) {
+        let rows = self.rows * per_token;
+        self.push(layer, format!("gemm/grouped/e{experts}m{rows}n{n}k{k}/{}/routed", self.dtype), count);
+    }
+
+    fn attention(
+        &mut self,
+        layer: &str,
+        how: &Use,
+        (hq, hkv, dims): (u64, u64, &str),
+        (window, sinks): (Option<u64>, bool),
+        count: u64,
+    ) {
+        let latent = dims.contains('v');
+        let kind = match (how.phase, latent) {
+            (Phase::Prefill, false) => "prefill",
+            (Phase::Prefill, true) => "mla-prefill",
+            (Phase::Decode, false) => "decode",
+            (Phase::Decode, true) => "mla-decode",
+        };
+        let (b, sq) = if how.phase == Phase::Prefill { (1, self.rows) } else { (how.batch, 1) };
+        let dtype = match self.dtype {
+            "f32" | "f16" => self.dtype,
+            _ => "bf16",
+        };
+        let mut id = format!("attention/{kind}/b{b}hq{hq}hkv{hkv}sq{sq}sk{}{dims}/{dtype}", how.context);
+        if how.phase == Phase::Prefill || window.is_some() {
+            id += "/causal";
+        }
+        if let Some(keys) = window {
+            id += &format!("/w{keys}");
+        }
+        if sinks {
+            id += "/sinks";
+        }
+        self.push(layer, id, count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pass(model: &str, phase: Phase, tp: u64) -> Result<Pass, String> {
+        let how = Use { phase, batch: 16, context: 8192, tokens: 2048, tp, dtype: "bf16".into() };
+        Model::shipped(model).ok_or("no such pack")?.pass(&how)
+    }
+
+    fn parts(model: &str, phase: Phase, tp: u64) -> Vec<(String, String, u64)> {
+        pass(model, phase, tp).unwrap().parts.into_iter().map(|p| (p.layer, p.case, p.count)).collect()
+    }
+
+    fn expect(found: &[(String, String, u64)], wanted: &[(&str, &str, u64)]) {
+        let found: Vec<(&str, &str, u64)> = found.iter().map(|(l, c, n)| (l.as_str(), c.as_str(), *n)).collect();
+        assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn a_dense_model_by_hand() {
+        expect(
+            &parts("llama-3.1-70b", Phase::Prefill, 8),
+            &[
+                ("qkv", "gemm/m2048n1280k8192/bf16", 80),
+                ("attention", "attention/prefill/b1hq8hkv1sq2048sk8192d128/bf16/causal", 80),
+                ("o", "gemm/m2048n8192k1024/bf16", 80),
+                ("gate-up", "gemm/m2048n7168k8192/bf16", 80),
+                ("down", "gemm/m2048n8192k3584/bf16", 80),
+                ("lm head", "gemm/m1n16032k8192/bf16", 1),
+            ],
+        );
+        let decode = parts("llama-3.1-70b", Phase::Decode, 8);
+        assert_eq!(decode[1].1, "attention/decode/b16hq8hkv1sq1sk8192d128/bf16");
+        assert_eq!((decode[0].1.as_str(), decode[5].1.as_str()), ("gemm/m16n1280k8192/bf16", "gemm/m16n16032k8192/bf16"));
+    }
+
+    #[test]
+    fn latent_attention_is_absorbed_where_it_decodes() {
+        let decode = parts("deepseek-v3", Phase::Decode, 8);
+        expect(
+            &decode[..6],
+            &[
+                ("latent q, kv", "gemm/m16n2112k7168/bf16", 61),
+                ("q", "gemm/m16n3072k1536/bf16", 61),
+                ("q to latent", "gemm/b16m16n512k128/bf16", 61),
+                ("attention", "attention/mla-decode/b16hq16hkv1sq1sk8192d576v512/bf16", 61),
+                ("v from latent", "gemm/b16m16n128k512/bf16", 61),
+                ("o", "gemm/m16n7168k2048/bf16", 61),
+            ],
+        );
+        let counts: Vec<(&str, u64)> = decode[6..].iter().map(|(layer, _, count)| (layer.as_str(), *count)).collect();
+        let sparse = ["router", "experts gate-up", "experts down", "shared gate-up", "shared down"].map(|layer| (layer, 58));
+        assert_eq!(counts, [&[("gate-up", 3), ("down", 3)][..], &sparse, &[("lm head", 1)]].concat());
+        assert_eq!(decode[9].1, "gemm/grouped/e256m128n512k7168/bf16/routed");
+        let prefill = parts("deepseek-v3", Phase::Prefill, 8);
+        assert_eq!(prefill[2], ("kv".into(), "gemm/m2048n4096k512/bf16".into(), 61));
+        assert_eq!(prefill[3].1, "attention/mla-prefill/b1hq16hkv16sq2048sk8192d192v128/bf16/causal");
+    }
+
+    #[test]
+    fn windows_and_sinks_are_in_the_id_and_heads_of_k_and_v_are_copied() {
+        let oss = parts("gpt-oss-120b", Phase::Decode, 1);
+        assert_eq!(oss[1], ("attention".into(), "attention/decode/b16hq64hkv8sq1sk8192d64/bf16/sinks".into(), 18));
+        assert_eq!(oss[2].1, "attention/decode/b16hq64hkv8sq1sk8192d64/bf16/causal/w128/sinks");
+        // Four heads of K and V for eight GPUs: each has one.
+        assert_eq!(parts("qwen3-235b-a22b", Phase::Decode, 8)[0].1, "gemm/m16n1280k4096/bf16");
+    }
+
+    #[test]
+    fn a_degree_that_does_not_divide_is_refused_with_those_that_do() {
+        for (model, tp, words) in
+            [("llama-3.1-8b", 3, "query heads"), ("deepseek-v3", 0, "query heads"), ("llama-3.1-8b", 64, "32 query heads")]
+        {
+            let said = pass(model, Phase::Decode, tp).unwrap_err();
+            assert!(said.contains(words) && said.contains("degrees that do: 1, 2, 4, 8"), "{said}");
+        }
+    }
+
+    #[test]
+    fn narrow_products_leave_head_router_and_attention_wide() {
+        let model = Model::shipped("qwen3-235b-a22b").unwrap();
+        let how = Use { phase: Phase::Decode, batch: 1, context: 64, tokens: 1, tp: 1, dtype: "e4m3".into() };
+        let narrow: Vec<String> =
+            model.pass(&how).unwrap().parts.into_iter().filter(|p| p.case.contains("e4m3")).map(|p| p.layer).collect();
+        assert_eq!(narrow, ["qkv", "o", "experts gate-up", "experts down"]);
+    }
+}
