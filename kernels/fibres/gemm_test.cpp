@@ -1,10 +1,22 @@
 // Proves a GEMM kernel's numerics on the host against a product in double. Compiled once a variant, by gemm_test.py:
-// -DKERNEL="…cu", -DKIND_wgmma, _tcgen05, _mma or _tile, and the macros the kernel knows.
+// -DKERNEL="…cu", -DKIND_wgmma, _tcgen05, _mma, _gemv or _tile, and the macros the kernel knows.
 #include "tensor.h"
 #include KERNEL
+#ifndef RP_OUT
+#define RP_OUT RP_DTYPE
+#endif
 
 using fibres::Type;
 static const Type kIn = Type::RP_DTYPE, kOut = Type::RP_OUT;
+
+// Products with a B each, one behind the other: the first, the third and the last of them have no row.
+#ifdef RP_GROUPED
+static const int kGroups = 6;
+static std::vector<int> offsets(int m) { return {0, 0, (m + 2) / 3, (m + 2) / 3, m - m / 4, m, m}; }
+#else
+static const int kGroups = 1;
+static std::vector<int> offsets(int m) { return {0, m}; }
+#endif
 
 static std::mt19937 random_bits(7);
 // Operands of about unit size; random low bits, so that a product of two rows identifies them.
@@ -29,7 +41,8 @@ static std::vector<unsigned char> operand(size_t rows, size_t k) {
 static bool check(int m, int n, int k, float alpha, int grid_limit) {
     int s = fibres::bytes_of(kIn), so = fibres::bytes_of(kOut);
     const size_t redzone = 4096;
-    auto a = operand(m, k), b = operand(n, k);
+    auto a = operand(m, k), b = operand((size_t)kGroups * n, k);
+    auto of = offsets(m);
     std::vector<unsigned char> c((size_t)m * n * so + redzone, 0xff);
 #if defined(KIND_wgmma)
     auto map_a = fibres::encode<rp_wgmma::TensorMap>(a.data(), k, m, 128 / s, 128, s);
@@ -46,6 +59,12 @@ static bool check(int m, int n, int k, float alpha, int grid_limit) {
     (void)grid_limit;
     fibres::readable = {{a.data(), a.size()}, {b.data(), b.size()}};
     fibres::launch((m + 127) / 128 * ((n + RP_BN - 1) / RP_BN), 1, RP_BN, [&] { rp_gemm_mma(a.data(), b.data(), c.data(), m, n, k, alpha); });
+#elif defined(KIND_gemv)
+    (void)grid_limit;
+    fibres::launch((n + 2 * RP_ROWS - 1) / (2 * RP_ROWS), 1, 64, [&] { rp_gemv(a.data(), b.data(), c.data(), n, k); });
+#elif defined(RP_GROUPED)
+    (void)grid_limit;
+    fibres::launch((m / 128 + kGroups) * ((n + 127) / 128), 1, 256, [&] { rp_gemm_grouped(a.data(), b.data(), c.data(), of.data(), kGroups, n, k, alpha); });
 #else
     (void)grid_limit;
     fibres::launch((m + 127) / 128 * ((n + 127) / 128), 1, 256, [&] { rp_gemm_tile(a.data(), b.data(), c.data(), m, n, k, alpha); });
@@ -54,7 +73,9 @@ static bool check(int m, int n, int k, float alpha, int grid_limit) {
     for (int i = 0; i < m; ++i)
         for (int j = 0; j < n; ++j) {
             double r = 0;
-            for (int x = 0; x < k; ++x) r += (double)fibres::widen(kIn, &a[((size_t)i * k + x) * s]) * fibres::widen(kIn, &b[((size_t)j * k + x) * s]);
+            size_t group = 0;
+            while (i >= of[group + 1]) ++group;
+            for (int x = 0; x < k; ++x) r += (double)fibres::widen(kIn, &a[((size_t)i * k + x) * s]) * fibres::widen(kIn, &b[((group * n + j) * k + x) * s]);
             r *= alpha;
             double v = fibres::widen(kOut, &c[((size_t)i * n + j) * so]), e = std::fabs(v - r);
             if (!(e < 1e30)) { ++unwritten; continue; }
@@ -70,7 +91,7 @@ static bool check(int m, int n, int k, float alpha, int grid_limit) {
 
 int main() {
     fibres::operand_type = kIn; fibres::out_type = kOut;
-#if defined(KIND_tile)
+#if defined(KIND_tile) || defined(KIND_gemv)
     constexpr int columns = 128;
     int unit = 1, wide = 1;    // no alignment asked
 #else
@@ -78,6 +99,12 @@ int main() {
     int unit = 16 / fibres::bytes_of(kIn), wide = 16 / fibres::bytes_of(kOut);
 #endif
     bool ok = true;
+#if defined(KIND_gemv)
+    ok &= check(RP_M, 6 * RP_ROWS, 640, 1.0f, 0);      // whole warps of rows, several rounds along K, the last not full
+    ok &= check(RP_M, RP_ROWS + 1, 8, 1.0f, 0);         // a row of B alone in its warp; one load of one lane
+    ok &= check(RP_M, 3, 77, 1.0f, 0);                  // rows that no 16-byte load may read
+    return !ok;
+#endif
     ok &= check(8, wide, unit, 1.0f, 4);                                  // far less than one tile
     ok &= check(264, 2 * columns - 6 * wide, 5 * 8 * unit + unit, 0.5f, 4);    // tails everywhere, several stages, several tiles a block
     ok &= check(640, columns + wide, 3 * 8 * unit, -1.5f, 4);               // a cluster whose last block lies outside

@@ -12,7 +12,7 @@ from planted import all_caught, each
 
 HERE = pathlib.Path(__file__).resolve().parent
 KERNELS = HERE.parent / "gemm"
-WGMMA, MMA, TILE, TCGEN05 = "wgmma_sm90.cu", "mma_sm80.cu", "tile.cu", "tcgen05_sm100.cu"
+WGMMA, MMA, TILE, TCGEN05, GEMV = "wgmma_sm90.cu", "mma_sm80.cu", "tile.cu", "tcgen05_sm100.cu", "gemv.cu"
 
 VARIANTS = [
     (WGMMA, "RP_DTYPE=bf16 RP_BN=256 RP_STAGES=4 RP_CLUSTER=2"),
@@ -38,12 +38,17 @@ VARIANTS = [
     (TCGEN05, "RP_DTYPE=tf32 RP_BN=128 RP_STAGES=2"),
     (TCGEN05, "RP_DTYPE=e4m3 RP_BN=128 RP_STAGES=4"),
     (TCGEN05, "RP_DTYPE=e5m2 RP_OUT=f32 RP_BN=256 RP_STAGES=4"),
+    (TILE, "RP_DTYPE=bf16 RP_GROUPED=1"),
+    (TILE, "RP_DTYPE=f32 RP_GROUPED=1"),
+    (GEMV, "RP_DTYPE=bf16 RP_M=5"),
+    (GEMV, "RP_DTYPE=f32 RP_M=1"),
+    (GEMV, "RP_DTYPE=f16 RP_M=8 RP_ROWS=2"),
 ]
 
 # Those that every run proves: one of each file and operand width.
-FIRST = [0, 8, 10, 13, 15, 16, 18, 21]
+FIRST = [0, 8, 10, 13, 15, 16, 18, 21, 23, 25, 27]
 
-# what, old text, new text; each in the first variant of its file; * for one of each kind (planted.py)
+# what, old text, new text; each in the first variant of its file or in the one named; * for one of each kind (planted.py)
 BUGS = {
     WGMMA: [
         ("* producer waits for the wrong parity", "ring.parity ^ 1)", "ring.parity)"),
@@ -118,6 +123,17 @@ BUGS = {
         ("alpha dropped", "alpha * sum[i][j]", "sum[i][j]"),
         ("* corners of a thread's square swapped", "ty + i % 4 + i / 4 * 64", "ty + i % 4 + (1 - i / 4) * 64"),
         ("short band walked as a full one", "tiles_m - first < RP_GROUP ? tiles_m - first : RP_GROUP", "RP_GROUP"),
+        ("* every group multiplied with the first B", "((rp_u64)group * n + column)", "((rp_u64)column)", "RP_DTYPE=f32 RP_GROUPED=1"),
+        ("* rows counted from the first group", "((rp_u64)from + row) * k", "((rp_u64)row) * k", "RP_DTYPE=f32 RP_GROUPED=1"),
+        ("a group's last tile written into the next group", "m = offsets[group + 1] - from;\n  }", "m = offsets[groups] - from;\n  }", "RP_DTYPE=f32 RP_GROUPED=1"),
+        ("blocks without a tile go on", "if (++group == groups) return;", "++group;", "RP_DTYPE=f32 RP_GROUPED=1"),
+    ],
+    GEMV: [
+        ("* lanes not added up", "mask > 0; mask /= 2", "mask > 1; mask /= 2"),
+        ("* rows past the last written", "lane == 0 && column + j < n", "lane == 0"),
+        ("* aligned loads of rows that are not", "if (k % RP_EACH == 0)", "if (true)"),
+        ("rows of A mixed up", "rp_load16<RP_CACHED>(a + (rp_u64)i * k + at)", "rp_load16<RP_CACHED>(a + at)"),
+        ("one round along K", "at += RP_WARP * RP_EACH", "at += k"),
     ],
 }
 
@@ -152,7 +168,7 @@ def main():
             print(said)
             bad += 1
     first = {name: next(d for n, d in VARIANTS if n == name) for name in BUGS}
-    bugs = [(what, KERNELS / name, old, new, first[name]) for name, bugs in BUGS.items() for what, old, new in bugs]
+    bugs = [(what, KERNELS / name, old, new, *(told or [first[name]])) for name, bugs in BUGS.items() for what, old, new, *told in bugs]
     bad += all_caught(bugs, lambda file, text, defines: outcome(text, file.name, defines))
     return bad != 0
 

@@ -19,7 +19,12 @@
 //   rp_gemm_tile(const void* a, const void* b, void* c, int m, int n, int k, float alpha)
 //   Any M, N, K ≥ 1, any alignment of the element. grid (ceil(M/128)·ceil(N/128)), block (256), no dynamic shared memory.
 //
-// Macros: RP_DTYPE f32 | f16 | bf16; RP_OUT likewise, by default RP_DTYPE; RP_GROUP tile rows a band.
+//   With RP_GROUPED, products one behind the other that share N and K, each with rows of A and C and a B of its own:
+//   rp_gemm_grouped(const void* a, const void* b, void* c, const int* offsets, int groups, int n, int k, float alpha)
+//   Group g has rows offsets[g] to offsets[g+1], perhaps none. grid (T·ceil(N/128)) with T at least the tile rows of all groups
+//   together: M/128 + groups always is. A block that finds no tile ends. Not yet run on hardware.
+//
+// Macros: RP_DTYPE f32 | f16 | bf16; RP_OUT likewise, by default RP_DTYPE; RP_GROUP tile rows a band; RP_GROUPED.
 #include "../common/rp.h"
 
 #ifndef RP_DTYPE
@@ -91,23 +96,45 @@ RP_DEVICE void rp_read4(float *to, const float *from) {
   for (int i = 0; i < 4; i++) to[i] = v.v[i];
 }
 
-// Two blocks a multiprocessor hide each other's barriers: that caps registers at 128.
-#if RP_CUDA
+// Two blocks a multiprocessor hide each other's barriers: that caps registers at 128. Finding its group costs a block a few more, which
+// the compiler for Blackwell would spill.
+#if RP_CUDA && defined(RP_GROUPED) && __CUDA_ARCH__ >= 1000
+extern "C" __global__ void __launch_bounds__(256)
+#elif RP_CUDA
 extern "C" __global__ void __launch_bounds__(256, 2)
 #else
 RP_KERNEL(256)
 #endif
+#ifdef RP_GROUPED
+rp_gemm_grouped(const void *a_, const void *b_, void *c_, const int *offsets, int groups, int n, int k, float alpha) {
+#else
 rp_gemm_tile(const void *a_, const void *b_, void *c_, int m, int n, int k, float alpha) {
+#endif
   RP_SHARED RP_ALIGN(16) float tile_a[2][RP_STEP][RP_PITCH];
   RP_SHARED RP_ALIGN(16) float tile_b[2][RP_STEP][RP_PITCH];
   int thread = rp_thread(), tx = thread % 16 * 4, ty = thread / 16 * 4;
 
+#ifdef RP_GROUPED
+  // Tile rows are counted through the groups, columns fastest: the blocks in flight share their rows of A.
+  int tiles_n = (n + RP_TILE - 1) / RP_TILE, column = (int)rp_block() % tiles_n * RP_TILE, tile = (int)rp_block() / tiles_n;
+  int group = 0, from = offsets[0], m = offsets[1] - from;
+  while (tile >= (m + RP_TILE - 1) / RP_TILE) {
+    tile -= (m + RP_TILE - 1) / RP_TILE;
+    if (++group == groups) return;
+    from = offsets[group];
+    m = offsets[group + 1] - from;
+  }
+  int row = tile * RP_TILE;
+  const rp_in *a = (const rp_in *)a_ + ((rp_u64)from + row) * k, *b = (const rp_in *)b_ + ((rp_u64)group * n + column) * k;
+  c_ = (rp_out *)c_ + (rp_u64)from * n;
+#else
   // Bands of RP_GROUP tile rows, so that the tiles in flight share what the L2 cache holds.
   int tiles_m = (m + RP_TILE - 1) / RP_TILE, tiles_n = (n + RP_TILE - 1) / RP_TILE;
   int band = RP_GROUP * tiles_n, first = (int)rp_block() / band * RP_GROUP, within = (int)rp_block() % band;
   int height = tiles_m - first < RP_GROUP ? tiles_m - first : RP_GROUP;
   int row = (first + within % height) * RP_TILE, column = within / height * RP_TILE;
   const rp_in *a = (const rp_in *)a_ + (rp_u64)row * k, *b = (const rp_in *)b_ + (rp_u64)column * k;
+#endif
 
   float next_a[RP_EACH], next_b[RP_EACH], sum[8][8] = {};
   rp_fetch(next_a, a, m - row, k, 0, thread);

@@ -188,7 +188,7 @@ fn a_reader_sees_the_sweep_as_a_map_and_the_squares_as_a_curve() {
         // On a phone nothing but tables, which scroll in their own boxes, is wider than the page.
         document.querySelector('main').style.width = '360px';
         const right = document.querySelector('main').getBoundingClientRect().right;
-        said.wide = all('main svg, main h2, main select').filter(e => e.getBoundingClientRect().right > right + 1).length;
+        said.wide = all('main svg, main h2, main select').filter(e => !e.closest('.scroll') && e.getBoundingClientRect().right > right + 1).length;
         return said;
         "#,
     );
@@ -202,6 +202,28 @@ fn a_reader_sees_the_sweep_as_a_map_and_the_squares_as_a_curve() {
     assert!(said["ridges"].as_u64() > Some(0), "{said}");
     let forward = list("forward");
     assert!(forward.contains(&"qkv".to_owned()) && forward.iter().any(|text| text.starts_with("3 × ")), "{forward:?}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Experts with a few rows each, some without any: what the packs of mixtures are made of.
+#[test]
+fn grouped_products_are_right_and_few_rows_are_judged_by_their_bytes() {
+    let folder = scratch("grouped");
+    let cases = [
+        "gemm/grouped/e8m37n40k24/f32/routed",
+        "gemm/grouped/e3m64n33k48/bf16",
+        "gemm/grouped/e16m5n16k16/f16/routed",
+        "gemm/m1n2048k4096/f32",
+    ];
+    let (code, table, err) = outcome(&ridgepoint(&[&["run"], &cases[..], &HERE, &["--out", text(&folder)]].concat()));
+    assert_eq!(code, 0, "{table}{err}");
+    let found = records(&folder);
+    assert!(found.len() == cases.len() && found.iter().all(|(_, outcome)| outcome == "measured"), "{found:?}");
+    let row = table.lines().find(|line| line.contains("m1n2048k4096")).unwrap();
+    assert!(row.contains(" GB/s"), "{row}");
+    let raw = std::fs::read_to_string(folder.join("raw.jsonl")).unwrap();
+    let grouped = raw.lines().find(|line| line.contains("e8m37n40k24") && line.contains("\"record\"")).unwrap();
+    assert!(grouped.contains("one product after the other") && grouped.contains(" of 8, "), "{grouped}");
     std::fs::remove_dir_all(folder).unwrap();
 }
 

@@ -2,10 +2,12 @@
 //!
 //! `gemm/m4096n4096k4096/bf16` is C (M×N) = A·Bᵀ with A stored as M×K and B as N×K, as a linear layer stores its weight and
 //! as FP8 on NVIDIA must have it. C has the inputs' dtype for f64, f32, f16 and bf16, f32 for tf32, bf16 for FP8, i32 for
-//! int8. Accumulation is in f32 (f64 for f64, i32 for int8).
+//! int8. Accumulation is in f32 (f64 for f64, i32 for int8). `gemm/grouped/…` is the experts of a mixture, each a product of its own.
 
 mod cases;
 mod check;
+mod gemv;
+mod grouped;
 mod matrix_amd;
 mod mma;
 mod operands;
@@ -16,6 +18,7 @@ mod variants;
 mod wgmma;
 
 use cases::Shape;
+use grouped::Grouped;
 use ridgepoint_core::{Case, Component};
 use ridgepoint_device::{Device, DeviceError, Result};
 use ridgepoint_harness::{Prepared, Scope, Suite};
@@ -33,14 +36,18 @@ impl Suite for Gemm {
     }
 
     fn parse(&self, id: &str) -> Option<Case> {
-        Shape::parse(id)?.case()
+        Shape::parse(id).and_then(Shape::case).or_else(|| Grouped::parse(id)?.case())
     }
 
     fn providers(&self, case: &Case, device: &dyn Device) -> Vec<String> {
-        Shape::parse(case.id.as_str()).map(|shape| variants::providers(shape, device)).unwrap_or_default()
+        let plain = Shape::parse(case.id.as_str()).map(|shape| variants::providers(shape, device));
+        plain.or_else(|| Some(Grouped::parse(case.id.as_str())?.providers(device))).unwrap_or_default()
     }
 
     fn prepare<'d>(&self, case: &Case, provider: &str, device: &'d dyn Device, seed: u64) -> Result<Prepared<'d>> {
+        if let Some(grouped) = Grouped::parse(case.id.as_str()) {
+            return grouped::prepare(grouped, provider, device, seed);
+        }
         let shape = Shape::parse(case.id.as_str()).ok_or_else(|| DeviceError::invalid(format!("{} is no gemm case", case.id)))?;
         ready::prepare(shape, provider, device, seed)
     }

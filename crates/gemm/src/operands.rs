@@ -5,7 +5,8 @@ use ridgepoint_core::data;
 use ridgepoint_device::{Buffer, Device, GemmOperands, GemmProblem, Result};
 use ridgepoint_harness::random;
 
-/// One set of operands.
+/// One set of operands; a clone is the same memory.
+#[derive(Clone)]
 pub(crate) struct Operands {
     pub(crate) a: Buffer,
     pub(crate) b: Buffer,
@@ -27,6 +28,11 @@ impl Operands {
             b: random(device, problem.b.dtype, seed_b, b)?,
             c: device.alloc(problem.output.bytes(c).0 as usize)?,
         })
+    }
+
+    /// These buffers, without scales.
+    pub(crate) const fn new(a: Buffer, b: Buffer, c: Buffer) -> Self {
+        Self { a, b, c }
     }
 
     /// As a plan takes them.

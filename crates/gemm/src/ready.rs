@@ -4,7 +4,7 @@
 use crate::cases::Shape;
 use crate::check::{Reference, check};
 use crate::operands::{Operands, seeds};
-use crate::{matrix_amd, mma, tile, tiled, variants, wgmma};
+use crate::{gemv, matrix_amd, mma, tile, tiled, variants, wgmma};
 use ridgepoint_core::{Seconds, Verification};
 use ridgepoint_device::{Buffer, Device, DeviceError, GemmPlan, GemmProblem, Result, Support};
 use ridgepoint_harness::{Prepared, Ready, trial};
@@ -21,6 +21,7 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
     let mut plan: Box<dyn GemmPlan + 'd> = match blas {
         Some(blas) => blas.plan(&problem)?,
         None if tiled::providers(shape, device).contains(&provider) => Box::new(tiled::plan(device, shape, provider)?),
+        None if provider == gemv::PROVIDER => Box::new(gemv::plan(device, shape)?),
         None if provider == wgmma::PROVIDER => Box::new(wgmma::plan(device, shape)?),
         None if provider == mma::PROVIDER => Box::new(mma::plan(device, shape)?),
         None if provider == tile::PROVIDER => Box::new(tile::plan(device, shape)?),

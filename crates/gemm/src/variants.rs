@@ -1,7 +1,7 @@
 //! Who can do a GEMM on a device: the libraries it found, and our own kernels.
 
 use crate::cases::Shape;
-use crate::{matrix_amd, mma, tile, tiled, wgmma};
+use crate::{gemv, matrix_amd, mma, tile, tiled, wgmma};
 use ridgepoint_core::Dtype;
 use ridgepoint_device::{Blas, Device, GemmProblem, Matrix, Scaling, Transpose};
 use ridgepoint_harness::encoding;
@@ -31,8 +31,10 @@ pub(crate) fn providers(shape: Shape, device: &dyn Device) -> Vec<String> {
         if wgmma::fits(shape, device) { Some(wgmma::PROVIDER) } else { mma::fits(shape, device).then_some(mma::PROVIDER) };
     let matrix = nvidia.or_else(|| matrix_amd::provider(shape, device));
     let has_units = matrix.is_some() || !device.blas().is_empty();
-    let plain = (tile::fits(shape, device) && (shape.dtype == Dtype::F32 || !has_units)).then_some(tile::PROVIDER);
-    let own = matrix.into_iter().chain(plain).map(str::to_owned);
+    let plain =
+        (tile::fits(shape, device) && (shape.dtype == Dtype::F32 || shape.batch > 1 || !has_units)).then_some(tile::PROVIDER);
+    let few = gemv::fits(shape, device).then_some(gemv::PROVIDER);
+    let own = few.into_iter().chain(matrix).chain(plain).map(str::to_owned);
     let vulkan = tiled::providers(shape, device).into_iter().map(str::to_owned);
     // Fast accumulation is a choice of FP8 alone: for all else it is no provider, not one to be skipped.
     let fp8 = matches!(shape.dtype, Dtype::E4m3 | Dtype::E5m2);

@@ -4,8 +4,8 @@ use super::text::{clean, significant};
 use super::{Model, Row};
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use ridgepoint_core::record::{Clock, Stop};
-use ridgepoint_core::roofline::{Placement, RoofKind, negotiated, observed_mhz};
-use ridgepoint_core::{Component, Level, Outcome, Record};
+use ridgepoint_core::roofline::{Bound, Placement, RoofKind, negotiated, observed_mhz};
+use ridgepoint_core::{Component, Level, Metric, Outcome, Record};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -111,6 +111,9 @@ fn notes(record: &Record, placement: &Placement) -> String {
         };
         notes.push(format!("{:.0}% {what}", f * 100.0));
     }
+    // Left of the ridge point what counts is how fast the operands come, whatever the figure is about.
+    let left = placement.roofs.first().is_some_and(|roof| roof.bound == Bound::Memory) && record.metric == Metric::Arithmetic;
+    notes.extend(placement.gbps.filter(|_| left).map(|gbps| format!("{} GB/s", significant(gbps))));
     notes.extend(placement.bytes_per_clock.map(|bytes| format!("{} B/clk/unit", significant(bytes))));
     notes.extend(placement.clocks.map(|clocks| format!("{} cycles", significant(clocks))));
     notes.extend(record.config.get("overlap").map(|overlap| clean(overlap)));

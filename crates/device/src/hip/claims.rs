@@ -57,6 +57,8 @@ const CLAIMS: &[Claim] = &[
     claim("memory/stream", "RP_BLOCK=1024 RP_UNROLL=4 RP_HINT_LOAD=2 RP_HINT_STORE=2", ALL, &[], 96),
     claim("gemm/tile", "RP_DTYPE=f32", ALL, &[FMA, LDS], 256),
     claim("gemm/tile", "RP_DTYPE=bf16", ALL, &[FMA, LDS], 256),
+    claim("gemm/tile", "RP_DTYPE=bf16 RP_GROUPED=1", ALL, &[FMA, LDS], 256),
+    claim("gemm/gemv", "RP_DTYPE=bf16 RP_M=8", ALL, &[FMA, LOAD, LOAD_ONCE], 256),
     // Two waves of a compute unit's quarter share 512 registers.
     claim("gemm/matrix_amd", "RP_DTYPE=bf16", &["gfx90a"], &["v_mfma_f32_32x32x8bf16_1k", LOAD, LDS], 256),
     claim("gemm/matrix_amd", "RP_DTYPE=f16 RP_BM=128 RP_BN=128", &["gfx90a"], &["v_mfma_f32_32x32x8f16", LOAD, LDS], 128),

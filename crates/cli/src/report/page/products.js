@@ -5,7 +5,8 @@ const sizes = r => { const m = /^gemm\/m(\d+)n(\d+)k(\d+)\/(.+)$/.exec(r.case); 
 const RAMP = ['#00224e', '#1a386f', '#404c6b', '#5a606e', '#737475', '#8d8979', '#a99f72', '#c7b767', '#e4d054', '#fee838'];
 const shade = x => RAMP[Math.max(0, Math.min(RAMP.length - 1, Math.round(x * (RAMP.length - 1))))];
 
-// Grids of at least two by two among the results, by what else they have in common.
+// Grids of at least two by two among the results, by what else they have in common; the largest first. What a model's shapes happen to
+// fill is rarely one.
 function grids() {
   const groups = new Map();
   for (const r of measured) {
@@ -17,7 +18,7 @@ function grids() {
   }
   const distinct = (cells, side) => [...new Set(cells.map(c => c[side]))].sort((a, b) => a - b);
   return [...groups].map(([name, cells]) => ({ name, cells, ms: distinct(cells, 'm'), ns: distinct(cells, 'n') }))
-    .filter(g => g.ms.length > 1 && g.ns.length > 1 && 2 * g.cells.length >= g.ms.length * g.ns.length);
+    .filter(g => g.ms.length > 1 && g.ns.length > 1 && 4 * g.cells.length >= 3 * g.ms.length * g.ns.length).sort((a, b) => b.cells.length - a.cells.length);
 }
 
 const FIGURES = { 'TFLOP/s': [r => r.tflops, digits], '% of roof': [r => r.fraction ?? null, percent] };

@@ -102,6 +102,7 @@ function notes(r) {
   const all = [...r.labels];
   if (r.suspect) all.push('suspect: above its roof');
   if (r.atClock) all.push(percent(r.atClock) + (r.level === 'host' ? ' of the link as it was negotiated' : ' at the observed clock'));
+  if (r.bound === 'memory' && r.metric === 'arithmetic' && r.gbps) all.push(digits(r.gbps) + ' GB/s');
   if (r.perClock) all.push(digits(r.perClock) + ' B/clk/unit');
   if (r.clocks) all.push(digits(r.clocks) + ' cycles');
   if (r.throttle.length) all.push('throttled: ' + r.throttle.join(', '));
