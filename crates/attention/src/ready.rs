@@ -5,10 +5,11 @@ use crate::layout::{spare, table};
 use crate::reference::{Operand, Operands, scales};
 use crate::shape::{Kind, Shape};
 use crate::{amd, common, nvidia, vulkan};
-use ridgepoint_core::{Dtype, Verification, data};
+use ridgepoint_core::{Dtype, Seconds, Verification, data};
 use ridgepoint_device::{AttentionOperands, AttentionPlan, AttentionProblem, Buffer, Device, DeviceError, Result, Support};
 use ridgepoint_harness::verify::Comparison;
-use ridgepoint_harness::{Prepared, Ready, encoding, random};
+use ridgepoint_harness::{Prepared, Ready, encoding, random, trial};
+use std::collections::BTreeMap;
 
 /// The problem in the encoding that the device's matrix units have.
 fn encoded(shape: Shape, device: &dyn Device) -> AttentionProblem {
@@ -45,7 +46,7 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
             return Err(DeviceError::unsupported(format!("no kernel for head dimensions {dqk}/{dv} in {dtype}{with} on {arch}")));
         }
     };
-    let mut config = plan.config();
+    let mut config = BTreeMap::new();
     if let Some(library) = library.and_then(|l| l.library()) {
         config.insert("library".into(), format!("{} {}", library.name, library.version));
     }
@@ -58,7 +59,12 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
     if let Some(pages) = shape.problem().paged {
         config.insert("pages".into(), format!("{} of {} keys, shuffled", pages.pool, pages.tokens));
     }
-    let ready = Run { device, shape, plan, sets, around, seed, reference: None };
+    let mut ready = Run { device, shape, plan, sets, around, seed, reference: None };
+    let tried = ready.tune()?;
+    if tried > 1 {
+        config.insert("engines tried".into(), tried.to_string());
+    }
+    config.extend(ready.plan.config());
     Ok(Prepared { ready: Box::new(ready), config, labels, dtype: encoding(shape.dtype, device) })
 }
 
@@ -144,6 +150,27 @@ struct Run<'d> {
 }
 
 impl Run<'_> {
+    /// Times the library's engines, and keeps the fastest; one that fails is passed over. How many there were.
+    fn tune(&mut self) -> Result<usize> {
+        let (candidates, sets, device) = (self.plan.candidates(), self.sets.len(), self.device);
+        if candidates < 2 {
+            return Ok(candidates);
+        }
+        let mut best: Option<(Seconds, usize)> = None;
+        for index in 0..candidates {
+            self.plan.select(index)?;
+            match trial(device, &mut |turn| self.enqueue(turn % sets)) {
+                Ok(seconds) if best.is_none_or(|(least, _)| seconds < least) => best = Some((seconds, index)),
+                Ok(_) => {}
+                Err(error @ DeviceError::Lost(_)) => return Err(error),
+                Err(_) => {}
+            }
+        }
+        let (_, index) = best.ok_or_else(|| DeviceError::unsupported("none of the library's engines ran"))?;
+        self.plan.select(index)?;
+        Ok(candidates)
+    }
+
     /// The reference of the first operand set, made once, after its buffers were found to hold what the stream says.
     fn reference(&mut self) -> Result<&Reference> {
         if self.reference.is_none() {

@@ -341,6 +341,19 @@ pub trait AttentionPlan {
     /// `Invalid` where an operand is missing or too short; a library error.
     fn enqueue(&self, operands: &AttentionOperands<'_>) -> Result<()>;
 
+    /// How many algorithms it offers; 1 where the library gives no choice.
+    fn candidates(&self) -> usize {
+        1
+    }
+
+    /// Uses the `index`-th algorithm from now on.
+    ///
+    /// # Errors
+    /// `Invalid` past the end.
+    fn select(&mut self, _index: usize) -> Result<()> {
+        Ok(())
+    }
+
     /// Native or emulated.
     fn support(&self) -> Support {
         Support::Native

@@ -1,5 +1,6 @@
 //! What was found of NVIDIA's libraries on this machine, searched for once a process, and what `doctor` says of it.
 
+use super::cudnn::{self, Dnn};
 use super::vendor::Cuda;
 use super::{cublaslt, nvml};
 use crate::dl::Opened;
@@ -87,6 +88,7 @@ pub(super) struct Libraries {
     pub(super) nvml: Option<Arc<nvml::Nvml>>,
     pub(super) nvrtc: Result<Rtc, String>,
     pub(super) cublaslt: Result<Arc<Lt>, String>,
+    pub(super) cudnn: Result<Arc<Dnn>, String>,
     pub(super) nccl: Result<Arc<Nccl>, String>,
     pub(super) findings: Vec<Finding>,
 }
@@ -124,7 +126,7 @@ fn load(places: &Places) -> Libraries {
     let cublaslt = look(&CUBLASLT, Some(|o| i32::try_from(size_version(o, "cublasLtGetVersion")? / 10000).ok()), &|o| {
         size_version(o, "cublasLtGetVersion").map(dotted)
     });
-    let _ = look(&CUDNN, Some(|o| i32::try_from(size_version(o, "cudnnGetCudartVersion")? / 1000).ok()), &|o| {
+    let cudnn = look(&CUDNN, Some(|o| i32::try_from(size_version(o, "cudnnGetCudartVersion")? / 1000).ok()), &|o| {
         size_version(o, "cudnnGetVersion").map(dotted)
     });
     // NCCL does not say for which CUDA it is.
@@ -132,6 +134,9 @@ fn load(places: &Places) -> Libraries {
     let nvml = nvml.ok().map(|o| Arc::new(nvml::Nvml::bind(o)));
     if let Some((_, version)) = nvml.as_ref().and_then(|n| n.versions().ok()) {
         findings[1].detail = format!("{version} from {}", findings[1].detail);
+    }
+    if let Some(lacks) = cudnn.as_ref().ok().and_then(|o| cudnn::lacks(size_version(o, "cudnnGetVersion")?)) {
+        findings[4].detail += &format!("; {lacks}");
     }
     if nvrtc.is_err() {
         findings[2].detail += "; kernels that were built ahead serve until then";
@@ -141,6 +146,7 @@ fn load(places: &Places) -> Libraries {
         nvml,
         nvrtc: nvrtc.map(|o| Rtc::bind_prefixed(o, "nvrtc")),
         cublaslt: cublaslt.map(|o| Arc::new(Lt::bind_prefixed(o, cublaslt::NUMBERS.prefix))),
+        cudnn: cudnn.map(|o| Arc::new(Dnn::bind(o))),
         nccl: nccl.map(|o| Arc::new(Nccl::bind(o))),
         findings,
     }

@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod claims;
 mod cublaslt;
+mod cudnn;
 mod libraries;
 mod nvml;
 mod nvrtc;

@@ -1,5 +1,6 @@
 //! What CUDA does its own way: attributes, compute capability, MIG, the tensor copy engine.
 
+use super::cudnn::Cudnn;
 use super::libraries::libraries;
 use super::tiled::{self, Tiled};
 use super::{cublaslt, nvml, nvrtc, ptx};
@@ -8,7 +9,7 @@ use crate::gpu::driver::{self, Buffer as Memory, Context, Driver, Facts, Failure
 use crate::gpu::matmul::Library as Lt;
 use crate::gpu::sys::{Attributes, status};
 use crate::gpu::{Kind, Matmul, Ranks, Shared, Vendor, WORKSPACE};
-use crate::{Blas, Buffer, DeviceError, Program, Reading, Result, Sensors, Support, TensorMap};
+use crate::{AttentionKernels, Blas, Buffer, DeviceError, Program, Reading, Result, Sensors, Support, TensorMap};
 use ridgepoint_core::{Backend, Bytes, CacheLevel, DeviceInfo, Library};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -143,6 +144,14 @@ impl Vendor for Cuda {
             })
         };
         Ok(vec![provider(false), provider(true)])
+    }
+
+    fn attention(&self, shared: &Arc<Shared>) -> std::result::Result<Vec<Box<dyn AttentionKernels + Send>>, String> {
+        let table = libraries().cudnn.as_ref().map_err(String::clone)?;
+        let [compiler, gemm] =
+            [libraries().nvrtc.as_ref().map(|l| &l.library), libraries().cublaslt.as_ref().map(|l| &l.library)];
+        let paths = [compiler, gemm].into_iter().filter_map(|library| Some(library.ok()?.path.parent()?.to_owned()));
+        Ok(vec![Box::new(Cudnn::new(Arc::clone(table), Arc::clone(shared), paths.collect()))])
     }
 
     fn ranks(&self, ctx: &Context, index: usize) -> std::result::Result<Ranks, String> {

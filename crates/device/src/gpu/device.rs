@@ -7,8 +7,8 @@ use super::sys::{Ptr, status};
 use crate::cache::Cache;
 use crate::host_memory::Mapping;
 use crate::{
-    Arg, Blas, Buffer, Collectives, Device, DeviceError, Event, Geometry, Graph, Hold, HostMemory, Kernel, Program, Resources,
-    Result, Sensors, Sibling, TensorMap, Transfer, sources,
+    Arg, AttentionKernels, Blas, Buffer, Collectives, Device, DeviceError, Event, Geometry, Graph, Hold, HostMemory, Kernel,
+    Program, Resources, Result, Sensors, Sibling, TensorMap, Transfer, sources,
 };
 use ridgepoint_core::record::fnv1a;
 use ridgepoint_core::{Bytes, DeviceInfo, Seconds};
@@ -30,6 +30,15 @@ pub(crate) struct Shared {
     pub(crate) stream: Stream,
 }
 
+impl Shared {
+    /// Memory that holds these bytes.
+    pub(crate) fn holding(&self, bytes: &[u8]) -> driver::Result<Memory> {
+        let memory = Memory::new(&self.ctx, bytes.len())?;
+        self.stream.upload(Place::Device(&memory), 0, bytes)?;
+        Ok(memory)
+    }
+}
+
 /// One GPU.
 pub(crate) struct GpuDevice {
     info: DeviceInfo,
@@ -45,6 +54,7 @@ pub(crate) struct GpuDevice {
     clock: Memory,
     scratch: Memory,
     blas: Vec<Box<dyn Blas + Send>>,
+    attention: Vec<Box<dyn AttentionKernels + Send>>,
     ranks: Option<Arc<dyn Collectives + Send + Sync>>,
 }
 
@@ -59,12 +69,17 @@ impl GpuDevice {
             info.facts.insert("no GEMM library".into(), reason);
             vec![]
         });
+        let attention = driver.vendor.attention(&shared).unwrap_or_else(|reason| {
+            info.facts.insert("no attention library".into(), reason);
+            vec![]
+        });
         let peers = driver.peers(index as i32);
         if !peers.is_empty() {
             let names: Vec<String> = peers.iter().map(|peer| format!("{}:{peer}", info.backend)).collect();
             info.facts.insert("peer access".into(), names.join(", "));
         }
         info.libraries.extend(blas.first().and_then(|b| b.library()));
+        info.libraries.extend(attention.first().and_then(|a| a.library()));
         let ranks = driver.vendor.ranks(&ctx, index);
         match &ranks {
             Ok(ranks) => info.libraries.extend(ranks.library()),
@@ -83,6 +98,7 @@ impl GpuDevice {
             scratch: Memory::new(&ctx, scratch)?,
             shared,
             blas,
+            attention,
             ranks: ranks.ok().map(|ranks| -> Arc<dyn Collectives + Send + Sync> { Arc::new(ranks) }),
         })
     }
@@ -347,6 +363,10 @@ impl Device for GpuDevice {
 
     fn blas(&self) -> Vec<&dyn Blas> {
         self.blas.iter().map(|b| b.as_ref() as &dyn Blas).collect()
+    }
+
+    fn attention(&self) -> Vec<&dyn AttentionKernels> {
+        self.attention.iter().map(|a| a.as_ref() as &dyn AttentionKernels).collect()
     }
 
     fn collectives(&self) -> Option<&dyn Collectives> {

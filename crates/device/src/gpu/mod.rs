@@ -22,7 +22,7 @@ pub(crate) use ranks::{Kind, Ranks};
 use crate::cache::Cache;
 use crate::finder::{Search, Wanted};
 use crate::probe::{Discovery, Finding, Found};
-use crate::{Blas, Buffer, DeviceError, Program, Sensors, TensorMap};
+use crate::{AttentionKernels, Blas, Buffer, DeviceError, Program, Sensors, TensorMap};
 use driver::{Context, Driver, Facts, Failure};
 use ridgepoint_core::DeviceInfo;
 use std::sync::Arc;
@@ -64,6 +64,11 @@ pub(crate) trait Vendor: Sync {
 
     /// GEMM libraries, or why there is none.
     fn blas(&self, shared: &Arc<Shared>) -> Result<Vec<Box<dyn Blas + Send>>, String>;
+
+    /// Attention libraries, or why there is none.
+    fn attention(&self, _shared: &Arc<Shared>) -> Result<Vec<Box<dyn AttentionKernels + Send>>, String> {
+        Ok(vec![])
+    }
 
     /// Collectives between this device and those after it, or why there are none.
     fn ranks(&self, ctx: &Context, index: usize) -> Result<Ranks, String>;

@@ -1,0 +1,250 @@
+//! An attention as cuDNN is told of it: one operation, the tensors that it reads and writes, and where each of them comes from
+//! when it runs. A causal mask or a window is a graph of its own that stands between the logits and their softmax.
+
+use super::graph::{Builder, Descriptor, Dnn, Outcome, operations};
+use super::numbers::{GREATER, GREATER_OR_EQUAL, attribute, class, element, kind};
+use crate::gpu::sys::Ptr;
+use crate::{AttentionProblem, DeviceError};
+use ridgepoint_core::Dtype;
+use std::sync::Arc;
+
+/// Where an operand comes from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Source {
+    Q,
+    K,
+    V,
+    O,
+    Pages,
+    Sinks,
+    /// Keys of each sequence: the caller's where they differ, else the plan's own, which says `sk` for all.
+    Lengths,
+    /// Queries of each sequence, all of them: the plan's own.
+    Queries,
+    /// Factor of Q, K or V, by its index in the caller's.
+    Factor(usize),
+    /// A float of the plan's own, by its index in [`CONSTANTS`].
+    Constant(usize),
+    /// A float that is read from the host's memory when it is enqueued.
+    Float(f32),
+    /// The same, a whole number.
+    Whole(i32),
+}
+
+/// Weights are at most 1: as FP8 they are stored times 256, and the products divided by it. O is stored as it is, and its largest
+/// value written to the last place.
+pub(super) const CONSTANTS: [f32; 4] = [256.0, 1.0 / 256.0, 1.0, 0.0];
+
+/// What hidden logits are replaced by, as cuDNN's own frontend has it since 9.10.
+const HIDDEN: f32 = f32::NEG_INFINITY;
+
+/// The operation, and what its tensors are, by their ids.
+pub(super) struct Operation {
+    pub(super) descriptor: Descriptor,
+    pub(super) sources: Vec<(i64, Source)>,
+}
+
+/// cuDNN's numbers of the types of Q, of K and V, and of O.
+///
+/// # Errors
+/// `Unsupported` for a type that its attention has not.
+pub(super) fn types(p: &AttentionProblem) -> std::result::Result<[i32; 3], DeviceError> {
+    let number = |dtype: Dtype| match dtype {
+        Dtype::F16 => Ok(element::F16),
+        Dtype::Bf16 => Ok(element::BF16),
+        Dtype::E4m3 => Ok(element::E4M3),
+        Dtype::E5m2 => Ok(element::E5M2),
+        // It has no engine for f32 on any chip; saying so needs no search.
+        other => Err(DeviceError::unsupported(format!("cuDNN has no attention in {other}"))),
+    };
+    Ok([number(p.dtype)?, number(p.kv)?, number(p.output)?])
+}
+
+/// The least version for what a problem asks, and what that is.
+pub(super) fn needs(p: &AttentionProblem) -> (usize, &'static str) {
+    let fp8 = [p.dtype, p.kv].iter().any(|d| matches!(d, Dtype::E4m3 | Dtype::E5m2));
+    let all = [
+        (true, 91301, "attention as one operation"),
+        (p.ragged || p.paged.is_some(), 91500, "lengths and pages"),
+        (p.causal || p.window.is_some() || p.sinks, 92100, "masks and sinks"),
+        (fp8, 92500, "FP8"),
+    ];
+    all.into_iter().rev().find(|(asked, ..)| *asked).map_or((0, ""), |(_, version, what)| (version, what))
+}
+
+/// Tensors with ids of their own.
+struct Tensors<'a> {
+    api: &'a Arc<Dnn>,
+    sources: Vec<(i64, Source)>,
+    next: i64,
+}
+
+impl Tensors<'_> {
+    fn describe(&mut self, element: i32, dims: [i64; 4], strides: [i64; 4], alignment: i64) -> (i64, Builder) {
+        self.next += 1;
+        let tensor = Builder::new(self.api, kind::TENSOR)
+            .code(attribute::TENSOR_TYPE, class::DATA_TYPE, element)
+            .numbers(attribute::TENSOR_DIMENSIONS, &dims)
+            .numbers(attribute::TENSOR_STRIDES, &strides)
+            .numbers(attribute::TENSOR_ID, &[self.next])
+            .numbers(attribute::TENSOR_ALIGNMENT, &[alignment]);
+        (self.next, tensor)
+    }
+
+    /// In device memory, with its rows (of the last dimension) so far apart.
+    fn strided(&mut self, source: Source, element: i32, dims: [i64; 4], row: i64) -> Outcome<Descriptor> {
+        let strides = [dims[1] * dims[2] * row, dims[2] * row, row, 1];
+        let alignment = if matches!(source, Source::Factor(_) | Source::Constant(_)) { 4 } else { 16 };
+        let (id, tensor) = self.describe(element, dims, strides, alignment);
+        self.sources.push((id, source));
+        tensor.finish()
+    }
+
+    fn packed(&mut self, source: Source, element: i32, dims: [i64; 4]) -> Outcome<Descriptor> {
+        self.strided(source, element, dims, dims[3])
+    }
+
+    /// One number: a float or a whole number of the host's, or a float on the device.
+    fn scalar(&mut self, source: Source) -> Outcome<Descriptor> {
+        match source {
+            Source::Float(_) | Source::Whole(_) => {
+                let element = if matches!(source, Source::Whole(_)) { element::I32 } else { element::F32 };
+                let (id, tensor) = self.describe(element, [1; 4], [1; 4], 4);
+                self.sources.push((id, source));
+                tensor.flag(attribute::TENSOR_BY_VALUE).finish()
+            }
+            _ => self.packed(source, element::F32, [1; 4]),
+        }
+    }
+
+    /// Between two operations, and nowhere in memory.
+    fn between(&mut self, dims: [i64; 4]) -> Outcome<(i64, Descriptor)> {
+        let strides = [dims[1] * dims[2] * dims[3], dims[2] * dims[3], dims[3], 1];
+        let (id, tensor) = self.describe(element::F32, dims, strides, 16);
+        Ok((id, tensor.flag(attribute::TENSOR_VIRTUAL).finish()?))
+    }
+}
+
+/// Describes a problem of these types.
+pub(super) fn describe(api: &Arc<Dnn>, p: &AttentionProblem, [q_type, kv_type, o_type]: [i32; 3]) -> Outcome<Operation> {
+    let fp8 = [p.dtype, p.kv].iter().any(|d| matches!(d, Dtype::E4m3 | Dtype::E5m2));
+    let [b, hq, hkv, sq, sk, dqk, dv] = [p.batch, p.hq, p.hkv, p.sq, p.sk, p.dqk, p.dv].map(|n| n as i64);
+    let mut t = Tensors { api, sources: Vec::new(), next: 0 };
+    // Sequences, or pages, of so many keys.
+    let (blocks, keys) = p.paged.map_or((b, sk), |pages| (pages.pool as i64, pages.tokens as i64));
+    let mut operation = Builder::new(api, kind::ATTENTION)
+        .part(attribute::ATTENTION_Q, &t.packed(Source::Q, q_type, [b, hq, sq, dqk])?)
+        .part(attribute::ATTENTION_K, &t.packed(Source::K, kv_type, [blocks, hkv, keys, dqk])?)
+        // A latent that is both lies in K, whose rows are longer.
+        .part(attribute::ATTENTION_V, &{
+            let (source, row) = if p.shared_kv { (Source::K, dqk) } else { (Source::V, dv) };
+            t.strided(source, kv_type, [blocks, hkv, keys, dv], row)?
+        })
+        .part(attribute::ATTENTION_O, &t.packed(Source::O, o_type, [b, hq, sq, dv])?)
+        .part(attribute::ATTENTION_SCALE, &t.scalar(Source::Float((1.0 / (p.dqk as f64).sqrt()) as f32))?);
+    let lengths = if p.ragged || p.paged.is_some() {
+        let queries = t.packed(Source::Queries, element::I32, [b, 1, 1, 1])?;
+        let keys = t.packed(Source::Lengths, element::I32, [b, 1, 1, 1])?;
+        operation = operation.part(attribute::ATTENTION_LENGTHS_Q, &queries).part(attribute::ATTENTION_LENGTHS_KV, &keys);
+        Some([queries, keys])
+    } else {
+        None
+    };
+    if let Some(pages) = p.paged {
+        let dims = [b, 1, p.sk.div_ceil(pages.tokens) as i64, 1];
+        for attribute in [attribute::ATTENTION_PAGES_K, attribute::ATTENTION_PAGES_V] {
+            operation = operation.part(attribute, &t.packed(Source::Pages, element::I32, dims)?);
+        }
+    }
+    if p.causal || p.window.is_some() {
+        let (graph, [input, output]) = mask(&mut t, p, lengths.as_ref())?;
+        operation = operation
+            .part(attribute::ATTENTION_SUBGRAPH, &graph)
+            .numbers(attribute::ATTENTION_SUBGRAPH_INPUT, &[input])
+            .numbers(attribute::ATTENTION_SUBGRAPH_OUTPUT, &[output]);
+    }
+    if p.sinks {
+        let softmax = Builder::new(api, kind::SOFTMAX)
+            .part(attribute::SOFTMAX_X, &t.between([b, hq, sq, sk])?.1)
+            .part(attribute::SOFTMAX_Y, &t.between([b, hq, sq, sk])?.1)
+            .part(attribute::SOFTMAX_SINK, &t.packed(Source::Sinks, element::F32, [1, hq, 1, 1])?)
+            .finish()?;
+        operation = operation.part(attribute::ATTENTION_SOFTMAX, &softmax);
+    }
+    if fp8 {
+        for (attribute, source) in [
+            (attribute::ATTENTION_DESCALE_Q, Source::Factor(0)),
+            (attribute::ATTENTION_DESCALE_K, Source::Factor(1)),
+            (attribute::ATTENTION_DESCALE_V, Source::Factor(2)),
+            (attribute::ATTENTION_SCALE_S, Source::Constant(0)),
+            (attribute::ATTENTION_DESCALE_S, Source::Constant(1)),
+            (attribute::ATTENTION_SCALE_O, Source::Constant(2)),
+            (attribute::ATTENTION_AMAX_O, Source::Constant(3)),
+        ] {
+            operation = operation.part(attribute, &t.scalar(source)?);
+        }
+    }
+    Ok(Operation { descriptor: operation.finish()?, sources: t.sources })
+}
+
+/// The graph of a causal mask, a window or both, aligned at the end, and the ids of what goes in and comes out. A query keeps
+/// a key if row + keys − queries ≥ column, and if column + window − (keys − queries) > row.
+fn mask(t: &mut Tensors<'_>, p: &AttentionProblem, lengths: Option<&[Descriptor; 2]>) -> Outcome<(Descriptor, [i64; 2])> {
+    let dims = [p.batch, p.hq, p.sq, p.sk].map(|n| n as i64);
+    let (input, mut logits) = t.between(dims)?;
+    let (mut last, mut bands) = (input, Vec::new());
+    let mut band = |t: &mut Tensors<'_>, comparison, edge: &[(i32, Descriptor)]| -> Outcome<()> {
+        let (id, kept) = t.between(dims)?;
+        let hidden = t.scalar(Source::Float(HIDDEN))?;
+        let whole = Builder::new(t.api, kind::BAND_MASK)
+            .part(attribute::BAND_X, &logits)
+            .part(attribute::BAND_FILL, &hidden)
+            .part(attribute::BAND_Y, &kept)
+            .code(attribute::BAND_COMPARISON, class::POINTWISE_MODE, comparison);
+        let band = edge.iter().fold(whole, |band, (attribute, part)| band.part(*attribute, part)).finish()?;
+        bands.push(band);
+        (last, logits) = (id, kept);
+        Ok(())
+    };
+    let of_lengths = |queries, keys| [(attribute::BAND_LENGTHS_Q, queries), (attribute::BAND_LENGTHS_KV, keys)];
+    if p.causal {
+        let edge = match lengths {
+            Some([queries, keys]) => of_lengths(queries.clone(), keys.clone()),
+            None => of_lengths(t.scalar(Source::Whole(p.sq as i32))?, t.scalar(Source::Whole(p.sk as i32))?),
+        };
+        band(t, GREATER_OR_EQUAL, &edge)?;
+    }
+    if let Some(window) = p.window {
+        match lengths {
+            Some([queries, keys]) => {
+                let [a, b] = of_lengths(queries.clone(), keys.clone());
+                let left = (attribute::BAND_LEFT, t.scalar(Source::Whole(window as i32))?);
+                band(t, GREATER, &[left, a, b])?;
+            }
+            // Where all lengths are one the whole offset is a number, and a float as cuDNN's own frontend has it.
+            None => {
+                let left = window as f32 - p.sk as f32 + p.sq as f32;
+                let left = (attribute::BAND_LEFT, t.scalar(Source::Float(left))?);
+                band(t, GREATER, &[left])?;
+            }
+        }
+    }
+    Ok((operations(t.api, None, &bands)?, [input, last]))
+}
+
+impl Source {
+    /// The device address of one that is an operand.
+    pub(super) fn address(self, operands: &crate::AttentionOperands<'_>) -> Option<Ptr> {
+        match self {
+            Self::Q => Some(operands.q.address()),
+            Self::K => Some(operands.k.address()),
+            Self::V => Some(operands.v.address()),
+            Self::O => Some(operands.o.address()),
+            Self::Pages => operands.pages.map(|b| b.address()),
+            Self::Sinks => operands.sinks.map(|b| b.address()),
+            Self::Lengths => operands.lengths.map(|b| b.address()),
+            Self::Factor(index) => operands.scales.map(|b| b.address() + 4 * index as Ptr),
+            _ => None,
+        }
+    }
+}
