@@ -6,10 +6,15 @@ use super::{Model, Row};
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use ridgepoint_core::model::{Pass, Phase};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is not in the sum, said beneath each table.
 const WITHOUT: &str = "count × median of each part, by its fastest provider here, operands cold: without communication, norms, activations, gaps between launches";
+
+/// Most passes beside each other: what a terminal has room for.
+const ABREAST: usize = 6;
+/// Most tables of one report: files are a stranger's.
+const MOST: usize = 200;
 
 /// Passes of one model on one device that differ in batch, context or phase.
 pub(super) struct Forward<'m> {
@@ -86,25 +91,26 @@ pub(super) fn passes(model: &Model) -> Vec<Forward<'_>> {
     }
     let mut found: Vec<Forward<'_>> = Vec::new();
     // A run that was resumed has its passes once in each environment.
-    let mut seen: Vec<(&str, &Pass)> = Vec::new();
+    let mut seen: BTreeSet<(&str, &Pass)> = BTreeSet::new();
     for environment in &model.environments {
         for (device, pass) in environment.devices.iter().flat_map(|d| environment.passes.iter().map(|p| (d.id.as_str(), p))) {
-            if seen.contains(&(device, pass)) {
+            if !seen.insert((device, pass)) {
                 continue;
             }
-            seen.push((device, pass));
             let parts = pass.parts.iter().map(|part| best.get(&(device, part.case.as_str())).copied()).collect::<Vec<_>>();
             if parts.iter().all(Option::is_none) {
                 continue;
             }
             let column = Column { pass, parts };
-            let same = |f: &&mut Forward<'_>| {
+            let same = |f: &Forward<'_>| {
                 let other = f.columns[0].pass;
-                (f.device, &other.model, other.tp, &other.dtype) == (device, &pass.model, pass.tp, &pass.dtype)
+                f.columns.len() < ABREAST
+                    && (f.device, &other.model, other.tp, &other.dtype) == (device, &pass.model, pass.tp, &pass.dtype)
             };
-            match found.iter_mut().find(same) {
-                Some(forward) => forward.columns.push(column),
-                None => found.push(Forward { device, columns: vec![column] }),
+            match found.iter().position(same) {
+                Some(at) => found[at].columns.push(column),
+                None if found.len() < MOST => found.push(Forward { device, columns: vec![column] }),
+                None => return found,
             }
         }
     }
@@ -113,7 +119,7 @@ pub(super) fn passes(model: &Model) -> Vec<Forward<'_>> {
 
 /// A table a model, for a terminal.
 pub(super) fn text(model: &Model) -> String {
-    passes(model).iter().map(|forward| format!("\n{}: ms\n{}\n {WITHOUT}\n", forward.title(), table(forward))).collect()
+    passes(model).iter().map(|forward| format!("\n{}, in ms\n{}\n {WITHOUT}\n", forward.title(), table(forward))).collect()
 }
 
 fn table(forward: &Forward<'_>) -> Table {
@@ -138,7 +144,7 @@ fn table(forward: &Forward<'_>) -> Table {
     }
     for (name, of) in sums() {
         let cells = forward.columns.iter().map(|column| {
-            let least = if name == "all" && column.missing() > 0 { "at least " } else { "" };
+            let least = if name == "total" && column.missing() > 0 { "at least " } else { "" };
             right(format!("{least}{}", milliseconds(column.seconds(of))))
         });
         table.add_row(std::iter::once(Cell::new(name)).chain(cells));
@@ -151,7 +157,7 @@ type Takes = fn(&str) -> bool;
 
 /// What is summed, and which ids that takes.
 fn sums() -> [(&'static str, Takes); 3] {
-    [("products", |id| id.starts_with("gemm/")), ("attention, all", |id| id.starts_with("attention/")), ("all", |_| true)]
+    [("all products", |id| id.starts_with("gemm/")), ("all attention", |id| id.starts_with("attention/")), ("total", |_| true)]
 }
 
 fn milliseconds(seconds: f64) -> String {

@@ -34,7 +34,7 @@ pub struct Use {
 }
 
 /// A pass, as it is kept with the records of its parts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Pass {
     /// The model's name.
     pub model: String,
@@ -55,7 +55,7 @@ pub struct Pass {
 }
 
 /// A case that is part of a pass.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Part {
     /// Where in the model it is: `qkv`, `gate-up`, `lm head`.
     pub layer: String,

@@ -5,8 +5,7 @@ const sizes = r => { const m = /^gemm\/m(\d+)n(\d+)k(\d+)\/(.+)$/.exec(r.case); 
 const RAMP = ['#00224e', '#1a386f', '#404c6b', '#5a606e', '#737475', '#8d8979', '#a99f72', '#c7b767', '#e4d054', '#fee838'];
 const shade = x => RAMP[Math.max(0, Math.min(RAMP.length - 1, Math.round(x * (RAMP.length - 1))))];
 
-// Grids of at least two by two among the results, by what else they have in common; the largest first. What a model's shapes happen to
-// fill is rarely one.
+// Grids of at least two by two among the results, by what else they have in common; the largest first.
 function grids() {
   const groups = new Map();
   for (const r of measured) {
@@ -16,15 +15,23 @@ function grids() {
     if (!groups.has(name)) groups.set(name, []);
     groups.get(name).push({ ...s, r });
   }
-  const distinct = (cells, side) => [...new Set(cells.map(c => c[side]))].sort((a, b) => a - b);
-  return [...groups].map(([name, cells]) => ({ name, cells, ms: distinct(cells, 'm'), ns: distinct(cells, 'n') }))
-    .filter(g => g.ms.length > 1 && g.ns.length > 1 && 4 * g.cells.length >= 3 * g.ms.length * g.ns.length).sort((a, b) => b.cells.length - a.cells.length);
+  return [...groups].map(([name, cells]) => dense(name, cells)).filter(g => g.ms.length > 1 && g.ns.length > 1).sort((a, b) => b.cells.length - a.cells.length);
+}
+// The part of it that is a grid: sizes of which less than half the others are there go, the emptiest first.
+function dense(name, cells) {
+  for (;;) {
+    const count = side => { const n = new Map(); for (const c of cells) n.set(c[side], (n.get(c[side]) || 0) + 1); return n; };
+    const m = count('m'), n = count('n');
+    const least = Math.min(...[...m.values()].map(v => v / n.size), ...[...n.values()].map(v => v / m.size));
+    if (least >= 0.5 || !cells.length) return { name, cells, ms: [...m.keys()].sort((a, b) => a - b), ns: [...n.keys()].sort((a, b) => a - b) };
+    cells = cells.filter(c => m.get(c.m) / n.size > least && n.get(c.n) / m.size > least);
+  }
 }
 
 const FIGURES = { 'TFLOP/s': [r => r.tflops, digits], '% of roof': [r => r.fraction ?? null, percent] };
 
 function map(grid, figure) {
-  const [value, format] = FIGURES[figure], W = 900, L = 84, T = 10, B = 56, S = 60;
+  const [value, format] = FIGURES[figure], W = 900, L = 84, T = 30, B = 56, S = 44;
   const w = (W - L - S) / grid.ns.length, h = Math.max(20, Math.min(44, 480 / grid.ms.length)), H = T + h * grid.ms.length + B;
   const known = grid.cells.map(c => value(c.r)).filter(v => v !== null && v !== undefined);
   const low = Math.min(...known), high = Math.max(...known);
@@ -48,7 +55,7 @@ function map(grid, figure) {
   // The scale, with its two ends.
   const x = W - S + 18, rows = RAMP.length, each = h * grid.ms.length / rows;
   RAMP.forEach((color, i) => root.append(svg('rect', { x, y: T + (rows - 1 - i) * each, width: 12, height: each + 0.5, fill: color })));
-  root.append(svg('text', { x: W - 2, y: H - B + 20, 'text-anchor': 'end' }, known.length ? format(low) : '–'), svg('text', { x: x - 4, y: T + 12, 'text-anchor': 'end' }, known.length ? format(high) : '–'));
+  root.append(svg('text', { x: W - 4, y: H - 12, 'text-anchor': 'end' }, known.length ? format(low) : '–'), svg('text', { x: W - 4, y: T - 10, 'text-anchor': 'end' }, known.length ? format(high) : '–'));
   return root;
 }
 
@@ -89,11 +96,11 @@ function forwardPasses() {
       if (!part) return element('td', { class: 'number' }, '');
       if (part.seconds === null) return element('td', { class: 'number warn', title: part.case }, `${part.count} × not measured`);
       const total = part.count * part.seconds;
-      return element('td', { class: 'number', title: `${part.case}\nby ${part.provider}` }, `${part.count} × ${ms(part.seconds)}`, element('span', { class: 'soft' }, `  ${percent(total / of(column, 'all'))}`));
+      return element('td', { class: 'number', title: `${part.case}\nby ${part.provider}` }, `${part.count} × ${ms(part.seconds)}`, element('span', { class: 'soft' }, `\u2002${percent(total / of(column, 'total'))}`));
     };
     const rows = f.layers.map(layer => element('tr', {}, element('td', {}, layer), ...f.columns.map(c => cell(c, layer))));
     const sums = f.columns[0].sums.map(({ name }) => element('tr', { class: 'sum' }, element('td', {}, name),
-      ...f.columns.map(c => element('td', { class: 'number' + (name === 'all' && c.missing ? ' warn' : '') }, (name === 'all' && c.missing ? 'at least ' : '') + ms(of(c, name))))));
+      ...f.columns.map(c => element('td', { class: 'number' + (name === 'total' && c.missing ? ' warn' : '') }, (name === 'total' && c.missing ? 'at least ' : '') + ms(of(c, name))))));
     return element('section', { class: 'forward' }, element('h2', {}, f.title), element('div', { class: 'scroll' }, element('table', {},
       element('thead', {}, element('tr', {}, element('th', {}, 'ms'), ...f.columns.map(c => element('th', { class: 'number' }, c.name)))), element('tbody', {}, ...rows, ...sums))),
       element('p', { class: 'soft' }, `${f.without}.`));
