@@ -1,4 +1,4 @@
-"""Proves the kernels for AMD's matrix units on the host, chip by chip (amd_gemm_test.cpp, amd_flash_test.cpp), then plants one bug at a time and asks that the
+"""Proves the kernels for AMD's matrix units on the host, chip by chip (amd_gemm_test.cpp, amd_flash_test.cpp, amd_mla_test.cpp), then plants one bug at a time and asks that the
 proof catch each.
 
 usage: amd_test.py [--all] [word…]   (a first choice of variants and bugs; all of them; only those whose description has a word)
@@ -13,6 +13,8 @@ from planted import all_caught, each
 HERE = pathlib.Path(__file__).resolve().parent
 KERNEL = HERE.parent / "gemm" / "matrix_amd.cu"
 FLASH = HERE.parent / "attention" / "flash_amd.cu"
+MLA = HERE.parent / "attention" / "mla_decode_cdna.cu"
+COMBINE = HERE.parent / "attention" / "combine.cu"
 HEADER = HERE.parent / "common" / "amd.h"
 
 # Which proof, the chip, the kernel's macros.
@@ -44,12 +46,15 @@ VARIANTS = [
     "flash __gfx950__ RP_DTYPE=bf16 RP_D=64 RP_CAUSAL=1",
     "flash __gfx1201__ RP_DTYPE=f16 RP_CAUSAL=1",
     "flash __gfx1250__ RP_DTYPE=bf16",
+    "mla __gfx90a__ RP_DTYPE=bf16",
+    "mla __gfx942__ RP_DTYPE=f16",
+    "mla __gfx950__ RP_DTYPE=bf16",
 ]
 # Those that every run proves: each chip, each type, each way into LDS.
-FIRST = [1, 3, 4, 9, 11, 17, 18, 22, 24, 25]
+FIRST = [1, 3, 4, 9, 11, 17, 18, 22, 24, 25, 27, 28]
 
 CDNA, DIRECT4, DIRECT16, RDNA3, RDNA4 = VARIANTS[0], VARIANTS[3], VARIANTS[7], VARIANTS[11], VARIANTS[14]
-FLASH_CDNA, FLASH_RDNA4 = VARIANTS[21], VARIANTS[24]
+FLASH_CDNA, FLASH_RDNA4, MLA_CDNA = VARIANTS[21], VARIANTS[24], VARIANTS[26]
 
 # what, file, old text, new text, the variant; * for those that every run plants (planted.py)
 BUGS = [
@@ -100,6 +105,18 @@ BUGS = [
     ("runs of the output in the wrong columns", FLASH, "(part * kSide + sum_row(lane, i)) * 2", "(part * kSide + i) * 2", FLASH_CDNA),
     ("heads that share keys read others'", FLASH, "v += (rp_u64)(head / group)", "v += (rp_u64)head", FLASH_RDNA4),
     ("a row that sees nothing is no number", FLASH, "highest == -infinity ? 0.0f : highest * to_log2", "highest * to_log2", FLASH_CDNA),
+    ("* mla: a stale page", MLA, "cache.table[key / cache.page] * cache.page", "cache.table[(key ^ 16) / cache.page] * cache.page", MLA_CDNA),
+    ("mla: a page of the sequence before", MLA, "table + (rp_u64)batch *", "table + 0 * (rp_u64)batch *", MLA_CDNA),
+    ("* mla: scores read before all waves have them", MLA, "    place(held, tiles);\n    rp_sync();\n", "    place(held, tiles);\n", MLA_CDNA),
+    ("mla: scores of three waves", MLA, "for (int w = 0; w < kWaves; w++)\n", "for (int w = 1; w < kWaves; w++)\n", MLA_CDNA),
+    ("* mla: output not rescaled", MLA, "out[part].v[i] *= shrink;", ";", MLA_CDNA),
+    ("* mla: mask off by one", MLA, "+ mine % queries + 1 : length", "+ mine % queries + 2 : length", MLA_CDNA),
+    ("mla: the first query's last keys not masked", MLA, "> length - hidden)", "> length)", MLA_CDNA),
+    ("mla: swizzle of V forgotten by whoever writes", MLA, "place_v(task_unit(i) * 8 + x, group / 2)", "((task_unit(i) * 8 + x) * kKeys * 2 + group / 2 * 16)", MLA_CDNA),
+    ("mla: waves share their columns", MLA, "(wave * kParts + part) * kSide + lane % kSide, step", "part * kSide + lane % kSide, step", MLA_CDNA),
+    ("mla: sink counts for the row's maximum alone", MLA, "total = sum * factor + rp_exp2(sink - highest);", "total = sum * factor;", MLA_CDNA),
+    ("* combine: splits joined without their maxima", COMBINE, "const float weight = power(x.x - top);", "const float weight = 1;", MLA_CDNA),
+    ("combine: a sink of another head", COMBINE, "row / queries % heads", "row % heads", MLA_CDNA),
 ]
 
 

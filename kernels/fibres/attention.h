@@ -20,7 +20,7 @@ inline u16 round16(bool f16, float x) { return f16 ? fibres::float_to_half(x) : 
 inline float read_e4m3(unsigned char x) { int e = x >> 3 & 15, m = x & 7; float v = (x & 0x7f) == 0x7f ? NAN : e ? std::ldexp(8.f + m, e - 10) : std::ldexp((float)m, -9); return x & 0x80 ? -v : v; }
 
 struct Operands {
-    Shape s; float scale;
+    Shape s; float scale, k_scale = 1, v_scale = 1;
     std::vector<u16> q, o;
     std::vector<unsigned char> k, v;  // bytes: pages of a pool where `page` is set
     std::vector<int> table;
@@ -65,10 +65,10 @@ inline void check(const char* name, const Operands& t) {
         int length = t.length(x), sees = s.causal ? std::min(length, i + length - s.sq + 1) : length, first = s.window ? std::max(0, sees - s.window) : 0, kv = h / (s.hq / s.hkv);
         size_t row = s.latent ? ((size_t)x * s.sq + i) * s.hq + h : ((size_t)x * s.hq + h) * s.sq + i;
         std::vector<double> p(std::max(sees, 0)), out(s.dv, 0.0); double top = s.sinks ? t.sinks[h] : -1e300, sum = 0;
-        for (int j = first; j < sees; j++) { double y = 0; for (int c = 0; c < s.d; c++) y += read16(s.f16, t.q[row * s.d + c]) * t.read(t.k, s.d, x, kv, j, c); p[j] = y * t.scale; top = std::max(top, p[j]); }
+        for (int j = first; j < sees; j++) { double y = 0; for (int c = 0; c < s.d; c++) y += read16(s.f16, t.q[row * s.d + c]) * t.read(t.k, s.d, x, kv, j, c); p[j] = y * t.scale * t.k_scale; top = std::max(top, p[j]); }
         if (s.sinks) sum = std::exp(t.sinks[h] - top);
         for (int j = first; j < sees; j++) { p[j] = std::exp(p[j] - top); sum += p[j]; for (int c = 0; c < s.dv; c++) out[c] += p[j] * t.read(s.latent ? t.k : t.v, s.latent ? s.d : s.dv, x, kv, j, c); }
-        for (int c = 0; c < s.dv; c++) { double y = sees > first ? out[c] / sum : 0, e = std::fabs(read16(s.f16, t.o[row * s.dv + c]) - y); if (!(e < 1e300)) e = 1e6; worst = std::max(worst, e); num += e * e; den += y * y; }
+        for (int c = 0; c < s.dv; c++) { double y = sees > first ? out[c] / sum * t.v_scale : 0, e = std::fabs(read16(s.f16, t.o[row * s.dv + c]) - y); if (!(e < 1e300)) e = 1e6; worst = std::max(worst, e); num += e * e; den += y * y; }
     }
     bool intact = true; for (int i = 0; i < 128; i++) intact &= t.o[t.o.size() - 128 + i] == 0xFFFF;
     double l2 = std::sqrt(num / std::max(den, 1e-30)); bool ok = l2 < (s.f16 ? 1e-3 : 8e-3) && worst < 0.06 && intact; failures += !ok;

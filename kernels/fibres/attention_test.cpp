@@ -63,30 +63,101 @@ static void flash80_section() {
 #endif
 
 #if PARTS & (DECODE | MLA)
-#include "../attention/decode_splitkv.cu"
-typedef void (*Combine)(const float*, const float2*, u16*, int, int);
-// Partial results of `rows` rows in `splits` splits, poisoned; joined where there are several.
+#define RP_NAME combine_f16_d64
+#define RP_D 64
+#define RP_TYPE 1
+#include "../attention/combine.cu"
+#undef RP_D
+#undef RP_TYPE
+#define RP_NAME combine_bf16_d128
+#include "../attention/combine.cu"
+#undef RP_D
+#define RP_NAME combine_bf16_d256
+#define RP_D 256
+#include "../attention/combine.cu"
+#undef RP_D
+#define RP_NAME combine_bf16_d512
+#define RP_D 512
+#include "../attention/combine.cu"
+#undef RP_TYPE
+#define RP_NAME combine_f16_d512
+#define RP_TYPE 1
+#include "../attention/combine.cu"
+#undef RP_D
+#undef RP_TYPE
+typedef void (*Combine)(const float*, const float*, rp_u16*, const float*, int, int, int, int);
+// Partial results of all rows in `splits` splits, poisoned; joined where there are several.
 struct Splits {
-    int rows, splits; std::vector<float> partial; std::vector<float2> stats;
-    Splits(int rows, int splits, int d) : rows(rows), splits(splits), partial((size_t)rows * splits * d, NAN), stats((size_t)rows * splits, {NAN, NAN}) {}
-    void join(Combine combine, u16* o) { if (splits > 1) fibres::launch(dim3((rows + 3) / 4), dim3(128), [&] { combine(partial.data(), stats.data(), o, rows, splits); }); }
+    int splits; std::vector<float> partial, stats;
+    Splits(const Shape& s, int splits) : splits(splits), partial((size_t)s.b * s.hq * s.sq * splits * s.dv, NAN), stats((size_t)s.b * s.hq * s.sq * splits * 2, NAN) {}
+    float2* pairs() { return (float2*)stats.data(); }
+    void join(Combine combine, Operands& t) {
+        int rows = t.s.b * t.s.hq * t.s.sq;
+        if (splits > 1) fibres::launch(dim3((rows + 3) / 4), dim3(128), [&] { combine(partial.data(), stats.data(), t.o.data(), t.s.sinks ? t.sinks.data() : nullptr, rows, splits, t.s.sq, t.s.hq); });
+    }
 };
 #endif
 
 #if PARTS & DECODE
+#include "../attention/decode_splitkv.cu"
 typedef void (*Decode)(const u16*, const u16*, const u16*, u16*, float*, float2*, const int*, int, int, int, int, int, float);
 static void decode_case(const char* name, Decode run, Combine combine, const Shape& s, int splits) {
-    Operands t(s); int rows = s.hq / s.hkv * s.sq; Splits join(s.b * s.hkv * rows, splits, s.d);
-    fibres::launch(dim3(splits, (rows + 15) / 16, s.b * s.hkv), dim3(128), [&] { run(t.q.data(), (const u16*)t.k.data(), (const u16*)t.v.data(), t.o.data(), join.partial.data(), join.stats.data(), t.lengths(), rows, s.sq, s.hkv, s.sk, splits, t.scale); });
-    join.join(combine, t.o.data());
+    Operands t(s); int rows = s.hq / s.hkv * s.sq; Splits join(s, splits);
+    fibres::launch(dim3(splits, (rows + 15) / 16, s.b * s.hkv), dim3(128), [&] { run(t.q.data(), (const u16*)t.k.data(), (const u16*)t.v.data(), t.o.data(), join.partial.data(), join.pairs(), t.lengths(), rows, s.sq, s.hkv, s.sk, splits, t.scale); });
+    join.join(combine, t);
+    check(name, t);
+}
+#define RP_GENERAL 1
+#define RP_DECODE general_bf16_d128
+#define RP_NAME rp_general_bf16_d128
+#define RP_D 128
+#define RP_F16 0
+#define RP_KV8 0
+#include "../attention/decode_splitkv.cu"
+#undef RP_KV8
+#define RP_GENERAL 1
+#define RP_DECODE general_kv8_bf16_d128
+#define RP_NAME rp_general_kv8_bf16_d128
+#define RP_KV8 1
+#include "../attention/decode_splitkv.cu"
+#undef RP_D
+#undef RP_F16
+#define RP_GENERAL 1
+#define RP_DECODE general_kv8_f16_d64
+#define RP_NAME rp_general_kv8_f16_d64
+#define RP_D 64
+#define RP_F16 1
+#include "../attention/decode_splitkv.cu"
+#undef RP_D
+#undef RP_F16
+typedef void (*General)(const u16*, const u16*, const u16*, u16*, float*, float2*, const int*, const int*, const float*, const float*, int, int, int, int, int, int, int, int, float);
+static void general_case(const char* name, General run, Combine combine, const Shape& s, int splits) {
+    Operands t(s); int rows = s.hq / s.hkv * s.sq, shift = 0; Splits join(s, splits);
+    while (1 << shift < s.page) shift++;
+    const float scales[3] = {1, 0.5, 2};  // of FP8 K and V
+    fibres::launch(dim3(splits, (rows + 15) / 16, s.b * s.hkv), dim3(128), [&] {
+        run(t.q.data(), (const u16*)t.k.data(), (const u16*)t.v.data(), t.o.data(), join.partial.data(), join.pairs(), t.lengths(), s.page ? t.table.data() : nullptr,
+            s.sinks && splits == 1 ? t.sinks.data() : nullptr, s.kv8 ? scales : nullptr, rows, s.sq, s.hkv, s.sk, splits, shift, s.window, s.causal, t.scale);
+    });
+    join.join(combine, t);
+    if (s.kv8) { t.k_scale = scales[1]; t.v_scale = scales[2]; }
     check(name, t);
 }
 static void decode_section() {
-    decode_case("decode bf16", rp_decode_bf16_d128, rp_decode_combine_bf16_d128, {2, 8, 2, 1, 77, 1, 128, 128, false, true}, 1);
-    decode_case("decode bf16 split 3", rp_decode_bf16_d128, rp_decode_combine_bf16_d128, {1, 16, 2, 3, 500, 1, 128, 128, false, true}, 3);
+    decode_case("decode bf16", rp_decode_bf16_d128, combine_bf16_d128, {2, 8, 2, 1, 77, 1, 128, 128, false, true}, 1);
+    decode_case("decode bf16 split 3", rp_decode_bf16_d128, combine_bf16_d128, {1, 16, 2, 3, 500, 1, 128, 128, false, true}, 3);
     Shape ragged{3, 6, 2, 4, 300, 1, 64, 64, true, true}; ragged.lengths = {0, 1, 300};
-    decode_case("decode f16 ragged", rp_decode_f16_d64, rp_decode_combine_f16_d64, ragged, 5);
-    decode_case("decode bf16 d256", rp_decode_bf16_d256, rp_decode_combine_bf16_d256, {1, 4, 4, 2, 200, 1, 256, 256, false, true}, 2);
+    decode_case("decode f16 ragged", rp_decode_f16_d64, combine_f16_d64, ragged, 5);
+    decode_case("decode bf16 d256", rp_decode_bf16_d256, combine_bf16_d256, {1, 4, 4, 2, 200, 1, 256, 256, false, true}, 2);
+    // With all that serving asks, each thing alone and together.
+    general_case("decode full", rp_general_bf16_d128, combine_bf16_d128, {1, 4, 2, 3, 90, 1, 128, 128, false, false}, 1);
+    Shape paged{3, 4, 2, 1, 150, 1, 128, 128, false, false, 0, 16}; paged.lengths = {150, 33, 0};
+    general_case("decode paged 16, ragged", rp_general_bf16_d128, combine_bf16_d128, paged, 2);
+    general_case("decode window", rp_general_bf16_d128, combine_bf16_d128, {1, 6, 2, 4, 300, 8, 128, 128, false, true, 70}, 2);
+    general_case("decode sinks", rp_general_bf16_d128, combine_bf16_d128, {1, 8, 2, 2, 40, 1, 128, 128, false, true, 0, 0, true}, 1);
+    Shape all{2, 4, 2, 2, 310, 2, 128, 128, false, true, 100, 64, true, true}; all.lengths = {310, 65};
+    general_case("decode kv8 paged 64, window", rp_general_kv8_bf16_d128, combine_bf16_d128, all, 3);
+    general_case("decode kv8 d64 sinks", rp_general_kv8_f16_d64, combine_f16_d64, {2, 8, 1, 1, 70, 1, 64, 64, true, false, 0, 16, true, true}, 1);
 }
 #endif
 
@@ -94,18 +165,18 @@ static void decode_section() {
 #include "../attention/mla_decode_sm90.cu"
 typedef void (*Mla)(const TensorMap, const TensorMap, const u16*, u16*, float*, float2*, const int*, int, int, int, int, int, float);
 static void mla(const char* name, Mla run, Combine combine, Shape s, int splits) {
-    s.latent = true; Operands t(s); int rows = s.sq * s.hq; Splits join(s.b * rows, splits, 512);
+    s.latent = true; Operands t(s); int rows = s.sq * s.hq; Splits join(s, splits);
     auto mq = tensor_map(t.q.data(), 576, rows, s.b, 64, 1), mk = tensor_map(t.k.data(), 576, s.sk, s.b, 64, 1);
-    fibres::launch(dim3((rows + 63) / 64, splits, s.b), dim3(384), [&] { run(mq, mk, t.q.data(), t.o.data(), join.partial.data(), join.stats.data(), t.lengths(), rows, s.hq, s.sk, splits, s.b, t.scale); });
-    join.join(combine, t.o.data());
+    fibres::launch(dim3((rows + 63) / 64, splits, s.b), dim3(384), [&] { run(mq, mk, t.q.data(), t.o.data(), join.partial.data(), join.pairs(), t.lengths(), rows, s.hq, s.sk, splits, s.b, t.scale); });
+    join.join(combine, t);
     check(name, t);
 }
 static void mla_section() {
-    mla("mla bf16", rp_mla_decode_sm90_bf16, rp_decode_combine_bf16_d512, {1, 64, 1, 1, 128, 1, 576, 512, false, true}, 1);
-    mla("mla bf16", rp_mla_decode_sm90_bf16, rp_decode_combine_bf16_d512, {1, 16, 1, 2, 500, 1, 576, 512, false, true}, 1);
-    mla("mla bf16 split 3", rp_mla_decode_sm90_bf16, rp_decode_combine_bf16_d512, {1, 100, 1, 1, 700, 1, 576, 512, false, true}, 3);
+    mla("mla bf16", rp_mla_decode_sm90_bf16, combine_bf16_d512, {1, 64, 1, 1, 128, 1, 576, 512, false, true}, 1);
+    mla("mla bf16", rp_mla_decode_sm90_bf16, combine_bf16_d512, {1, 16, 1, 2, 500, 1, 576, 512, false, true}, 1);
+    mla("mla bf16 split 3", rp_mla_decode_sm90_bf16, combine_bf16_d512, {1, 100, 1, 1, 700, 1, 576, 512, false, true}, 3);
     Shape ragged{3, 16, 1, 3, 300, 1, 576, 512, true, true}; ragged.lengths = {0, 1, 300};
-    mla("mla f16 ragged", rp_mla_decode_sm90_f16, rp_decode_combine_f16_d512, ragged, 2);
+    mla("mla f16 ragged", rp_mla_decode_sm90_f16, combine_f16_d512, ragged, 2);
 }
 #endif
 

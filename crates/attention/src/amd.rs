@@ -1,6 +1,8 @@
 //! Our flash kernel for AMD's matrix units (kernels/attention/flash_amd.cu) as a provider for prefill: `flash-mfma` on CDNA,
-//! `flash-wmma` on gfx12 and gfx1250. Its host contract stands in the source. Not yet run on hardware.
+//! `flash-wmma` on gfx12 and gfx1250; and (mla_cdna.rs) the absorbed form. Its host contract stands in the source. Not yet run on
+//! hardware.
 
+use crate::mla_cdna;
 use crate::nvidia::scale;
 use crate::shape::{Kind, Shape};
 use ridgepoint_core::{Backend, Dtype};
@@ -13,15 +15,16 @@ const THREADS: u32 = 256;
 /// Most blocks along y.
 const MOST_BLOCKS: u64 = 65_535;
 
-/// The provider of a shape on a device, if the kernel does it there.
+/// The provider of a shape on a device, if a kernel does it there.
 pub(crate) fn provider(shape: Shape, device: &dyn Device) -> Option<&'static str> {
     let info = device.info();
-    if info.backend != Backend::Hip || !fits(shape) {
+    if info.backend != Backend::Hip {
         return None;
     }
     match info.arch.as_str() {
-        "gfx90a" | "gfx942" | "gfx950" => Some("flash-mfma"),
-        "gfx1200" | "gfx1201" | "gfx1250" => Some("flash-wmma"),
+        "gfx90a" | "gfx942" | "gfx950" if mla_cdna::fits(shape) => Some(mla_cdna::PROVIDER),
+        "gfx90a" | "gfx942" | "gfx950" if fits(shape) => Some("flash-mfma"),
+        "gfx1200" | "gfx1201" | "gfx1250" if fits(shape) => Some("flash-wmma"),
         _ => None,
     }
 }
@@ -40,6 +43,9 @@ fn fits(shape: Shape) -> bool {
 /// # Errors
 /// `Unsupported` for more queries or keys than it counts; as [`Device::compile`].
 pub(crate) fn plan<'d>(shape: Shape, device: &'d dyn Device) -> Result<Box<dyn AttentionPlan + 'd>> {
+    if shape.kind == Kind::MlaDecode {
+        return Ok(Box::new(mla_cdna::Plan::new(shape, device)?));
+    }
     if [shape.sq, shape.sk].iter().any(|n| i32::try_from(*n).is_err()) || u32::try_from(shape.b * shape.hq).is_err() {
         return Err(DeviceError::unsupported("more heads, queries or keys than the kernel counts"));
     }

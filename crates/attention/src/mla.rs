@@ -2,7 +2,7 @@
 
 use crate::nvidia::scale;
 use crate::shape::{Kind, Shape};
-use crate::splits::Splits;
+use crate::splits::{Splits, given};
 use ridgepoint_core::Dtype;
 use ridgepoint_device::{
     Arg, AttentionOperands, AttentionPlan, Buffer, Device, DeviceError, Geometry, Kernel, Program, Result, TensorMap,
@@ -23,7 +23,7 @@ const SHARED: u32 = 230_912;
 
 /// True for the shapes that the kernel takes. With one query a sequence, its rows (query, head) are our (head, query).
 pub(crate) fn fits(shape: Shape) -> bool {
-    let half = matches!(shape.dtype, Dtype::Bf16 | Dtype::F16);
+    let half = matches!(shape.dtype, Dtype::Bf16 | Dtype::F16) && Shape { ragged: false, ..shape }.plain();
     shape.kind == Kind::MlaDecode && half && (shape.hkv, shape.sq, shape.dqk, shape.dv) == (1, 1, LATENT, VALUE)
 }
 
@@ -53,7 +53,7 @@ impl<'d> Plan<'d> {
         let program = Program { name: "attention/mla_decode_sm90", ..Program::default() };
         let kernel = device.compile(&program, &format!("rp_mla_decode_sm90_{}", shape.dtype))?;
         let count = splits(shape, u64::from(device.info().units));
-        let splits = Splits::new(device, shape.dtype, VALUE, shape.b * shape.hq, count)?;
+        let splits = Splits::new(device, shape, count)?;
         Ok(Self { device, shape, kernel, splits })
     }
 
@@ -83,8 +83,7 @@ impl AttentionPlan for Plan<'_> {
             Arg::Buffer(o, 0),
             Arg::Buffer(&self.splits.partial, 0),
             Arg::Buffer(&self.splits.stats, 0),
-            // No lengths: every sequence has all its keys.
-            Arg::U64(0),
+            given(self.shape.ragged, operands.lengths, "lengths")?,
             Arg::I32(rows as i32),
             Arg::I32(rows as i32),
             Arg::I32(sk as i32),
@@ -97,7 +96,7 @@ impl AttentionPlan for Plan<'_> {
             ..Geometry::linear(1, 384).with_shared(SHARED)
         };
         self.device.launch(&self.kernel, geometry, &args)?;
-        self.splits.join(o)
+        self.splits.join(operands)
     }
 
     fn config(&self) -> BTreeMap<String, String> {
@@ -123,6 +122,8 @@ mod tests {
     fn only_what_the_kernel_is_written_for() {
         let fits = |id: &str| fits(Shape::parse(&format!("attention/{id}")).unwrap());
         assert!(fits("mla-decode/b8hq16hkv1sq1sk4096d576v512/bf16"));
+        assert!(fits("mla-decode/b8hq16hkv1sq1sk4096d576v512/f16/ragged"));
+        assert!(!fits("mla-decode/b8hq16hkv1sq1sk4096d576v512/f16/page16"));
         assert!(!fits("mla-decode/b8hq16hkv1sq2sk4096d576v512/bf16"));
         assert!(!fits("mla-decode/b8hq16hkv1sq1sk4096d576v512/f32"));
         assert!(!fits("mla-decode/b8hq16hkv2sq1sk4096d576v512/bf16"));

@@ -1,30 +1,29 @@
-//! Our own NVIDIA kernels as providers: kernels/attention/flash_sm90.cu for prefill on Hopper, decode_splitkv.cu for decode from
-//! sm_80 on, and (mla.rs) the absorbed form. Their host contracts stand in the sources.
+//! Our own NVIDIA kernels as providers: kernels/attention/flash_sm90.cu for prefill on Hopper, (decode.rs) decode_splitkv.cu for decode
+//! from sm_80 on, and (mla.rs) the absorbed form. Their host contracts stand in the sources.
 
-use crate::mla;
 use crate::shape::{Kind, Shape};
-use crate::splits::Splits;
+use crate::{decode, mla};
 use ridgepoint_core::{Backend, Dtype};
 use ridgepoint_device::{Arg, AttentionOperands, AttentionPlan, Buffer, Device, Geometry, Kernel, Program, Result, TensorMap};
 use std::collections::BTreeMap;
 
 /// The provider that does a shape on a device, if one of ours does.
 pub(crate) fn provider(shape: Shape, device: &dyn Device) -> Option<&'static str> {
-    let half = matches!(shape.dtype, Dtype::Bf16 | Dtype::F16);
-    if device.info().backend != Backend::Cuda || !shape.plain() {
+    if device.info().backend != Backend::Cuda {
         return None;
     }
-    if mla::fits(shape) && device.info().arch == "sm_90a" {
-        return Some(mla::PROVIDER);
-    }
-    if !half || shape.dqk != shape.dv {
-        return None;
-    }
+    let hopper = device.info().arch == "sm_90a";
     match shape.kind {
-        Kind::Prefill if device.info().arch == "sm_90a" && matches!(shape.dqk, 64 | 128) => Some("flash-sm90"),
-        Kind::Decode if matches!(shape.dqk, 64 | 128 | 256) && shape.sq <= 8 && !shape.causal => Some("decode-splitkv"),
+        Kind::MlaDecode if hopper && mla::fits(shape) => Some(mla::PROVIDER),
+        Kind::Decode if decode::fits(shape) => Some(decode::PROVIDER),
+        Kind::Prefill if hopper && fits(shape) => Some("flash-sm90"),
         _ => None,
     }
+}
+
+fn fits(shape: Shape) -> bool {
+    let half = matches!(shape.dtype, Dtype::Bf16 | Dtype::F16);
+    half && shape.plain() && shape.dqk == shape.dv && matches!(shape.dqk, 64 | 128)
 }
 
 /// Compiles the kernel of a shape.
@@ -34,7 +33,7 @@ pub(crate) fn provider(shape: Shape, device: &dyn Device) -> Option<&'static str
 pub(crate) fn plan<'d>(shape: Shape, device: &'d dyn Device) -> Result<Box<dyn AttentionPlan + 'd>> {
     match shape.kind {
         Kind::MlaDecode => Ok(Box::new(mla::Plan::new(shape, device)?)),
-        Kind::Decode => Ok(Box::new(SplitKv::new(shape, device)?)),
+        Kind::Decode => Ok(Box::new(decode::Plan::new(shape, device)?)),
         _ => Ok(Box::new(Flash::new(shape, device)?)),
     }
 }
@@ -108,61 +107,5 @@ impl AttentionPlan for Flash<'_> {
     fn config(&self) -> BTreeMap<String, String> {
         let registers = self.kernel.resources.map_or_else(String::new, |r| r.registers.to_string());
         BTreeMap::from([("tile".into(), format!("128 queries × {} keys", self.keys())), ("registers".into(), registers)])
-    }
-}
-
-struct SplitKv<'d> {
-    device: &'d dyn Device,
-    shape: Shape,
-    kernel: Kernel,
-    splits: Splits<'d>,
-}
-
-impl<'d> SplitKv<'d> {
-    fn new(shape: Shape, device: &'d dyn Device) -> Result<Self> {
-        let program = Program { name: "attention/decode_splitkv", ..Program::default() };
-        let suffix = format!("{}_d{}", shape.dtype, shape.dqk);
-        let kernel = device.compile(&program, &format!("rp_decode_{suffix}"))?;
-        let rows = shape.hq / shape.hkv * shape.sq;
-        let blocks = shape.b * shape.hkv * rows.div_ceil(16);
-        // Two blocks a multiprocessor, once over, and splits of at least 256 keys.
-        let wanted = (2 * u64::from(device.info().units)).div_ceil(blocks);
-        let splits = wanted.clamp(1, (shape.sk / 256).max(1));
-        let splits = Splits::new(device, shape.dtype, shape.dqk, shape.b * shape.hkv * rows, splits)?;
-        Ok(Self { device, shape, kernel, splits })
-    }
-}
-
-impl AttentionPlan for SplitKv<'_> {
-    fn enqueue(&self, operands: &AttentionOperands<'_>) -> Result<()> {
-        let AttentionOperands { q, k, v, o, .. } = *operands;
-        let s = self.shape;
-        let rows = s.hq / s.hkv * s.sq;
-        let args = [
-            Arg::Buffer(q, 0),
-            Arg::Buffer(k, 0),
-            Arg::Buffer(v, 0),
-            Arg::Buffer(o, 0),
-            Arg::Buffer(&self.splits.partial, 0),
-            Arg::Buffer(&self.splits.stats, 0),
-            // No lengths: every sequence has all its keys.
-            Arg::U64(0),
-            Arg::I32(rows as i32),
-            Arg::I32(s.sq as i32),
-            Arg::I32(s.hkv as i32),
-            Arg::I32(s.sk as i32),
-            Arg::I32(self.splits.count as i32),
-            Arg::F32(scale(s)),
-        ];
-        let geometry = Geometry {
-            grid: [self.splits.count as u32, rows.div_ceil(16) as u32, (s.b * s.hkv) as u32],
-            ..Geometry::linear(1, 128).with_shared(768 * s.dqk as u32)
-        };
-        self.device.launch(&self.kernel, geometry, &args)?;
-        self.splits.join(o)
-    }
-
-    fn config(&self) -> BTreeMap<String, String> {
-        BTreeMap::from([("splits".into(), self.splits.count.to_string())])
     }
 }

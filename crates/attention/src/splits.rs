@@ -1,14 +1,15 @@
 //! The second half of every split-KV decode: each split's output, unnormalised, with its maximum and sum, and the kernel that joins
-//! them (`rp_decode_combine_*` of kernels/attention/decode_splitkv.cu).
+//! them (kernels/attention/combine.cu).
 
+use crate::shape::Shape;
 use ridgepoint_core::Dtype;
-use ridgepoint_device::{Arg, Buffer, Device, DeviceError, Geometry, Kernel, Program, Result};
+use ridgepoint_device::{Arg, AttentionOperands, Buffer, Device, DeviceError, Geometry, Kernel, Program, Result};
 
-/// Partial results of `rows` output rows in `count` splits.
+/// Partial results of all output rows in `count` splits.
 pub(crate) struct Splits<'d> {
     device: &'d dyn Device,
+    shape: Shape,
     combine: Kernel,
-    rows: u64,
     /// Splits of the keys.
     pub(crate) count: u64,
     /// f32 [rows, splits, d].
@@ -18,21 +19,24 @@ pub(crate) struct Splits<'d> {
 }
 
 impl<'d> Splits<'d> {
-    /// Room for rows of `d` columns.
+    /// Room for the rows of a shape whose output is of 16 bits.
     ///
     /// # Errors
     /// `Unsupported` for more rows than the kernels count; as [`Device::compile`] and [`Device::alloc`].
-    pub(crate) fn new(device: &'d dyn Device, dtype: Dtype, d: u64, rows: u64, count: u64) -> Result<Self> {
+    pub(crate) fn new(device: &'d dyn Device, shape: Shape, count: u64) -> Result<Self> {
+        let rows = rows(shape);
         if rows * count > i32::MAX as u64 {
             return Err(DeviceError::unsupported("more rows than the kernel counts"));
         }
-        let program = Program { name: "attention/decode_splitkv", ..Program::default() };
+        let number = if shape.output() == Dtype::F16 { "1" } else { "2" };
+        let defines = [("RP_D", shape.dv.to_string()), ("RP_TYPE", number.to_owned())];
+        let program = Program { name: "attention/combine", defines: &defines, ..Program::default() };
         Ok(Self {
             device,
-            combine: device.compile(&program, &format!("rp_decode_combine_{dtype}_d{d}"))?,
-            rows,
+            shape,
+            combine: device.compile(&program, "rp_combine")?,
             count,
-            partial: device.alloc((rows * count * d * 4) as usize)?,
+            partial: device.alloc((rows * count * shape.dv * 4) as usize)?,
             stats: device.alloc((rows * count * 8) as usize)?,
         })
     }
@@ -40,18 +44,39 @@ impl<'d> Splits<'d> {
     /// Enqueues the joining of the splits into `o`; nothing where there is but one, which wrote `o` itself.
     ///
     /// # Errors
-    /// As [`Device::launch`].
-    pub(crate) fn join(&self, o: &Buffer) -> Result<()> {
+    /// `Invalid` without the sinks that the shape has; as [`Device::launch`].
+    pub(crate) fn join(&self, operands: &AttentionOperands<'_>) -> Result<()> {
         if self.count == 1 {
             return Ok(());
         }
+        let rows = rows(self.shape);
         let args = [
             Arg::Buffer(&self.partial, 0),
             Arg::Buffer(&self.stats, 0),
-            Arg::Buffer(o, 0),
-            Arg::I32(self.rows as i32),
+            Arg::Buffer(operands.o, 0),
+            given(self.shape.sinks, operands.sinks, "sinks")?,
+            Arg::I32(rows as i32),
             Arg::I32(self.count as i32),
+            Arg::I32(self.shape.sq as i32),
+            Arg::I32(self.shape.hq as i32),
         ];
-        self.device.launch(&self.combine, Geometry::linear(self.rows.div_ceil(4) as u32, 128), &args)
+        self.device.launch(&self.combine, Geometry::linear(rows.div_ceil(4) as u32, 128), &args)
+    }
+}
+
+/// Rows of the output.
+fn rows(shape: Shape) -> u64 {
+    shape.b * shape.hq * shape.sq
+}
+
+/// An operand that only some shapes have: null where this one has not.
+///
+/// # Errors
+/// `Invalid` where it is wanted and not given.
+pub(crate) fn given<'a>(wanted: bool, buffer: Option<&'a Buffer>, what: &str) -> Result<Arg<'a>> {
+    match (wanted, buffer) {
+        (false, _) => Ok(Arg::U64(0)),
+        (true, Some(buffer)) => Ok(Arg::Buffer(buffer, 0)),
+        (true, None) => Err(DeviceError::invalid(format!("the attention has {what}, and none are given"))),
     }
 }

@@ -11,11 +11,13 @@ pub(crate) const NVIDIA: (&str, &str) = ("../common/nvidia.h", include_str!("../
 
 /// Program names and sources.
 const CPP: &[(&str, &str)] = &[
+    ("attention/combine", include_str!("../../../kernels/attention/combine.cu")),
     ("attention/decode_splitkv", include_str!("../../../kernels/attention/decode_splitkv.cu")),
     ("attention/flash_amd", include_str!("../../../kernels/attention/flash_amd.cu")),
     ("attention/flash_portable", include_str!("../../../kernels/attention/flash_portable.cu")),
     ("attention/flash_sm80", include_str!("../../../kernels/attention/flash_sm80.cu")),
     ("attention/flash_sm90", include_str!("../../../kernels/attention/flash_sm90.cu")),
+    ("attention/mla_decode_cdna", include_str!("../../../kernels/attention/mla_decode_cdna.cu")),
     ("attention/mla_decode_sm90", include_str!("../../../kernels/attention/mla_decode_sm90.cu")),
     ("common/arguments", include_str!("../../../kernels/common/arguments.cu")),
     ("common/clock", include_str!("../../../kernels/common/clock.cu")),

@@ -23,7 +23,18 @@ type Form = (&'static str, &'static str, &'static str);
 #[cfg(test)]
 #[rustfmt::skip]
 const FORMS: &[Form] = &[
+    ("attention/combine", "RP_D=64 RP_TYPE=1", "sm_80"),
+    ("attention/combine", "RP_D=64 RP_TYPE=2", "sm_80"),
+    ("attention/combine", "RP_D=128 RP_TYPE=1", "sm_80"),
+    ("attention/combine", "RP_D=128 RP_TYPE=2", "sm_80"),
+    ("attention/combine", "RP_D=256 RP_TYPE=1", "sm_80"),
+    ("attention/combine", "RP_D=256 RP_TYPE=2", "sm_80"),
+    ("attention/combine", "RP_D=512 RP_TYPE=1", "sm_80"),
+    ("attention/combine", "RP_D=512 RP_TYPE=2", "sm_80"),
     ("attention/decode_splitkv", "", "sm_80"),
+    ("attention/decode_splitkv", "RP_GENERAL=1 RP_D=64 RP_F16=0 RP_KV8=0", "sm_80"),
+    ("attention/decode_splitkv", "RP_GENERAL=1 RP_D=128 RP_F16=0 RP_KV8=0", "sm_80"),
+    ("attention/decode_splitkv", "RP_GENERAL=1 RP_D=128 RP_F16=0 RP_KV8=1", "sm_80"),
     ("attention/flash_portable", "RP_D=128 RP_DV=128 RP_TYPE=0", "sm_80"),
     ("attention/flash_portable", "RP_D=192 RP_DV=128 RP_TYPE=2", "sm_80"),
     ("attention/flash_sm80", "", "sm_80"),
@@ -58,6 +69,7 @@ macro_rules! packed {
 
 /// The packed parts of each program.
 const PACKED: &[(&str, &[u8])] = packed![
+    "attention/combine",
     "attention/decode_splitkv",
     "attention/flash_portable",
     "attention/flash_sm80",

@@ -1,0 +1,157 @@
+//! Decode by our own kernel for NVIDIA from sm_80 on, kernels/attention/decode_splitkv.cu. The host contract stands there. With pages,
+//! windows, sinks or FP8 keys it has not yet run on hardware.
+
+use crate::nvidia::scale;
+use crate::shape::{Kind, Shape};
+use crate::splits::{Splits, given};
+use ridgepoint_core::Dtype;
+use ridgepoint_device::{Arg, AttentionOperands, AttentionPlan, Device, DeviceError, Geometry, Kernel, Program, Result};
+use std::collections::BTreeMap;
+
+/// The provider's name.
+pub(crate) const PROVIDER: &str = "decode-splitkv";
+/// Rows (query heads of a key head, times queries) of a block.
+const ROWS: u64 = 16;
+/// Most queries: with more it is no decode, and a block's rows would fill many times over.
+const MOST_QUERIES: u64 = 8;
+/// Fewest keys worth a split.
+const LEAST_SPLIT: u64 = 256;
+
+/// True for the shapes that the kernel takes.
+pub(crate) fn fits(shape: Shape) -> bool {
+    shape.kind == Kind::Decode
+        && matches!(shape.dtype, Dtype::Bf16 | Dtype::F16)
+        && (shape.kv == shape.dtype || shape.kv == Dtype::E4m3)
+        && shape.dqk == shape.dv
+        && matches!(shape.dqk, 64 | 128 | 256)
+        && shape.sq <= MOST_QUERIES
+        && shape.page.is_none_or(|tokens| tokens.is_power_of_two() && tokens >= 16)
+}
+
+/// True where the entries serve that know lengths and the causal mask at the end, and nothing else. One query sees the same with
+/// the mask and without.
+fn dense(shape: Shape) -> bool {
+    Shape { ragged: false, ..shape }.plain() && (shape.causal || shape.sq == 1)
+}
+
+/// Splits of the keys: two blocks a multiprocessor, once over, each with enough keys to be worth it.
+fn splits(shape: Shape, multiprocessors: u64) -> u64 {
+    let blocks = shape.b * shape.hkv * (shape.hq / shape.hkv * shape.sq).div_ceil(ROWS);
+    let seen = shape.window.map_or(shape.sk, |window| shape.sk.min(window + shape.sq));
+    (2 * multiprocessors).div_ceil(blocks).clamp(1, (seen / LEAST_SPLIT).max(1))
+}
+
+/// The kernel for one shape.
+pub(crate) struct Plan<'d> {
+    device: &'d dyn Device,
+    shape: Shape,
+    kernel: Kernel,
+    splits: Splits<'d>,
+}
+
+impl<'d> Plan<'d> {
+    /// Compiles it, and the kernel that joins the splits.
+    ///
+    /// # Errors
+    /// As [`Device::compile`] and [`Device::alloc`]; `Unsupported` for more than the kernels count.
+    pub(crate) fn new(shape: Shape, device: &'d dyn Device) -> Result<Self> {
+        let pool = shape.problem().paged.map_or(0, |pages| pages.pool as u64 * pages.tokens as u64 * shape.hkv);
+        if shape.b * shape.hkv > 0xffff || pool > i32::MAX as u64 {
+            return Err(DeviceError::unsupported("more sequences or pages than the kernel counts"));
+        }
+        let general = [
+            ("RP_GENERAL", "1".to_owned()),
+            ("RP_D", shape.dqk.to_string()),
+            ("RP_F16", u8::from(shape.dtype == Dtype::F16).to_string()),
+            ("RP_KV8", u8::from(shape.kv == Dtype::E4m3).to_string()),
+        ];
+        let (defines, entry): (&[_], _) = if dense(shape) {
+            (&[], format!("rp_decode_{}_d{}", shape.dtype, shape.dqk))
+        } else {
+            (&general, "rp_decode_general".to_owned())
+        };
+        let program = Program { name: "attention/decode_splitkv", defines, ..Program::default() };
+        let kernel = device.compile(&program, &entry)?;
+        let splits = Splits::new(device, shape, splits(shape, u64::from(device.info().units)))?;
+        Ok(Self { device, shape, kernel, splits })
+    }
+}
+
+impl AttentionPlan for Plan<'_> {
+    fn enqueue(&self, operands: &AttentionOperands<'_>) -> Result<()> {
+        let AttentionOperands { q, k, v, o, .. } = *operands;
+        let s = self.shape;
+        let rows = s.hq / s.hkv * s.sq;
+        let mut args = vec![
+            Arg::Buffer(q, 0),
+            Arg::Buffer(k, 0),
+            Arg::Buffer(v, 0),
+            Arg::Buffer(o, 0),
+            Arg::Buffer(&self.splits.partial, 0),
+            Arg::Buffer(&self.splits.stats, 0),
+            given(s.ragged, operands.lengths, "lengths")?,
+        ];
+        if !dense(s) {
+            args.push(given(s.page.is_some(), operands.pages, "pages")?);
+            // Of several splits the kernel that joins them knows the sinks.
+            args.push(given(s.sinks && self.splits.count == 1, operands.sinks, "sinks")?);
+            args.push(given(s.kv == Dtype::E4m3, operands.scales, "scales")?);
+        }
+        args.extend([rows, s.sq, s.hkv, s.sk, self.splits.count].map(|n| Arg::I32(n as i32)));
+        if !dense(s) {
+            let shift = s.page.map_or(0, |tokens| tokens.ilog2() as i32);
+            args.extend([shift, s.window.unwrap_or(0) as i32, i32::from(s.causal)].map(Arg::I32));
+        }
+        args.push(Arg::F32(scale(s)));
+        let geometry = Geometry {
+            grid: [self.splits.count as u32, rows.div_ceil(ROWS) as u32, (s.b * s.hkv) as u32],
+            ..Geometry::linear(1, 128).with_shared(768 * s.dqk as u32)
+        };
+        self.device.launch(&self.kernel, geometry, &args)?;
+        self.splits.join(operands)
+    }
+
+    fn config(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([("splits".into(), self.splits.count.to_string())])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(id: &str) -> Shape {
+        Shape::parse(&format!("attention/decode/{id}")).unwrap_or_else(|| panic!("{id}"))
+    }
+
+    #[test]
+    fn what_serving_asks_of_a_decode_fits_and_what_is_plain_goes_to_the_plain_kernel() {
+        for (id, plain) in [
+            ("b128hq64hkv8sq1sk8192d128/bf16", true),
+            ("b4hq8hkv2sq4sk900d64/f16/causal", true),
+            ("b4hq8hkv2sq1sk900d64/f16/ragged", true),
+            ("b4hq8hkv2sq4sk900d64/f16", false),
+            ("b4hq8hkv2sq1sk900d256/bf16/page16", false),
+            ("b4hq64hkv8sq1sk900d128/bf16/kv=e4m3/causal/w128/page64/sinks/ragged", false),
+        ] {
+            assert!(fits(shape(id)), "{id}");
+            assert_eq!(dense(shape(id)), plain, "{id}");
+        }
+        for id in [
+            "b4hq8hkv2sq9sk900d64/f16",
+            "b4hq8hkv2sq1sk900d96/f16",
+            "b4hq8hkv2sq1sk900d64/f32",
+            "b4hq8hkv2sq1sk900d64/f16/page24",
+        ] {
+            assert!(!fits(shape(id)), "{id}");
+        }
+    }
+
+    #[test]
+    fn splits_fill_the_device_and_none_has_few_keys() {
+        assert_eq!(splits(shape("b128hq64hkv8sq1sk8192d128/bf16"), 132), 1);
+        assert_eq!(splits(shape("b1hq64hkv8sq1sk131072d128/bf16"), 132), 33);
+        assert_eq!(splits(shape("b1hq64hkv8sq1sk131072d128/bf16/causal/w128"), 132), 1);
+        assert_eq!(splits(shape("b1hq64hkv8sq1sk600d128/bf16"), 132), 2);
+    }
+}

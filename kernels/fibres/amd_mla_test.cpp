@@ -1,0 +1,38 @@
+// Proves attention/mla_decode_cdna.cu and combine.cu on the host for one chip and type (-D__gfx942__ -DRP_DTYPE=…).
+#include "amd.h"
+#include "attention.h"
+#include "../attention/mla_decode_cdna.cu"
+#define RP_D 512
+#if RP_IS == 2
+#define RP_TYPE 1
+#endif
+#include "../attention/combine.cu"
+using attention::Operands;
+using attention::Shape;
+
+static void mla(const char *name, Shape s, int splits) {
+  s.d = 576; s.dv = 512; s.latent = true; s.f16 = RP_IS == 2;
+  Operands t(s);
+  // The kernel's rows are (head, query), as the suite's; the reference's are (query, head): the same where there is one of either.
+  const int rows = s.hq * s.sq;
+  std::vector<u16> q(t.q.size()), o(t.o.size(), 0xFFFF);
+  auto swap = [&](auto from, auto to, int d, bool in) { for (int x = 0; x < s.b; x++) for (int h = 0; h < s.hq; h++) for (int i = 0; i < s.sq; i++) { size_t theirs = ((size_t)x * s.sq + i) * s.hq + h, ours = ((size_t)x * s.hq + h) * s.sq + i; std::copy_n(from + (in ? theirs : ours) * d, d, to + (in ? ours : theirs) * d); } };
+  swap(t.q.data(), q.data(), 576, true);
+  std::vector<float> partial((size_t)s.b * rows * splits * 512, NAN), stats((size_t)s.b * rows * splits * 2, NAN);
+  const float *sinks = s.sinks ? t.sinks.data() : nullptr;
+  fibres::launch(dim3(s.b * splits, (rows + 31) / 32), dim3(256), [&] { rp_mla_decode_cdna((const rp_u8 *)q.data(), t.k.data(), (rp_u8 *)o.data(), partial.data(), stats.data(), t.lengths(), s.page ? t.table.data() : nullptr, splits == 1 ? sinks : nullptr, rows, s.sq, s.sk, s.page, splits, s.causal, t.scale); });
+  if (splits > 1) fibres::launch(dim3((s.b * rows + 3) / 4), dim3(128), [&] { rp_combine(partial.data(), stats.data(), o.data(), sinks, s.b * rows, splits, s.sq, s.hq); });
+  swap(o.data(), t.o.data(), 512, false);
+  std::copy(o.end() - 128, o.end(), t.o.end() - 128);
+  check(name, t);
+}
+
+int main() {
+  Shape s{1, 40, 1, 1, 70, 1, 0, 0, false, false};    // a second block of rows with few, a last tile with few keys
+  mla("mla cdna", s, 1);
+  Shape paged{2, 3, 1, 2, 150, 1, 0, 0, false, true, 0, 16, true};
+  mla("mla cdna paged, sinks", paged, 3);
+  Shape ragged{3, 2, 1, 3, 100, 1, 0, 0, false, true, 0, 0, true}; ragged.lengths = {0, 2, 96};
+  mla("mla cdna ragged, sinks", ragged, 1);
+  return attention::failures != 0;
+}
