@@ -60,6 +60,15 @@ pub(crate) const RCCL: Wanted = Wanted {
     of_driver: false,
     get: &[(0, "apt-get install rccl (ROCm 6 and 7) or amdrocm-core-sdk (ROCm 10)")],
 };
+/// Its attention may be there or not, and nothing here asks it yet: found or not, a node lacks nothing.
+const HIPDNN: Wanted = Wanted {
+    stem: "libhipdnn_backend.so",
+    sonames: &["libhipdnn_backend.so.1", "libhipdnn_backend.so.0", "libhipdnn_backend.so"],
+    proof: "hipdnnBackendExecute",
+    siblings: &[],
+    of_driver: false,
+    get: &[(0, "comes with ROCm 10")],
+};
 
 /// Each library, or the sentence that says why it is not there.
 pub(super) struct Libraries {
@@ -118,6 +127,12 @@ fn load(places: &Places, sysfs: &Sysfs) -> Libraries {
     };
     let hipblaslt = look(&HIPBLASLT, &|o| file_version(&o.path));
     let rccl = look(&RCCL, &rccl_version);
+    let hipdnn = find(&HIPDNN, &places, &with_the_runtime);
+    if hipdnn.found.is_some() {
+        let mut finding = hipdnn.finding(&HIPDNN, None, hipdnn.found.as_ref().and_then(|o| file_version(&o.path)));
+        finding.detail += "; not asked for attention yet, which is by our own kernels";
+        findings.push(finding);
+    }
     Libraries {
         driver,
         hiprtc: hiprtc.map(|o| Rtc::bind_prefixed(o, "hiprtc")),

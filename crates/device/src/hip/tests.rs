@@ -97,7 +97,8 @@ fn a_runtime_before_rocm_6_is_listed_and_not_opened() {
 
 #[test]
 fn all_of_rocm_is_found_with_its_versions() {
-    let Some(machine) = whole("whole", &[]) else { return };
+    let hipdnn = |machine: Machine| machine.with("libhipdnn_backend.so.1", "int hipdnnBackendExecute(void) { return 1; }", &[]);
+    let Some(machine) = whole("whole", &[]).and_then(hipdnn) else { return };
     let text = machine.run("hip::tests::child_says_what_it_finds");
     for line in [
         "device hip:0: Stub GPU, 38 CUs, gfx942, 1 GB, PCI ffff:ff:00.0",
@@ -106,6 +107,7 @@ fn all_of_rocm_is_found_with_its_versions() {
         "ok libhiprtc.so: 7 from /",
         "ok libhipblaslt.so: 1 from /",
         "ok librccl.so: 2.21.5 from /",
+        "ok libhipdnn_backend.so: 1 from /",
     ] {
         assert!(text.contains(line), "{line}\n{text}");
     }

@@ -61,7 +61,7 @@ pub(super) struct Cudnn {
 struct Started {
     api: Arc<Dnn>,
     handle: Handle,
-    _shared: Arc<Shared>,
+    shared: Arc<Shared>,
 }
 
 // SAFETY: the handle is used by the thread that has the device, one at a time.
@@ -71,7 +71,8 @@ unsafe impl Sync for Started {}
 
 impl Drop for Started {
     fn drop(&mut self) {
-        // SAFETY: made in `start`, destroyed once, and its context lives as long.
+        let _ = self.shared.ctx.api();
+        // SAFETY: made in `start`, destroyed once, and its context, made current, lives as long.
         let _ = unsafe { self.api.destroy(self.handle) };
     }
 }
@@ -90,7 +91,7 @@ impl Cudnn {
         let mut handle = std::ptr::null_mut();
         // SAFETY: writes one handle, for the context that was just made current.
         unsafe { self.api.create(&mut handle) }.map_err(|error| error.to_string())?;
-        let started = Started { api: Arc::clone(&self.api), handle, _shared: Arc::clone(&self.shared) };
+        let started = Started { api: Arc::clone(&self.api), handle, shared: Arc::clone(&self.shared) };
         // SAFETY: both are alive.
         unsafe { self.api.set_stream(handle, self.shared.stream.handle) }.map_err(|error| error.to_string())?;
         Ok(Arc::new(started))
