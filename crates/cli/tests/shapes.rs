@@ -228,6 +228,40 @@ fn grouped_products_are_right_and_few_rows_are_judged_by_their_bytes() {
 }
 
 #[test]
+fn a_reader_sees_attention_over_lengths_and_batches_and_its_side_of_the_ridge() {
+    let Some(chromium) = chromium() else { return };
+    let folder = scratch("curves");
+    let out = folder.join("out");
+    let series =
+        ["run", "--attention", "decode,prefill", "--hq", "4", "--hkv", "2", "--d", "64", "--batch", "1,2", "--kv", "32:128:x2"];
+    let (code, table, err) = outcome(&ridgepoint(&[&series[..], &["--dtype", "f32"], &HERE, &["--out", text(&out)]].concat()));
+    assert_eq!(code, 0, "{err}");
+    assert!(table.contains("memory-bound") || table.contains("compute-bound"), "{table}");
+    let said = drive(
+        chromium,
+        &out.join("report.html"),
+        r#"
+        const all = s => [...document.querySelectorAll(s)];
+        const dots = all('#attention-curves circle');
+        const said = { heads: all('#attention-curves h3').map(h => h.textContent), lines: all('#attention-curves path.curve').length, dots: dots.length };
+        said.hollow = dots.filter(d => d.getAttribute('fill') === 'var(--paper)').length;
+        said.decode = all('#attention-curves .lengths').length;
+        dots[0].dispatchEvent(new Event('click')); said.detail = all('tr.detail').length;
+        return said;
+        "#,
+    );
+    let heads: Vec<&str> = said["heads"].as_array().unwrap().iter().map(|h| h.as_str().unwrap()).collect();
+    assert_eq!(
+        heads,
+        ["TFLOP/s over keys a sequence", "GB/s over keys a sequence", "TFLOP/s over sequences", "GB/s over sequences",]
+    );
+    // Two kinds over three lengths for each of two batches, and over two batches for each of three lengths.
+    assert_eq!((said["lines"].as_u64(), said["dots"].as_u64(), said["detail"].as_u64()), (Some(10), Some(24), Some(1)), "{said}");
+    assert!(said["hollow"].as_u64() > Some(0), "{said}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
 fn mistakes_in_sizes_are_wrong_usage() {
     for (args, words) in [
         (&["--m", "8", "--n", "8"][..], "--k"),

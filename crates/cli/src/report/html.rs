@@ -9,7 +9,7 @@ use ridgepoint_core::specs::Specs;
 use ridgepoint_core::{Component, DeviceInfo, Dtype, Level};
 use serde_json::{Value, json};
 
-const SCRIPT: &str = concat!(include_str!("page/products.js"), include_str!("page/script.js"));
+const SCRIPT: &str = concat!(include_str!("page/products.js"), include_str!("page/attention.js"), include_str!("page/script.js"));
 
 pub(crate) fn render(model: &Model) -> String {
     page("Ridgepoint report", &data(model).to_string(), SCRIPT)

@@ -98,6 +98,10 @@ pub(super) fn line(record: &Record, placement: &Placement) -> [String; 10] {
 fn notes(record: &Record, placement: &Placement) -> String {
     let Outcome::Measured { samples, telemetry, .. } = &record.outcome else { return String::new() };
     let mut notes: Vec<String> = record.labels.iter().map(|l| clean(l)).collect();
+    // On which side of the ridge point it sits is half of what an attention's number says.
+    if let (Component::Attention, Some(roof)) = (record.component, placement.roofs.first()) {
+        notes.push(format!("{}-bound", roof.bound.name()));
+    }
     if placement.suspect() {
         notes.push("suspect: above its roof".into());
     }

@@ -1,12 +1,14 @@
 //! Cases made of flags instead of chosen from a list: sweeps over the sizes of a product, and the shapes of a language model. Whatever
 //! is made is a list of ids, and runs as whole ids always do.
 
+mod attentions;
 mod axis;
 mod models;
 mod sizes;
 
 use crate::exit::{Failure, Outcome};
 use crate::suites::SUITES;
+use attentions::Attentions;
 use models::Models;
 use ridgepoint::select;
 use ridgepoint_core::model::Pass;
@@ -27,7 +29,9 @@ pub(crate) struct Shapes {
     sizes: Sizes,
     #[command(flatten)]
     models: Models,
-    /// Element types of the products, as they end an id: `bf16,e4m3`. Default: bf16.
+    #[command(flatten)]
+    attentions: Attentions,
+    /// Element types of the products and attentions, as they end an id: `bf16,e4m3`. Default: bf16.
     #[arg(long, value_name = "DTYPES", value_delimiter = ',', help_heading = sizes::HEADING)]
     dtype: Vec<String>,
 }
@@ -47,11 +51,14 @@ impl Shapes {
     /// # Errors
     /// One sentence for what makes no case, or too many.
     pub(crate) fn made(&self, filters: &[String]) -> Outcome<Option<Made>> {
-        if !self.sizes.given() && !self.models.given() {
+        if !self.sizes.given() && !self.models.given() && !self.attentions.given() {
+            if self.models.batch.is_some() {
+                return Err(Failure::usage("--batch goes with a --model or an --attention"));
+            }
             return match self.dtype.as_slice() {
                 [] => Ok(None),
                 _ => Err(Failure::usage(
-                    "--dtype goes with sizes (--m, --n and --k, or --square) or a --model; cases of the list are chosen by a filter, as in 'gemm/*/bf16'",
+                    "--dtype goes with sizes (--m, --n and --k, or --square), an --attention or a --model; cases of the list are chosen by a filter, as in 'gemm/*/bf16'",
                 )),
             };
         }
@@ -59,7 +66,8 @@ impl Shapes {
         let dtypes = if self.dtype.is_empty() { &default } else { self.dtype.as_slice() };
         let passes = self.models.passes(dtypes)?;
         let parts = passes.iter().flat_map(|pass| &pass.parts).map(|part| part.case.clone());
-        let mut ids: Vec<String> = self.sizes.products(dtypes)?.into_iter().chain(parts).collect();
+        let attentions = self.attentions.cases(self.models.batch.as_ref(), dtypes)?;
+        let mut ids: Vec<String> = self.sizes.products(dtypes)?.into_iter().chain(attentions).chain(parts).collect();
         let mut seen = BTreeSet::new();
         ids.retain(|id| seen.insert(id.clone()));
         let all = ids.len();
@@ -112,6 +120,29 @@ mod tests {
     }
 
     #[test]
+    fn a_series_of_attentions_is_a_case_a_point() {
+        let found = ids("--attention decode --hq 64 --hkv 8 --d 128 --batch 1,8 --kv 1024:4096:x2", &[]);
+        assert_eq!(found.len(), 6);
+        assert_eq!(
+            (found[0].as_str(), found[5].as_str()),
+            ("attention/decode/b1hq64hkv8sq1sk1024d128/bf16", "attention/decode/b8hq64hkv8sq1sk4096d128/bf16",)
+        );
+        assert_eq!(
+            ids("--attention prefill --hq 16 --hkv 16 --kv 512 --with full,causal", &[]),
+            ["attention/prefill/b1hq16hkv16sq512sk512d128/bf16", "attention/prefill/b1hq16hkv16sq512sk512d128/bf16/causal",]
+        );
+        // Chunks; and heads that are no multiple are left out.
+        assert_eq!(
+            ids("--attention prefill --hq 12 --hkv 4,8 --sq 64 --kv 512", &[]),
+            ["attention/prefill/b1hq12hkv4sq64sk512d128/bf16"]
+        );
+        assert_eq!(
+            ids("--attention mla-prefill,mla-decode --hq 16 --kv 64", &[]),
+            ["attention/mla-prefill/b1hq16hkv16sq64sk64d192v128/bf16", "attention/mla-decode/b1hq16hkv1sq1sk64d576v512/bf16",]
+        );
+    }
+
+    #[test]
     fn filters_choose_among_what_was_made() {
         assert_eq!(ids("--m 1,2 --n 3 --k 8 --dtype bf16,f32", &["*/f32"]), ["gemm/m1n3k8/f32", "gemm/m2n3k8/f32"]);
         assert!(made("--square 8", &["attention"]).unwrap_err().message.contains("none of the 1 cases"));
@@ -127,6 +158,11 @@ mod tests {
             ("--m 1 --n 2", "--k"),
             ("--square 0", "from 1 to"),
             ("--batch 4", "--model"),
+            ("--kv 1024", "--attention"),
+            ("--attention decode --hq 8 --hkv 3", "no --hkv divides"),
+            ("--attention decode --dtype i8", "is no attention"),
+            ("--attention prefill --with banded", "/banded' is no attention"),
+            ("--attention decode --kv 1:4096:1 --batch 1:64:1", "larger steps"),
             ("--model llama-3.1-8b --tp 3", "degrees that do: 1, 2, 4, 8"),
             ("--model llama-9", "known: llama-3.1-8b"),
             ("--model llama-3.1-8b --dtype f19", "known: f64"),

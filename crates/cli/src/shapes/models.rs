@@ -21,9 +21,9 @@ pub(super) struct Models {
     /// What a pass is for. Default: both.
     #[arg(long, value_enum, requires = "model")]
     phase: Option<PhaseArg>,
-    /// Sequences decoded at once: `1,16,64`. Default: 1.
-    #[arg(long, value_name = "SIZES", value_parser = Axis::parse, requires = "model")]
-    batch: Option<Axis>,
+    /// Sequences decoded at once, or of an --attention: `1,16,64`. Default: 1.
+    #[arg(long, value_name = "SIZES", value_parser = Axis::parse)]
+    pub(super) batch: Option<Axis>,
     /// Tokens in the KV cache, the newest included. Default: 8192.
     #[arg(long, value_name = "SIZES", value_parser = Axis::parse, requires = "model")]
     context: Option<Axis>,

@@ -64,14 +64,15 @@ const named = r => { const m = /\/(\d+)(B|KiB|MiB|GiB)(\/|$)/.exec(r.case); retu
 const set = r => r.bytes;
 
 // Curves of figures against a size, with the plateaus that were found on them.
-function curves(rows, key, unit, yLabel, size = named, stairs = [], format = bytes, base = 4) {
+function curves(rows, key, unit, yLabel, size = named, stairs = [], format = bytes, base = 4, hollow = () => false) {
   const groups = new Map();
   for (const r of rows.filter(r => size(r))) {
     const name = key(r);
     if (!groups.has(name)) groups.set(name, []);
     groups.get(name).push(r);
   }
-  const lines = [...groups].filter(([, points]) => points.length > 1);
+  // A line goes through different sizes: the same one twice is none.
+  const lines = [...groups].filter(([, points]) => new Set(points.map(size)).size > 1);
   if (!lines.length) return null;
   const all = lines.flatMap(([, points]) => points);
   const f = frame(all.map(size), all.map(r => r.achieved), unit, yLabel, format, base);
@@ -85,7 +86,7 @@ function curves(rows, key, unit, yLabel, size = named, stairs = [], format = byt
     const color = COLORS[i % COLORS.length];
     f.root.append(svg('path', { class: 'curve', stroke: color, d: points.map((p, j) => `${j ? 'L' : 'M'}${f.x(size(p))} ${f.y(p.achieved)}`).join(' ') }));
     for (const p of points) {
-      const dot = svg('circle', { class: 'point', cx: f.x(size(p)), cy: f.y(p.achieved), r: 4, fill: color });
+      const dot = svg('circle', { class: 'point', cx: f.x(size(p)), cy: f.y(p.achieved), r: 4, fill: hollow(p) ? 'var(--paper)' : color, stroke: color, 'stroke-width': 2 });
       hover(dot, describe(p));
       dot.addEventListener('click', () => reveal(p));
       f.root.append(dot);
@@ -100,6 +101,7 @@ const COLUMNS = [['case', r => r.case.split('/').slice(1).join('/')], ['by', r =
   ['error', r => r.error, r => r.error === 0 ? 'exact' : r.error.toExponential(0)], ['MHz', r => r.mhz ?? -1, r => r.mhz ? r.mhz.toFixed(0) : '–'], ['notes', r => notes(r)]];
 function notes(r) {
   const all = [...r.labels];
+  if (r.component === 'attention' && r.bound) all.push(`${r.bound}-bound`);
   if (r.suspect) all.push('suspect: above its roof');
   if (r.atClock) all.push(percent(r.atClock) + (r.level === 'host' ? ' of the link as it was negotiated' : ' at the observed clock'));
   if (r.bound === 'memory' && r.metric === 'arithmetic' && r.gbps) all.push(digits(r.gbps) + ' GB/s');
@@ -212,5 +214,5 @@ function heat(r) {
 }
 const sustained = measured.filter(r => r.heat);
 if (sustained.length) page.append(element('section', {}, element('h2', {}, 'heat: sustained cases over time'), ...sustained.map(heat)));
-page.append(...forwardPasses(), ...productMaps(), ...squares());
+page.append(...forwardPasses(), ...productMaps(), ...squares(), ...attentionCurves());
 page.append(...data.components.map(table).filter(Boolean), ...[unmeasured()].filter(Boolean));
