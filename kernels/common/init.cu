@@ -2,6 +2,8 @@
 //
 // rp_init_<dtype>(T* z, u64 seed, u64 n) for f64, f32, f16, bf16, e4m3, e5m2, both of them in AMD's FNUZ encoding, i8: z[i] =
 //   normal(seed, i), rounded to nearest even (FP8 saturating; int8 times 24). Block 256, any grid; grid-stride. Limit: the 64-bit integer multiplies of the hash.
+// rp_init_e2m1(u8* z, u64 seed, u64 n): the same times 1.5, two a byte, the first in the lower four bits.
+// rp_init_scale_<type>(T* z, u64 seed, u64 n) for f32, e8m0, e4m3: scales as ridgepoint_core::data draws them.
 #include "../common/rp.h"
 
 #if RP_CUDA
@@ -49,3 +51,25 @@ RP_INIT(e5m2, unsigned char, (rp_narrow<2, 15, 0x7bu, 8>(x)))
 RP_INIT(e4m3fnuz, unsigned char, rp_unsigned_zero(rp_narrow<3, 8, 0x7fu, 8>(x)))
 RP_INIT(e5m2fnuz, unsigned char, rp_unsigned_zero(rp_narrow<2, 16, 0x7fu, 8>(x)))
 RP_INIT(i8, signed char, rp_nearest(x * 24.0f))
+
+RP_DEVICE rp_u32 rp_e2m1(rp_u64 seed, rp_u64 i, rp_u64 n) { return i < n ? rp_narrow<1, 1, 7u, 4>(rp_normal(seed, i) * 1.5f) : 0u; }
+
+RP_KERNEL(256) rp_init_e2m1(unsigned char *z, rp_u64 seed, rp_u64 n) {
+  const rp_u64 step = (rp_u64)rp_blocks() * 256;
+  for (rp_u64 i = (rp_u64)rp_block() * 256 + rp_thread(); i < (n + 1) / 2; i += step)
+    z[i] = (unsigned char)(rp_e2m1(seed, 2 * i, n) | rp_e2m1(seed, 2 * i + 1, n) << 4);
+}
+
+// By their bits, so that no compiler's arithmetic comes between: an f32 in [1.25, 1.75) or twice that, 2^-2 to 2, 0.5 to 1.875.
+#define RP_INIT_SCALE(name, type, convert)                                                      \
+  RP_KERNEL(256) rp_init_scale_##name(type *z, rp_u64 seed, rp_u64 n) {                         \
+    const rp_u64 step = (rp_u64)rp_blocks() * 256;                                              \
+    for (rp_u64 i = (rp_u64)rp_block() * 256 + rp_thread(); i < n; i += step) {                 \
+      const rp_u64 h = rp_hash(seed, i);                                                        \
+      z[i] = (type)(convert);                                                                   \
+    }                                                                                           \
+  }
+
+RP_INIT_SCALE(f32, rp_u32, 0x3fa00000u + (rp_u32)(h >> 42) + ((rp_u32)(h & 1) << 23))
+RP_INIT_SCALE(e8m0, unsigned char, 125u + (rp_u32)(h & 3))
+RP_INIT_SCALE(e4m3, unsigned char, 0x30u + (rp_u32)(h & 15))

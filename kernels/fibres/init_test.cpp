@@ -3,10 +3,10 @@
 #include "cuda.h"
 #include "../common/init.cu"
 
-template <class T> static void fill(void (*kernel)(T *, rp_u64, rp_u64), rp_u64 seed, rp_u64 n) {
-  std::vector<T> z(n);
+template <class T> static void fill(void (*kernel)(T *, rp_u64, rp_u64), rp_u64 seed, rp_u64 n, int each = 1) {
+  std::vector<T> z(n / each);
   fibres::launch(dim3(3), dim3(256), [&] { kernel(z.data(), seed, n); });
-  fwrite(z.data(), sizeof(T), n, stdout);
+  fwrite(z.data(), sizeof(T), n / each, stdout);
 }
 
 int main(int, char **argv) {
@@ -19,4 +19,8 @@ int main(int, char **argv) {
   fill(rp_init_e5m2, seed, n);
   fill(rp_init_e4m3fnuz, seed, n);
   fill(rp_init_e5m2fnuz, seed, n);
+  fill(rp_init_e2m1, seed, n, 2);
+  fill(rp_init_scale_f32, seed, n);
+  fill(rp_init_scale_e8m0, seed, n);
+  fill(rp_init_scale_e4m3, seed, n);
 }

@@ -19,7 +19,7 @@
 //   Matrix units, where LDS reads (128 + 128 rows for 128×128 of a wave) stay under them; on small problems, tiles in one wave.
 //
 // Host contract
-//   rp_gemm_matrix(const void* a, const void* b, void* c, int m, int n, int k)
+//   rp_gemm_matrix(const void* a, const void* b, void* c, int m, int n, int k, float alpha); alpha is not for int8
 //   Pointers aligned to 16 bytes; K·s and N·so multiples of 16 bytes, with RP_DIRECT K·s a multiple of RP_ROW. Any M, N, K ≥ 1
 //   otherwise. grid (ceil(M/RP_BM)·ceil(N/RP_BN)), block (256), no dynamic shared memory.
 //
@@ -93,6 +93,10 @@ static_assert(kPartsM * kSide * 2 == RP_BM && kPartsN * kSide * kAcross == RP_BN
 static_assert(kSide * kPitch * (kThreads / RP_WARP) <= 2 * kStage, "the epilogue reuses the tiles");
 
 RP_DEVICE int swizzled(int row, int unit) { return unit ^ (row / kShare % kRowUnits); }
+
+// A sum times alpha; int8 has none.
+RP_DEVICE float times(float alpha, float sum) { return alpha * sum; }
+RP_DEVICE int times(float, int sum) { return sum; }
 
 // Sums as C stores them, to nearest even.
 RP_DEVICE void narrow(float v, rp_f32 *to) { *to = v; }
@@ -216,7 +220,7 @@ RP_DEVICE void tile_of(int m, int n, int *row, int *column) {
 }
 
 // A wave's rows leave by patches through LDS, so that a row is stored in whole 16-byte units.
-RP_DEVICE void store(const Sums (&d)[kPartsN][kPartsM], rp_u8 *patch, rp_u8 *c, int row, int column, int m, int n, int lane) {
+RP_DEVICE void store(const Sums (&d)[kPartsN][kPartsM], float alpha, rp_u8 *patch, rp_u8 *c, int row, int column, int m, int n, int lane) {
   constexpr int kParts = kPatch / kSide, kPatchUnits = kPatch * (int)sizeof(rp_out) / 16;
   struct alignas(sizeof(rp_out) * kRun) Run { rp_out v[kRun]; };
 #pragma unroll
@@ -229,7 +233,7 @@ RP_DEVICE void store(const Sums (&d)[kPartsN][kPartsM], rp_u8 *patch, rp_u8 *c, 
         for (int at = 0; at < kSums; at += kRun) {
           Run run;
 #pragma unroll
-          for (int x = 0; x < kRun; x++) narrow(d[i + part][j].v[at + x], &run.v[x]);
+          for (int x = 0; x < kRun; x++) narrow(times(alpha, d[i + part][j].v[at + x]), &run.v[x]);
           *(Run *)(patch + lane % kSide * kPitch + (part * kSide + sum_row(lane, at)) * (int)sizeof(rp_out)) = run;
         }
       rp_sync_wave();
@@ -243,7 +247,7 @@ RP_DEVICE void store(const Sums (&d)[kPartsN][kPartsM], rp_u8 *patch, rp_u8 *c, 
     }
 }
 
-RP_KERNEL_OF(kThreads) rp_gemm_matrix(const void *a, const void *b, void *c, int m, int n, int k) {
+RP_KERNEL_OF(kThreads) rp_gemm_matrix(const void *a, const void *b, void *c, int m, int n, int k, float alpha) {
   RP_SHARED RP_ALIGN(1024) rp_u8 stages[2][kStage];
   int lane = (int)rp_thread() % RP_WARP, wave = rp_wave_uniform((int)rp_thread() / RP_WARP);
   int wave_m = wave % 2 * kWaveM, wave_n = wave / 2 * kWaveN;
@@ -276,5 +280,5 @@ RP_KERNEL_OF(kThreads) rp_gemm_matrix(const void *a, const void *b, void *c, int
 #endif
   }
   rp_sync();
-  store(d, &stages[0][0] + wave * kSide * kPitch, (rp_u8 *)c, row + wave_m, column + wave_n, m, n, lane);
+  store(d, alpha, &stages[0][0] + wave * kSide * kPitch, (rp_u8 *)c, row + wave_m, column + wave_n, m, n, lane);
 }

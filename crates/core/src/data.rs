@@ -60,6 +60,29 @@ pub const fn permuted(seed: u64, mut i: u64, n: u64) -> u64 {
 /// Int8 operands are [`normal`] times this, rounded to nearest even: ±3.46 σ fill 83 of 127 steps, so none saturates.
 pub const I8_SCALE: f32 = 24.0;
 
+/// E2m1 operands are [`normal`] times this, rounded to nearest even: the largest comes to 5.2 of 6, so that every value occurs.
+pub const E2M1_SCALE: f32 = 1.5;
+
+/// Scale `i` of a stream of f32 scales: in [1.25, 1.75) or twice that, never near 1, and seldom near another, so that one that was
+/// left out or stands in a wrong place shows.
+#[must_use]
+pub const fn scale_f32(seed: u64, i: u64) -> f32 {
+    let h = hash(seed, i);
+    f32::from_bits(0x3fa0_0000 + (h >> 42) as u32 + (((h & 1) as u32) << 23))
+}
+
+/// Scale `i` of a stream of E8M0 scales: ¼, ½, 1 or 2.
+#[must_use]
+pub const fn scale_e8m0(seed: u64, i: u64) -> u8 {
+    125 + (hash(seed, i) & 3) as u8
+}
+
+/// Scale `i` of a stream of E4M3 scales: each of the 16 from ½ to 1⅞.
+#[must_use]
+pub const fn scale_e4m3(seed: u64, i: u64) -> u8 {
+    0x30 + (hash(seed, i) & 15) as u8
+}
+
 /// A seed of its own for each operand of a case, so that A and B are never the same numbers.
 #[must_use]
 pub const fn operand_seed(seed: u64, operand: u64) -> u64 {
@@ -90,6 +113,17 @@ mod tests {
             let mean = x.iter().sum::<f64>() / n as f64;
             let var = x.iter().map(|v| v * v).sum::<f64>() / n as f64 - mean * mean;
             assert!(mean.abs() < 0.01 && (var - variance).abs() < 0.01, "mean {mean}, variance {var}");
+        }
+    }
+
+    #[test]
+    fn scales_keep_their_distance() {
+        for i in 0..1000 {
+            let scale = scale_f32(7, i);
+            assert!((1.25..1.75).contains(&scale) || (2.5..3.5).contains(&scale), "{scale}");
+            assert!((0.25..=2.0).contains(&crate::block::e8m0(scale_e8m0(7, i))));
+            let scale = crate::minifloat::E4M3.decode(u32::from(scale_e4m3(7, i)));
+            assert!((0.5..=1.875).contains(&scale), "{scale}");
         }
     }
 

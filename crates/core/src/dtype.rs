@@ -133,6 +133,16 @@ impl Dtype {
         }
     }
 
+    /// What its elements are without their block scales: e4m3 of mxfp8, e2m1 of mxfp4 and nvfp4, itself of all others.
+    #[must_use]
+    pub const fn element(self) -> Self {
+        match self {
+            Self::Mxfp8 => Self::E4m3,
+            Self::Mxfp4 | Self::Nvfp4 => Self::E2m1,
+            other => other,
+        }
+    }
+
     /// The element's float format; None for f64 and integers, which need no conversion.
     #[must_use]
     pub const fn format(self) -> Option<Minifloat> {

@@ -2,6 +2,7 @@
 //! roofline. Pure: no I/O beyond parsing text it is handed, no `unsafe`, no GPU, no clock. Everything above depends on
 //! this crate and it depends on nothing of ours, so a record can be read, judged and rendered anywhere.
 
+pub mod block;
 pub mod case;
 pub mod compare;
 pub mod data;

@@ -13,7 +13,7 @@ pub enum Specials {
     AllOnesNan,
     /// Only the pattern of negative zero is NaN; no infinity and no negative zero. FNUZ.
     NegativeZeroNan,
-    /// Every pattern is a finite number. E2M1.
+    /// Every pattern is a finite number. E2M1, E3M2, E2M3.
     None,
 }
 
@@ -57,6 +57,10 @@ pub const E4M3FNUZ: Minifloat = Minifloat { exponent: 4, mantissa: 3, bias: 8, s
 pub const E5M2FNUZ: Minifloat = Minifloat { exponent: 5, mantissa: 2, bias: 16, specials: Specials::NegativeZeroNan };
 /// OCP E2M1 (±0, 0.5, 1, 1.5, 2, 3, 4, 6).
 pub const E2M1: Minifloat = Minifloat { exponent: 2, mantissa: 1, bias: 1, specials: Specials::None };
+/// OCP E3M2 (largest value 28).
+pub const E3M2: Minifloat = Minifloat { exponent: 3, mantissa: 2, bias: 3, specials: Specials::None };
+/// OCP E2M3 (largest value 7.5).
+pub const E2M3: Minifloat = Minifloat { exponent: 2, mantissa: 3, bias: 1, specials: Specials::None };
 
 /// The nearest bfloat16 of an f32, ties to even, NaN to NaN: what [`BF16`] encodes, by two integer operations for whole tensors.
 #[must_use]
@@ -130,7 +134,7 @@ impl Minifloat {
     }
 
     /// The nearest pattern to `value`, ties to even, subnormals included. NaN becomes the format's NaN; a format without
-    /// one (E2M1) saturates it to the largest value, as the OCP specification leaves it to the implementation.
+    /// one (E2M1 and its like) saturates it to the largest value, as the OCP specification leaves it to the implementation.
     #[must_use]
     pub fn encode(self, value: f64, overflow: Overflow) -> u32 {
         if value.is_nan() {
@@ -182,14 +186,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const ALL: [Minifloat; 9] = [F32, TF32, F16, BF16, E4M3, E5M2, E4M3FNUZ, E5M2FNUZ, E2M1];
+    const ALL: [Minifloat; 11] = [F32, TF32, F16, BF16, E4M3, E5M2, E4M3FNUZ, E5M2FNUZ, E2M1, E3M2, E2M3];
 
     #[test]
     fn largest_values_are_those_of_the_specifications() {
         let max: Vec<f64> = ALL.iter().map(|f| f.max()).collect();
         assert_eq!(max[0], f64::from(f32::MAX));
         assert_eq!(max[2], 65504.0);
-        assert_eq!(max[4..], [448.0, 57344.0, 240.0, 57344.0, 6.0]);
+        assert_eq!(max[4..], [448.0, 57344.0, 240.0, 57344.0, 6.0, 28.0, 7.5]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! gives those that it found at run time; a suite runs each as a provider of its own, so that a fallback never reads as the
 //! chip's peak.
 
-use crate::{Buffer, DeviceError, Result};
+use crate::{Buffer, DeviceError, Result, ScaleOrder, Scaling};
 use ridgepoint_core::{Dtype, Library};
 use std::collections::BTreeMap;
 
@@ -31,40 +31,6 @@ pub struct Matrix {
     pub dtype: Dtype,
     /// How it is stored.
     pub stored: Transpose,
-}
-
-/// What the elements of A and B are multiplied with to be the numbers that are meant. Scales of K lie along each row of A and each
-/// column of B (row, where B is stored as N×K).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Scaling {
-    /// Nothing.
-    #[default]
-    None,
-    /// An f32 for all of A and another for all of B.
-    Tensor,
-    /// An f32 a row of A and an f32 a column of B ("outer vector").
-    Row,
-    /// An f32 for each 128 of K of a row of A, and for each 128 × 128 of B: what DeepSeek-V3 was trained with.
-    Block128,
-    /// OCP MX: an E8M0 for each 32 of K.
-    Mx,
-    /// NVFP4: an E4M3 for each 16 of K, and an f32 a tensor, whose product is [`GemmOperands::factor`].
-    Nvfp4,
-}
-
-impl Scaling {
-    /// A word for errors and records.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Tensor => "one f32 a tensor",
-            Self::Row => "one f32 a row of A and a column of B",
-            Self::Block128 => "one f32 for 1×128 of A and 128×128 of B",
-            Self::Mx => "one E8M0 for 32",
-            Self::Nvfp4 => "one E4M3 for 16 and one f32 a tensor",
-        }
-    }
 }
 
 /// `batch` products C (M×N, row-major) = A·B, accumulated in f32 (i32 for i8, f64 for f64), leading dimensions tight, one
@@ -166,6 +132,11 @@ pub trait GemmPlan {
     /// `Invalid` for operands that are too small or not this device's; a library error.
     fn enqueue(&self, operands: &GemmOperands<'_>) -> Result<()>;
 
+    /// How the scales of A and of B must lie.
+    fn scale_orders(&self) -> [ScaleOrder; 2] {
+        [ScaleOrder::Lines; 2]
+    }
+
     /// How many algorithms it offers; 1 where the library gives no choice.
     fn candidates(&self) -> usize {
         1
@@ -182,6 +153,11 @@ pub trait GemmPlan {
     /// Native or emulated.
     fn support(&self) -> Support {
         Support::Native
+    }
+
+    /// True where FP8 products are summed to the end in the fewer bits that Hopper's matrix units keep.
+    fn fast_accumulation(&self) -> bool {
+        false
     }
 
     /// Algorithm id, tile, workspace, threads: goes into the record.

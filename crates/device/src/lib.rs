@@ -27,6 +27,7 @@ pub mod launched;
 mod machine;
 pub mod notes;
 mod probe;
+mod scales;
 mod sources;
 mod traits;
 mod vulkan;
@@ -34,7 +35,7 @@ mod vulkan;
 pub use buffer::Buffer;
 pub use capability::{
     AttentionKernels, AttentionOperands, AttentionPlan, AttentionProblem, Blas, GemmOperands, GemmPlan, GemmProblem, Matrix,
-    Paged, Scaling, Support, Transpose,
+    Paged, Support, Transpose,
 };
 pub use collectives::{
     CollectiveOp, CollectiveProblem, Collectives, Communicator, Exchange, RankPlace, Redop, Registration, Rounding,
@@ -43,4 +44,5 @@ pub use error::{DeviceError, Result};
 pub use host_memory::nodes;
 pub use kernel::{Arg, Geometry, Kernel, Program, Resources, TensorMap};
 pub use probe::{Discovery, Finding, Found, PROBES, Probe, Selected, all_devices, open};
+pub use scales::{ScaleOrder, ScaleType, Scales, Scaling};
 pub use traits::{Device, Event, Graph, Hold, HostMemory, MatrixShape, Reading, Sensors, Sibling, Timing, Transfer};

@@ -80,3 +80,10 @@ pub(crate) fn say_what_is_found(probe: &crate::Probe) {
         println!("open: {error}");
     }
 }
+
+/// What a stub was told, its addresses left out: `5=@7f00a0 6=1` is `5=@ 6=1`.
+pub(crate) fn without_addresses(text: &str) -> String {
+    let mut parts = text.split('@');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |all, part| all + "@" + part.trim_start_matches(|c: char| c.is_ascii_hexdigit()))
+}

@@ -3,7 +3,7 @@
 
 #![expect(clippy::print_stdout, reason = "a skip says why")]
 
-use ridgepoint_core::{Dtype, data};
+use ridgepoint_core::{Dtype, data, minifloat};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -37,7 +37,19 @@ fn fills_round_as_the_host_does() {
             assert!(got == expected, "{dtype} element {i}: {got}, not {expected} ({element:02x?})");
         }
     }
-    assert!(rest.is_empty());
+    let (packed, rest) = rest.split_at(N / 2);
+    for (i, byte) in packed.iter().enumerate() {
+        for (at, pattern) in [(2 * i, byte & 15), (2 * i + 1, byte >> 4)] {
+            let expected = Dtype::E2m1.round(f64::from(data::normal(SEED, at as u64) * data::E2M1_SCALE));
+            assert_eq!(minifloat::E2M1.decode(u32::from(pattern)), expected, "e2m1 element {at}");
+        }
+    }
+    let (f32s, rest) = rest.split_at(4 * N);
+    let (e8m0s, e4m3s) = rest.split_at(N);
+    let stream = || 0..N as u64;
+    assert!(f32s.chunks_exact(4).zip(stream()).all(|(x, i)| x == data::scale_f32(SEED, i).to_le_bytes()));
+    assert!(e8m0s.iter().copied().eq(stream().map(|i| data::scale_e8m0(SEED, i))));
+    assert!(e4m3s.iter().copied().eq(stream().map(|i| data::scale_e4m3(SEED, i))));
 }
 
 #[test]

@@ -2,13 +2,14 @@
 //! few whole rows in float64, and a Freivalds check of all of it: C·x = A·(Bᵀ·x) for a random x of ±1, which a single wrong
 //! element of the usual size upsets (R. Freivalds, "Probabilistic machines can use less running time", 1977).
 //!
-//! Errors are relative to √K, the standard deviation of an element of C when A and B are of variance 1.
+//! Errors are relative to the standard deviation of the element of C: √K when A and B are of variance 1 and without scales, and as
+//! the rows that make it where they differ in size.
 
 use crate::cases::Shape;
-use crate::operands::Operands;
-use ridgepoint_core::{Dtype, Verification, data};
-use ridgepoint_device::{Device, DeviceError, Result};
-use ridgepoint_harness::verify::{Comparison, in_chunks};
+use crate::operands::{Operands, Seeds};
+use ridgepoint_core::{Dtype, Verification, block, data, minifloat};
+use ridgepoint_device::{Device, DeviceError, Result, ScaleOrder, ScaleType, Scales};
+use ridgepoint_harness::verify::{self, Comparison, in_chunks};
 
 /// Products up to this many multiply-adds are computed in full.
 const FULL: u64 = 1 << 28;
@@ -17,12 +18,22 @@ const ROWS: u64 = 8;
 
 /// What the product must be.
 pub(crate) struct Reference {
-    /// Rows that are known, and their elements.
+    /// Rows that are known, those of all products counted through, and their elements.
     rows: Vec<(u64, Vec<f64>)>,
-    /// A·(Bᵀ·x), for a large product.
+    /// A·(Bᵀ·x) of each product, for large ones.
     freivalds: Option<Vec<f64>>,
-    /// Typical size of an element of C.
-    scale: f64,
+    /// Typical size of a row of A and of a row of B, so that an element of C is of the size of their product over √K: √K itself
+    /// where elements are of variance 1 and no scales differ.
+    sizes: [Vec<f64>; 2],
+    k: u64,
+}
+
+/// A factor as it was found on the device: its elements, its scales and where they lie, and the factor of the whole of it.
+pub(crate) struct Found {
+    pub(crate) dtype: Dtype,
+    pub(crate) elements: Vec<u8>,
+    pub(crate) scales: Option<(Scales, ScaleOrder, Vec<u8>)>,
+    pub(crate) factor: f32,
 }
 
 /// x of the Freivalds check: ±1.
@@ -32,6 +43,11 @@ fn sign(j: u64) -> f64 {
 
 /// Elements of a buffer as numbers; exact for every input dtype.
 fn decode(dtype: Dtype, bytes: &[u8]) -> Vec<f64> {
+    let dtype = dtype.element();
+    if let (4, Some(format)) = (dtype.bits(), dtype.format()) {
+        let both = |byte: &u8| [byte & 15, byte >> 4].map(|pattern| format.decode(u32::from(pattern)));
+        return bytes.iter().flat_map(both).collect();
+    }
     let size = dtype.element_bytes().unwrap_or(1);
     let n = (bytes.len() / size) as u64;
     let part = |range: std::ops::Range<u64>| -> Vec<f64> {
@@ -40,44 +56,88 @@ fn decode(dtype: Dtype, bytes: &[u8]) -> Vec<f64> {
     in_chunks(n, part).concat()
 }
 
-impl Reference {
-    /// From the operands as they lie on the device, which must be what the stream says: a fill that went wrong would make any
-    /// product right.
-    pub(crate) fn new(shape: Shape, input: Dtype, a: &[u8], b: &[u8], seeds: [u64; 2]) -> Result<Self> {
-        let (a, b) = (decode(input, a), decode(input, b));
-        for (matrix, seed) in [(&a, seeds[0]), (&b, seeds[1])] {
-            for i in (0..matrix.len()).step_by((matrix.len() / 1000).max(1)) {
-                let x = f64::from(data::normal(seed, i as u64));
-                let want = match input {
-                    Dtype::I8 => f64::from((x as f32 * data::I8_SCALE).round_ties_even()),
-                    Dtype::Tf32 | Dtype::F64 => x,
-                    other => other.round(x),
-                };
-                if matrix[i] != want {
-                    return Err(DeviceError::invalid(format!(
-                        "operand element {i} is {} and should be {want}: the fill kernel is wrong",
-                        matrix[i]
-                    )));
-                }
+impl Found {
+    /// The numbers that are meant, `rows` × `k` of each product; an error where the device holds others than the streams say: a
+    /// fill that went wrong would make any product right.
+    fn numbers(&self, rows: u64, k: u64, seed: u64, seed_of_scales: u64) -> Result<Vec<f64>> {
+        let mut numbers = decode(self.dtype, &self.elements);
+        let wrong = |what: &str, i: u64, is: f64, should: f64| {
+            DeviceError::invalid(format!("operand {what} {i} is {is} and should be {should}: the fill kernel is wrong"))
+        };
+        for i in (0..numbers.len()).step_by((numbers.len() / 1000).max(1)) {
+            let x = data::normal(seed, i as u64);
+            let want = match self.dtype.element() {
+                Dtype::I8 => f64::from((x * data::I8_SCALE).round_ties_even()),
+                Dtype::Tf32 | Dtype::F64 => f64::from(x),
+                Dtype::E2m1 => Dtype::E2m1.round(f64::from(x * data::E2M1_SCALE)),
+                other => other.round(f64::from(x)),
+            };
+            if numbers[i] != want {
+                return Err(wrong("element", i as u64, numbers[i], want));
             }
         }
-        let (n, k) = (shape.n as usize, shape.k as usize);
-        let full = shape.m * shape.n * shape.k <= FULL;
-        let known: Vec<u64> = if full { (0..shape.m).collect() } else { rows(shape.m) };
-        let row = |i: u64| -> Vec<f64> {
-            let a = &a[i as usize * k..][..k];
-            in_chunks(shape.n, |range| range.map(|j| dot(a, &b[j as usize * k..][..k])).collect::<Vec<f64>>()).concat()
+        let factor = f64::from(self.factor);
+        let Some((scales, order, bytes)) = &self.scales else {
+            numbers.iter_mut().for_each(|x| *x *= factor);
+            return Ok(numbers);
         };
-        let rows = if full {
-            let compute = |range: std::ops::Range<u64>| -> Vec<(u64, Vec<f64>)> {
-                let row = |i: u64| (i, b.chunks_exact(k).map(|b| dot(&a[i as usize * k..][..k], b)).collect());
-                range.map(row).collect()
+        let scale = |place: u64| {
+            let size = scales.of.bytes();
+            scales.of.read(&bytes[place as usize * size..(place as usize + 1) * size])
+        };
+        let n = scales.len(*order);
+        for i in (0..n).step_by((n as usize / 1000).max(1)) {
+            let want = match scales.of {
+                ScaleType::F32 => f64::from(data::scale_f32(seed_of_scales, i)),
+                ScaleType::E8m0 => block::e8m0(data::scale_e8m0(seed_of_scales, i)),
+                ScaleType::E4m3 => minifloat::E4M3.decode(u32::from(data::scale_e4m3(seed_of_scales, i))),
             };
-            in_chunks_of(shape.m, compute)
+            if scale(i) != want {
+                return Err(wrong("scale", i, scale(i), want));
+            }
+        }
+        for (row, numbers) in numbers.chunks_exact_mut(k as usize).enumerate() {
+            let (product, row) = (row as u64 / rows, row as u64 % rows);
+            for (block, run) in numbers.chunks_mut(scales.run.min(k) as usize).enumerate() {
+                let scale = factor * scale(scales.place(*order, product, row, block as u64 * scales.run));
+                run.iter_mut().for_each(|x| *x *= scale);
+            }
+        }
+        Ok(numbers)
+    }
+}
+
+/// The Euclidean length of each row; a row that is much shorter than most counts as an eighth of them, since what an output rounds
+/// does not get small with it.
+fn sizes(numbers: &[f64], k: u64) -> Vec<f64> {
+    let rows: Vec<f64> = numbers.chunks_exact(k as usize).map(|row| dot(row, row).sqrt()).collect();
+    let least = verify::rms(&rows) / 8.0;
+    rows.into_iter().map(|size| size.max(least)).collect()
+}
+
+impl Reference {
+    /// From the operands as they lie on the device.
+    pub(crate) fn new(shape: Shape, a: &Found, b: &Found, seeds: Seeds) -> Result<Self> {
+        let (n, k) = (shape.n as usize, shape.k as usize);
+        let a = a.numbers(shape.m, shape.k, seeds.elements[0], seeds.scales[0])?;
+        let b = b.numbers(shape.n, shape.k, seeds.elements[1], seeds.scales[1])?;
+        let row_of_a = |i: u64| &a[i as usize * k..][..k];
+        // B of the product to which a row belongs.
+        let b_of = |i: u64| &b[(i / shape.m) as usize * n * k..][..n * k];
+        let all = shape.batch * shape.m;
+        let full = all * shape.n * shape.k <= FULL;
+        let rows = if full {
+            let row = |i: u64| (i, b_of(i).chunks_exact(k).map(|b| dot(row_of_a(i), b)).collect());
+            in_chunks_of(all, |range| range.map(row).collect())
         } else {
-            known.into_iter().map(|i| (i, row(i))).collect()
+            let row = |i: u64| -> Vec<f64> {
+                let (a, b) = (row_of_a(i), b_of(i));
+                in_chunks(shape.n, |range| range.map(|j| dot(a, &b[j as usize * k..][..k])).collect::<Vec<f64>>()).concat()
+            };
+            rows(all).into_iter().map(|i| (i, row(i))).collect()
         };
-        let freivalds = (!full).then(|| {
+        let product = |first: u64| {
+            let b = b_of(first);
             let parts = in_chunks(shape.n, |range| {
                 let mut sum = vec![0.0; k];
                 for j in range {
@@ -91,11 +151,10 @@ impl Reference {
                 x
             });
             let bx = bx.unwrap_or_default();
-            in_chunks(shape.m, |range| range.map(|i| dot(&a[i as usize * k..][..k], &bx)).collect::<Vec<f64>>()).concat()
-        });
-        let unit = if input == Dtype::I8 { f64::from(data::I8_SCALE).powi(2) } else { 1.0 };
-        debug_assert_eq!(b.len(), n * k);
-        Ok(Self { rows, freivalds, scale: unit * (shape.k as f64).sqrt() })
+            in_chunks(shape.m, |range| range.map(|i| dot(row_of_a(first + i), &bx)).collect::<Vec<f64>>()).concat()
+        };
+        let freivalds = (!full).then(|| (0..shape.batch).flat_map(|p| product(p * shape.m)).collect());
+        Ok(Self { rows, freivalds, sizes: [sizes(&a, shape.k), sizes(&b, shape.k)], k: shape.k })
     }
 }
 
@@ -128,21 +187,26 @@ fn rows(m: u64) -> Vec<u64> {
     rows
 }
 
-/// The largest error of one element, relative to √K.
+/// The largest error of one element, relative to its standard deviation: √K for A and B of variance 1.
 ///
 /// Storing C costs half a unit in the last place of its value, up to 6 σ. The sum itself: f32 accumulation rounds K times,
-/// √K by random walk, with a factor for its tail; FP8 on Hopper keeps but about 14 bits while summing, so that the same walk
-/// takes steps of 2⁻¹³; tf32 rounds each factor to 11 bits.
-pub(crate) fn tolerance(shape: Shape) -> f64 {
+/// √K by random walk, with a factor for its tail. FP8 on Hopper keeps but about 14 bits while summing, so that the same walk takes
+/// steps of 2⁻¹³: all K of them where sums are kept so to the end (`fast`), and else those of a stretch of at most 512, after
+/// which it is added to an f32. Scales are powers of two or of few bits, or one rounding of f32 more: nothing beside those.
+/// tf32 rounds each factor to 11 bits.
+pub(crate) fn tolerance(shape: Shape, fast: bool) -> f64 {
     let store = match shape.output {
         Dtype::I32 => return 0.0,
         output => 6.0 * output.unit_roundoff(),
     };
-    let sum = match shape.dtype {
-        Dtype::F64 => 8.0 * f64::EPSILON * (shape.k as f64).sqrt(),
+    let walk = |step: f64, length: u64| step * (length as f64).sqrt();
+    let f32s = walk(4.0 * f64::from(f32::EPSILON), shape.k);
+    let sum = match shape.dtype.element() {
+        Dtype::F64 => walk(8.0 * f64::EPSILON, shape.k),
         Dtype::Tf32 => 16.0 * Dtype::Tf32.unit_roundoff(),
-        Dtype::E4m3 | Dtype::E5m2 => 2.0 * f64::powi(0.5, 13) * (shape.k as f64).sqrt(),
-        _ => 4.0 * f64::from(f32::EPSILON) * (shape.k as f64).sqrt(),
+        Dtype::E4m3 | Dtype::E5m2 if fast => walk(2.0 * f64::powi(0.5, 13), shape.k),
+        Dtype::E4m3 | Dtype::E5m2 | Dtype::E2m1 => f32s + walk(2.0 * f64::powi(0.5, 13), shape.k.min(512)),
+        _ => f32s,
     };
     store + sum
 }
@@ -158,45 +222,58 @@ fn freivalds_part(dtype: Dtype) -> f64 {
 }
 
 /// Checks C of the first operand set, and scans all the others for poison.
-pub(crate) fn check(device: &dyn Device, shape: Shape, reference: &Reference, operands: &[Operands]) -> Result<Verification> {
+pub(crate) fn check(
+    device: &dyn Device,
+    shape: Shape,
+    fast: bool,
+    reference: &Reference,
+    operands: &[Operands],
+) -> Result<Verification> {
     let output = shape.output;
     let size = output.element_bytes().unwrap_or(1);
     let n = shape.n as usize;
-    let tolerance = tolerance(shape);
-    let mut total = Comparison::new(tolerance);
+    let mut total = Comparison::new(tolerance(shape, fast));
+    let root = (reference.k as f64).sqrt();
+    let [of_a, of_b] = &reference.sizes;
+    let b_of = |row: u64| &of_b[(row / shape.m) as usize * n..][..n];
     for (set, Operands { c, .. }) in operands.iter().enumerate() {
         let mut bytes = vec![0u8; c.len()];
         device.download(c, 0, &mut bytes)?;
-        let poisoned: u64 = in_chunks(shape.m * shape.n, |range| {
+        let elements = shape.elements()[2];
+        let poisoned: u64 = in_chunks(elements, |range| {
             let part = &bytes[range.start as usize * size..range.end as usize * size];
             part.chunks_exact(size).filter(|e| e.iter().all(|b| *b == 0xff) && output != Dtype::I32).count() as u64
         })
         .into_iter()
         .sum();
-        total.scanned(shape.m * shape.n, poisoned);
+        total.scanned(elements, poisoned);
         if set > 0 {
             continue;
         }
         let element = |i: usize| output.read(&bytes[i * size..(i + 1) * size]);
         for (row, want) in &reference.rows {
-            for (j, want) in want.iter().enumerate() {
-                total.push(element(*row as usize * n + j), *want, reference.scale);
+            let of_row = of_a[*row as usize] / root;
+            for ((j, want), of_column) in want.iter().enumerate().zip(b_of(*row)) {
+                total.push(element(*row as usize * n + j), *want, of_row * of_column);
             }
         }
         if let Some(want) = &reference.freivalds {
-            let got = in_chunks(shape.m, |range| {
+            let got = in_chunks(want.len() as u64, |range| {
                 range.map(|i| (0..n).map(|j| element(i as usize * n + j) * sign(j as u64)).sum::<f64>()).collect::<Vec<f64>>()
             })
             .concat();
             // A row of N independent errors adds up to √N of one.
-            let scale = reference.scale * (n as f64).sqrt() * freivalds_part(shape.dtype);
-            got.iter().zip(want).for_each(|(got, want)| total.push(*got, *want, scale));
+            let columns: Vec<f64> = of_b.chunks_exact(n).map(|sizes| dot(sizes, sizes).sqrt()).collect();
+            for (i, (got, want)) in got.iter().zip(want).enumerate() {
+                let of_row = of_a[i] / root * columns[i / shape.m as usize];
+                total.push(*got, *want, of_row * freivalds_part(shape.dtype));
+            }
         }
     }
     let method = if reference.freivalds.is_some() {
-        "poison scan, 8 rows in f64, Freivalds; relative to √K"
+        "poison scan, 8 rows in f64, Freivalds; relative to the element's standard deviation"
     } else {
-        "every element against f64; relative to √K"
+        "every element against f64; relative to the element's standard deviation"
     };
     Ok(total.finish(method))
 }
@@ -213,20 +290,19 @@ mod tests {
 
     #[test]
     fn a_fill_that_went_wrong_is_found() {
-        let shape = Shape::new(4, 4, 4, Dtype::F32);
-        let zeros = [0u8; 64];
-        assert!(Reference::new(shape, Dtype::F32, &zeros, &zeros, [1, 2]).is_err());
+        let found = || Found { dtype: Dtype::F32, elements: vec![0; 64], scales: None, factor: 1.0 };
+        assert!(Reference::new(Shape::new(4, 4, 4, Dtype::F32), &found(), &found(), Seeds::of(1, 0)).is_err());
     }
 
     #[test]
     fn integers_must_be_exact() {
-        assert_eq!(tolerance(Shape::new(1, 1, 999, Dtype::I8)), 0.0);
+        assert_eq!(tolerance(Shape::new(1, 1, 999, Dtype::I8), false), 0.0);
     }
 
     #[test]
     fn one_wrong_element_of_the_usual_size_upsets_a_row_of_8192() {
         for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
-            let allowed = tolerance(Shape::new(8192, 8192, 8192, dtype)) * freivalds_part(dtype);
+            let allowed = tolerance(Shape::new(8192, 8192, 8192, dtype), false) * freivalds_part(dtype);
             assert!(allowed < 1.0 / 8192f64.sqrt(), "{dtype}: {allowed}");
         }
     }

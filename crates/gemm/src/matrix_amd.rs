@@ -102,10 +102,11 @@ pub(crate) fn plan(device: &dyn Device, shape: Shape) -> Result<Plan<'_>> {
 }
 
 impl GemmPlan for Plan<'_> {
-    fn enqueue(&self, &GemmOperands { a, b, c, .. }: &GemmOperands<'_>) -> Result<()> {
+    fn enqueue(&self, &GemmOperands { a, b, c, factor, .. }: &GemmOperands<'_>) -> Result<()> {
         let (Shape { m, n, k, .. }, (form, kernel)) = (self.shape, &self.forms[self.chosen]);
         let [m, n, k] = [m, n, k].map(|extent| extent as i32);
-        let args = [Arg::Buffer(a, 0), Arg::Buffer(b, 0), Arg::Buffer(c, 0), Arg::I32(m), Arg::I32(n), Arg::I32(k)];
+        let args =
+            [Arg::Buffer(a, 0), Arg::Buffer(b, 0), Arg::Buffer(c, 0), Arg::I32(m), Arg::I32(n), Arg::I32(k), Arg::F32(factor)];
         let tiles = |extent: u64| extent.div_ceil(u64::from(form.tile)) as u32;
         self.device.launch(kernel, Geometry::linear(tiles(self.shape.m) * tiles(self.shape.n), form.threads), &args)
     }

@@ -56,7 +56,7 @@ pub(crate) fn plan(device: &dyn Device, shape: Shape) -> Result<Plan<'_>> {
 }
 
 impl GemmPlan for Plan<'_> {
-    fn enqueue(&self, &GemmOperands { a, b, c, .. }: &GemmOperands<'_>) -> Result<()> {
+    fn enqueue(&self, &GemmOperands { a, b, c, factor, .. }: &GemmOperands<'_>) -> Result<()> {
         let Shape { m, n, k, .. } = self.shape;
         let args = [
             Arg::Buffer(a, 0),
@@ -65,10 +65,14 @@ impl GemmPlan for Plan<'_> {
             Arg::I32(m as i32),
             Arg::I32(n as i32),
             Arg::I32(k as i32),
-            Arg::F32(1.0),
+            Arg::F32(factor),
         ];
         let grid = m.div_ceil(ROWS) * n.div_ceil(u64::from(COLUMNS));
         self.device.launch(&self.kernel, Geometry::linear(grid as u32, COLUMNS).with_shared(SHARED), &args)
+    }
+
+    fn fast_accumulation(&self) -> bool {
+        matches!(self.shape.dtype, Dtype::E4m3 | Dtype::E5m2)
     }
 
     fn config(&self) -> BTreeMap<String, String> {

@@ -2,11 +2,11 @@
 //! library's algorithm chosen by trying.
 
 use crate::cases::Shape;
-use crate::check::{Reference, check};
-use crate::operands::{Operands, seeds};
+use crate::check::{Found, Reference, check};
+use crate::operands::{Operands, Seeds};
 use crate::{gemv, matrix_amd, mma, tile, tiled, variants, wgmma};
-use ridgepoint_core::{Seconds, Verification};
-use ridgepoint_device::{Buffer, Device, DeviceError, GemmPlan, GemmProblem, Result, Support};
+use ridgepoint_core::{Dtype, Seconds, Verification};
+use ridgepoint_device::{Buffer, Device, DeviceError, GemmPlan, GemmProblem, Result, Scales, Scaling, Support};
 use ridgepoint_harness::{Prepared, Ready, trial};
 use std::collections::BTreeMap;
 
@@ -36,7 +36,7 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
     let sets = (2 * device.info().last_level_cache().0 / shape.operands().0.max(1) + 1).clamp(1, MOST_SETS) + 1;
     let mut operands = Vec::new();
     for set in 0..sets {
-        operands.push(Operands::fill(device, shape, &problem, seed, set)?);
+        operands.push(Operands::fill(device, shape, &problem, plan.scale_orders(), Seeds::of(seed, set))?);
     }
     device.synchronize()?;
     let mut config = BTreeMap::new();
@@ -45,6 +45,7 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
         config.insert("algorithms tried".into(), tried.to_string());
     }
     config.extend(plan.config());
+    config.extend(accumulation(&problem, plan.as_ref()));
     if let Some(library) = blas.and_then(|b| b.library()) {
         config.insert("library".into(), format!("{} {}", library.name, library.version));
     }
@@ -52,6 +53,24 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
     let labels = if plan.support() == Support::Emulated { vec!["emulated".into()] } else { vec![] };
     let ready = Run { device, shape, problem, plan, operands, seed, references: BTreeMap::new() };
     Ok(Prepared { ready: Box::new(ready), config, labels, dtype: problem.a.dtype })
+}
+
+/// In what a record says that sums were kept.
+fn accumulation(problem: &GemmProblem, plan: &dyn GemmPlan) -> Vec<(String, String)> {
+    let element = problem.a.dtype.element();
+    let sums = match element {
+        Dtype::F64 => "f64",
+        Dtype::I8 => "i32",
+        _ => "f32",
+    };
+    let mut said = vec![("accumulate".to_owned(), sums.to_owned())];
+    if matches!(element, Dtype::E4m3 | Dtype::E5m2 | Dtype::E4m3fnuz | Dtype::E5m2fnuz) {
+        said.push(("fast accumulation".into(), if plan.fast_accumulation() { "on" } else { "off" }.into()));
+    }
+    if problem.scaling != Scaling::None {
+        said.push(("scales".into(), problem.scaling.name().into()));
+    }
+    said
 }
 
 /// Times the library's first algorithms, and keeps the fastest. A candidate that fails is passed over.
@@ -108,15 +127,27 @@ impl Ready for Run<'_> {
         let reference = match self.references.entry(0) {
             std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::btree_map::Entry::Vacant(entry) => {
-                let Operands { a, b, .. } = &self.operands[0];
                 let read = |buffer: &Buffer| -> Result<Vec<u8>> {
                     let mut bytes = vec![0; buffer.len()];
                     self.device.download(buffer, 0, &mut bytes)?;
                     Ok(bytes)
                 };
-                entry.insert(Reference::new(self.shape, self.problem.a.dtype, &read(a)?, &read(b)?, seeds(self.seed, 0))?)
+                let (set, problem, orders) = (&self.operands[0], &self.problem, self.plan.scale_orders());
+                let of_scales = Scales::of(problem);
+                let found = |dtype, elements: &Buffer, i: usize, factor| -> Result<Found> {
+                    let scales = match (&set.scales, of_scales) {
+                        (Some(buffers), Some(scales)) => Some((scales[i], orders[i], read(&buffers[i])?)),
+                        _ => None,
+                    };
+                    Ok(Found { dtype, elements: read(elements)?, scales, factor })
+                };
+                // Scales of whole tensors that lie in memory are there already.
+                let factor = if problem.scaling == Scaling::Tensor { 1.0 } else { set.factor };
+                let a = found(problem.a.dtype, &set.a, 0, factor)?;
+                let b = found(problem.b.dtype, &set.b, 1, 1.0)?;
+                entry.insert(Reference::new(self.shape, &a, &b, Seeds::of(self.seed, 0))?)
             }
         };
-        check(self.device, self.shape, reference, &self.operands)
+        check(self.device, self.shape, self.plan.fast_accumulation(), reference, &self.operands)
     }
 }

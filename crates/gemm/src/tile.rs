@@ -84,10 +84,10 @@ fn compile(device: &dyn Device, shape: Shape, more: &[(&'static str, String)], e
 }
 
 impl GemmPlan for Plan<'_> {
-    fn enqueue(&self, &GemmOperands { a, b, c, .. }: &GemmOperands<'_>) -> Result<()> {
+    fn enqueue(&self, &GemmOperands { a, b, c, factor, .. }: &GemmOperands<'_>) -> Result<()> {
         let Shape { m, n, k, .. } = self.shape;
         let operands = [Arg::Buffer(a, 0), Arg::Buffer(b, 0), Arg::Buffer(c, 0)];
-        let sizes = [Arg::I32(n as i32), Arg::I32(k as i32), Arg::F32(1.0)];
+        let sizes = [Arg::I32(n as i32), Arg::I32(k as i32), Arg::F32(factor)];
         let (rows, tiles) = match &self.groups {
             None => (vec![Arg::I32(m as i32)], m.div_ceil(TILE)),
             Some(groups) => (vec![Arg::Buffer(&groups.offsets, 0), Arg::I32(groups.count as i32)], groups.tiles),

@@ -3,7 +3,7 @@
 use crate::cases::Shape;
 use crate::{gemv, matrix_amd, mma, tile, tiled, wgmma};
 use ridgepoint_core::Dtype;
-use ridgepoint_device::{Blas, Device, GemmProblem, Matrix, Scaling, Transpose};
+use ridgepoint_device::{Blas, Device, GemmProblem, Matrix, Transpose};
 use ridgepoint_harness::encoding;
 
 /// The problem as a library sees it, with A and B as they are encoded here.
@@ -18,8 +18,7 @@ pub(crate) fn problem(shape: Shape, device: &dyn Device) -> GemmProblem {
         a,
         b,
         output: shape.output,
-        // The one scale of a tensor is 1 as yet.
-        scaling: if shape.scaling == Scaling::Tensor { Scaling::None } else { shape.scaling },
+        scaling: shape.scaling,
     }
 }
 

@@ -71,7 +71,7 @@ impl Plan<'_> {
 }
 
 impl GemmPlan for Plan<'_> {
-    fn enqueue(&self, &GemmOperands { a, b, c, .. }: &GemmOperands<'_>) -> Result<()> {
+    fn enqueue(&self, &GemmOperands { a, b, c, factor, .. }: &GemmOperands<'_>) -> Result<()> {
         let Shape { m, n, k, dtype, .. } = self.shape;
         let maps = [
             self.map(a, dtype, m, k, 128)?,
@@ -86,10 +86,14 @@ impl GemmPlan for Plan<'_> {
             Arg::I32(m as i32),
             Arg::I32(n as i32),
             Arg::I32(k as i32),
-            Arg::F32(1.0),
+            Arg::F32(factor),
         ];
         let grid = self.device.info().units / CLUSTER * CLUSTER;
         self.device.launch(&self.kernel, Geometry::linear(grid, THREADS).with_shared(SHARED), &args)
+    }
+
+    fn fast_accumulation(&self) -> bool {
+        matches!(self.shape.dtype, Dtype::E4m3 | Dtype::E5m2)
     }
 
     fn config(&self) -> BTreeMap<String, String> {

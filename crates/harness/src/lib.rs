@@ -19,7 +19,7 @@ pub mod verify;
 mod window;
 
 pub use bench::{Bench, Refused};
-pub use operands::{encoding, random};
+pub use operands::{encoding, random, scales};
 pub use policy::{Counts, Policy, Profile};
 pub use suite::{Class, Measured, Prepared, Ready, Scope, Suite, measure, measure_after};
 pub use trial::trial;

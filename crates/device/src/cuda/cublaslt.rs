@@ -1,6 +1,8 @@
 //! cublasLt's numbers.
 
-use crate::gpu::matmul::{ComputeNumbers, Numbers};
+use crate::gpu::matmul::{ComputeNumbers, Modes, Numbers};
+use crate::{GemmProblem, ScaleOrder, Scaling, Support};
+use ridgepoint_core::Dtype;
 
 pub(crate) const NUMBERS: Numbers = Numbers {
     prefix: "cublasLt",
@@ -13,6 +15,8 @@ pub(crate) const NUMBERS: Numbers = Numbers {
     a_scale_mode: 31,
     b_scale_mode: 32,
     fast_accum: Some(25),
+    batch_count: 5,
+    batch_stride: 6,
     preference_workspace: 1,
     compute: ComputeNumbers { f32: 68, f64: 70, i32: 72, tf32: 77 },
     not_supported: 15,
@@ -22,9 +26,48 @@ pub(crate) const NUMBERS: Numbers = Numbers {
     describes: &[(0, "algo", 4), (1, "tile", 4), (6, "stages", 4), (2, "split-k", 4), (4, "swizzle", 4), (8, "cluster", 2)],
 };
 
+/// What scales are called: scalars always were there, the rest came with 12.8 and 12.9.
+pub(crate) fn modes(scaling: Scaling) -> Option<Modes> {
+    use ScaleOrder::{Blocks, Lines, LinesBy4, Tiles};
+    let of = |modes, orders, since| Some(Modes { modes, orders, since });
+    match scaling {
+        Scaling::None => None,
+        Scaling::Tensor => of([0, 0], [Lines; 2], (11, 8)),
+        Scaling::Row => of([3, 3], [Lines; 2], (12, 9)),
+        Scaling::Block128 => of([4, 5], [Blocks, LinesBy4], (12, 9)),
+        Scaling::Mx => of([2, 2], [Tiles; 2], (12, 8)),
+        Scaling::Nvfp4 => of([1, 1], [Tiles; 2], (12, 8)),
+    }
+}
+
+/// What a chip has, by its own documentation; sizes and the rest the library says itself.
+pub(crate) fn support(target: &str, problem: &GemmProblem) -> Result<Support, String> {
+    let digits = target.trim_start_matches("sm_").trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let chip: u32 = digits.parse().unwrap_or(0);
+    let (a, b) = (problem.a.dtype, problem.b.dtype);
+    let needs = |from: u32, what: &str| if chip < from { Err(format!("{target} has no {what}")) } else { Ok(()) };
+    let fp8 = |dtype: Dtype| matches!(dtype, Dtype::E4m3 | Dtype::E5m2);
+    if fp8(a) {
+        needs(89, "FP8")?;
+    }
+    if a == Dtype::E5m2 && b == Dtype::E5m2 {
+        return Err("cublasLt multiplies e5m2 with e4m3 alone, not with e5m2".into());
+    }
+    match problem.scaling {
+        Scaling::Mx | Scaling::Nvfp4 => needs(100, "block scales in its matrix units")?,
+        Scaling::Row | Scaling::Block128 => needs(90, "FP8 products with scales of rows or blocks in cublasLt")?,
+        Scaling::None | Scaling::Tensor => {}
+    }
+    // Its 4-bit products are NVFP4's alone.
+    if a == Dtype::Mxfp4 {
+        return Err("cublasLt has e2m1 with scales of 16 elements (nvfp4) alone, not of 32".into());
+    }
+    Ok(Support::Native)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::NUMBERS;
+    use super::{NUMBERS, Scaling, modes};
     use crate::gpu::matmul::Type;
     use cudarc::cublaslt::sys as oracle;
     use std::mem::{offset_of, size_of};
@@ -32,8 +75,9 @@ mod tests {
     #[test]
     fn numbers_and_layouts_agree_with_generated_bindings() {
         use oracle::{
-            cublasComputeType_t as C, cublasLtMatmulDescAttributes_t as D, cublasLtMatmulPreferenceAttributes_t as P,
-            cublasStatus_t as S, cudaDataType_t as T,
+            cublasComputeType_t as C, cublasLtMatmulDescAttributes_t as D, cublasLtMatmulMatrixScale_t as M,
+            cublasLtMatmulPreferenceAttributes_t as P, cublasLtMatrixLayoutAttribute_t as L, cublasStatus_t as S,
+            cudaDataType_t as T,
         };
         assert_eq!(NUMBERS.result_bytes, size_of::<oracle::cublasLtMatmulHeuristicResult_t>());
         assert_eq!(NUMBERS.workspace_at, offset_of!(oracle::cublasLtMatmulHeuristicResult_t, workspaceSize));
@@ -48,6 +92,7 @@ mod tests {
             (Type::Bf16, T::CUDA_R_16BF),
             (Type::E4m3, T::CUDA_R_8F_E4M3),
             (Type::E5m2, T::CUDA_R_8F_E5M2),
+            (Type::E2m1, T::CUDA_R_4F_E2M1),
         ] {
             assert_eq!(ours as u32, theirs as u32, "{theirs:?}");
         }
@@ -64,10 +109,21 @@ mod tests {
             (n.fast_accum.unwrap(), D::CUBLASLT_MATMUL_DESC_FAST_ACCUM as u32),
             (n.a_scale_mode, D::CUBLASLT_MATMUL_DESC_A_SCALE_MODE as u32),
             (n.b_scale_mode, D::CUBLASLT_MATMUL_DESC_B_SCALE_MODE as u32),
+            (n.batch_count, L::CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT as u32),
+            (n.batch_stride, L::CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET as u32),
             (n.preference_workspace, P::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES as u32),
             (n.not_supported, S::CUBLAS_STATUS_NOT_SUPPORTED as u32),
         ] {
             assert_eq!(ours as u32, theirs);
+        }
+        for (scaling, [a, b]) in [
+            (Scaling::Tensor, [M::CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F; 2]),
+            (Scaling::Row, [M::CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F; 2]),
+            (Scaling::Block128, [M::CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F, M::CUBLASLT_MATMUL_MATRIX_SCALE_BLK128x128_32F]),
+            (Scaling::Mx, [M::CUBLASLT_MATMUL_MATRIX_SCALE_VEC32_UE8M0; 2]),
+            (Scaling::Nvfp4, [M::CUBLASLT_MATMUL_MATRIX_SCALE_VEC16_UE4M3; 2]),
+        ] {
+            assert_eq!(modes(scaling).unwrap().modes, [a as i32, b as i32], "{scaling:?}");
         }
     }
 }

@@ -2,8 +2,12 @@
 //! started again to find them. What is at stake is what a broken or old machine does: one sentence, never a panic.
 
 use super::PROBE;
-use crate::machine::{Machine, say_what_is_found};
-use crate::{Arg, Device, DeviceError, Geometry, HostMemory, Program, Transfer};
+use crate::machine::{Machine, say_what_is_found, without_addresses};
+use crate::{
+    Arg, Device, DeviceError, GemmOperands, GemmProblem, Geometry, HostMemory, Matrix, Program, ScaleOrder, Scaling, Transfer,
+    Transpose,
+};
+use ridgepoint_core::Dtype;
 
 fn machine(name: &str) -> Machine {
     Machine::new(name, "RIDGEPOINT_CUDA_PATH")
@@ -402,4 +406,112 @@ fn child_does_what_only_cuda_has() {
     assert!(matches!(&broken, Err(DeviceError::Compile { log, .. }) if log.contains("line 1: mistake")), "{broken:?}");
     let absent = device.compile(&Program { name: "mine", cpp: Some("fine"), ..Program::default() }, "rp_absent");
     assert!(matches!(absent, Err(DeviceError::Unsupported(_))), "{absent:?}");
+}
+
+/// The stub of hipBLASLt under cublasLt's names.
+fn blas() -> String {
+    format!("#define CUBLAS 1\n{}", include_str!("../hip/stubs/blas.c").replace("hipblasLt", "cublasLt"))
+}
+
+#[test]
+fn cublaslt_is_told_every_type_scale_and_batch() {
+    for (name, chip) in [("hopper", "-DCAPABILITY=9"), ("blackwell", "-DCAPABILITY=10")] {
+        let Some(machine) = whole(name, &[chip], &[]) else { return };
+        let Some(machine) = machine.with("libcublasLt.so.13", &blas(), &[]) else { return };
+        let log = machine.dir.join("log");
+        let text = machine.run_with("cuda::tests::child_describes_products", &[("RP_STUB_LOG", log.to_str().unwrap())]);
+        assert!(text.contains("1 passed"), "{text}");
+    }
+}
+
+#[test]
+#[ignore = "run by another test, on the machine that it makes"]
+fn child_describes_products() {
+    let log = std::env::var("RP_STUB_LOG").unwrap();
+    let told = || {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        let _ = std::fs::remove_file(&log);
+        text
+    };
+    let device = (PROBE.open)(0).unwrap();
+    let [plain, fast] = [0, 1].map(|i| device.blas()[i]);
+    let hopper = device.info().arch == "sm_90a";
+    // C (4×8) = A (4×256) · B (8×256, transposed): column-major, the library's first operand is our B.
+    let of = |dtype, output, scaling| GemmProblem { scaling, ..GemmProblem::new(4, 8, 256, dtype, output) };
+    let with_b = |dtype, problem| GemmProblem { b: Matrix { dtype, stored: Transpose::Yes }, ..problem };
+    let (f32, bf16, e4m3, e5m2) = (Dtype::F32, Dtype::Bf16, Dtype::E4m3, Dtype::E5m2);
+    let cases = [
+        (of(f32, f32, Scaling::None), true, (68, 0, 0, 0, 0, "")),
+        (of(Dtype::Tf32, f32, Scaling::None), true, (77, 0, 0, 0, 0, "")),
+        (of(Dtype::F16, Dtype::F16, Scaling::None), true, (68, 0, 2, 2, 2, "")),
+        (of(Dtype::F16, f32, Scaling::None), true, (68, 0, 2, 2, 0, "")),
+        (of(bf16, bf16, Scaling::None), true, (68, 0, 14, 14, 14, "")),
+        (of(bf16, f32, Scaling::None), true, (68, 0, 14, 14, 0, "")),
+        (of(Dtype::I8, Dtype::I32, Scaling::None), true, (72, 10, 3, 3, 10, "")),
+        (of(e4m3, bf16, Scaling::Tensor), true, (68, 0, 28, 28, 14, "")),
+        (of(e4m3, Dtype::F16, Scaling::Tensor), true, (68, 0, 28, 28, 2, "")),
+        (with_b(e5m2, of(e4m3, bf16, Scaling::Tensor)), true, (68, 0, 29, 28, 14, "")),
+        (with_b(e4m3, of(e5m2, bf16, Scaling::Tensor)), true, (68, 0, 28, 29, 14, "")),
+        (of(e4m3, bf16, Scaling::Row), true, (68, 0, 28, 28, 14, " 31=3 32=3")),
+        // A's scales are of 1×128, B's of 128×128; B is the library's first.
+        (of(e4m3, bf16, Scaling::Block128), true, (68, 0, 28, 28, 14, " 31=5 32=4")),
+        (of(Dtype::Mxfp8, bf16, Scaling::Mx), !hopper, (68, 0, 28, 28, 14, " 31=2 32=2")),
+        (of(Dtype::Nvfp4, f32, Scaling::Nvfp4), !hopper, (68, 0, 33, 33, 0, " 31=1 32=1")),
+    ];
+    for (problem, has, (compute, scale, b, a, c, modes)) in cases {
+        let plan = plain.plan(&problem);
+        let scales = if problem.scaling == Scaling::None { "" } else { " 17=@ 18=@" };
+        if !has {
+            let reason = plan.map(|_| ()).unwrap_err().to_string();
+            assert!(reason.contains("sm_90a has no block scales"), "{problem:?}: {reason}");
+            continue;
+        }
+        let expected = format!(
+            "compute {compute} scale {scale} 3=1 4=0{modes} [{b} 256x8 ld 256] [{a} 256x4 ld 256] [{c} 8x4 ld 8]{scales} workspace 1=67108864\n"
+        );
+        assert_eq!(without_addresses(&told()), expected, "{problem:?}");
+        assert_eq!(plan.unwrap().candidates(), 2);
+    }
+    // Fast accumulation is one attribute more, of FP8 alone; batches are of the matrices.
+    fast.plan(&of(e4m3, bf16, Scaling::Tensor)).unwrap();
+    assert!(told().starts_with("compute 68 scale 0 3=1 4=0 25=1 ["));
+    assert!(fast.plan(&of(bf16, bf16, Scaling::None)).is_err());
+    plain.plan(&GemmProblem { batch: 9, ..of(bf16, bf16, Scaling::None) }).unwrap();
+    assert!(
+        told()
+            .contains(" [14 256x8 ld 256] (5=9) (6=2048) [14 256x4 ld 256] (5=9) (6=1024) [14 8x4 ld 8] (5=9) (6=32) workspace")
+    );
+
+    for (problem, reason) in [
+        (of(e5m2, bf16, Scaling::Tensor), "cublasLt multiplies e5m2 with e4m3 alone"),
+        (of(Dtype::F64, Dtype::F64, Scaling::None), "cublasLt 13.2.5 has no GEMM of f64 to f64, 4×8×256 here"),
+        (of(Dtype::Mxfp4, bf16, Scaling::Mx), if hopper { "no block scales" } else { "nvfp4" }),
+    ] {
+        let outcome = plain.plan(&problem).map(|_| ());
+        assert!(outcome.as_ref().is_err_and(|e| e.to_string().contains(reason)), "{problem:?}: {outcome:?}");
+    }
+    told();
+
+    // Run: scales where they lie, those of tensors either there or, NVFP4's, as alpha.
+    let [a, b, c, scale_a, scale_b] = [1024, 2048, 4 * 32, 4096, 4096].map(|n| device.alloc(n).unwrap());
+    let scales = GemmOperands { scale_a: Some(&scale_a), scale_b: Some(&scale_b), factor: 3.0, ..GemmOperands::new(&a, &b, &c) };
+    let addresses = format!(" 17=@{:x} 18=@{:x}", scale_b.address(), scale_a.address());
+    let run = |problem: &GemmProblem, alpha: &str| {
+        let plan = plain.plan(problem).unwrap();
+        told();
+        plan.enqueue(&scales).unwrap();
+        assert_eq!(told(), format!("{addresses}solution 77 alpha {alpha} beta 00000000 workspace 67108864\n"), "{problem:?}");
+        assert!(matches!(plan.enqueue(&GemmOperands::new(&a, &b, &c)), Err(DeviceError::Invalid(_))), "scales are missing");
+        told();
+    };
+    run(&of(e4m3, bf16, Scaling::Tensor), "3f800000");
+    run(&of(e4m3, bf16, Scaling::Row), "3f800000");
+    if !hopper {
+        run(&of(Dtype::Nvfp4, f32, Scaling::Nvfp4), "40400000");
+    }
+    assert_eq!(
+        plain.plan(&of(e4m3, bf16, Scaling::Block128)).unwrap().scale_orders(),
+        [ScaleOrder::Blocks, ScaleOrder::LinesBy4]
+    );
+    told();
 }

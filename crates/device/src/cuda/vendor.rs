@@ -9,7 +9,7 @@ use crate::gpu::driver::{self, Buffer as Memory, Context, Driver, Facts, Failure
 use crate::gpu::matmul::Library as Lt;
 use crate::gpu::sys::{Attributes, status};
 use crate::gpu::{Kind, Matmul, Ranks, Shared, Vendor, WORKSPACE};
-use crate::{AttentionKernels, Blas, Buffer, DeviceError, Program, Reading, Result, Sensors, Support, TensorMap};
+use crate::{AttentionKernels, Blas, Buffer, DeviceError, Program, Reading, Result, Sensors, TensorMap};
 use ridgepoint_core::{Backend, Bytes, CacheLevel, DeviceInfo, Library};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -140,7 +140,8 @@ impl Vendor for Cuda {
                 shared: Arc::clone(shared),
                 workspace: Arc::clone(&workspace),
                 fast,
-                support: |_, _| Ok(Support::Native),
+                support: cublaslt::support,
+                modes: cublaslt::modes,
             })
         };
         Ok(vec![provider(false), provider(true)])

@@ -2,8 +2,10 @@
 
 use super::Shared;
 use super::driver::Buffer as Memory;
-use super::matmul::{Compute, Library, Plan, Problem, Type};
-use crate::{Blas, DeviceError, GemmOperands, GemmPlan, GemmProblem, Result, Support, Transpose};
+use super::matmul::{Compute, Library, Modes, Plan, Problem, Type};
+use crate::{
+    Blas, Buffer, DeviceError, GemmOperands, GemmPlan, GemmProblem, Result, ScaleOrder, Scales, Scaling, Support, Transpose,
+};
 use ridgepoint_core::Dtype;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,8 +23,10 @@ pub(crate) struct Matmul {
     pub(crate) workspace: Arc<Memory>,
     /// FP8 sums in fewer bits for longer, which is what frameworks use; off by default, as there.
     pub(crate) fast: bool,
-    /// How this chip does a type, or why not.
-    pub(crate) support: fn(target: &str, dtype: Dtype) -> std::result::Result<Support, String>,
+    /// How this chip and the library do a problem, or why not.
+    pub(crate) support: fn(target: &str, problem: &GemmProblem) -> std::result::Result<Support, String>,
+    /// What the library calls these scales; None where it has no word for them.
+    pub(crate) modes: fn(Scaling) -> Option<Modes>,
 }
 
 impl Blas for Matmul {
@@ -37,55 +41,49 @@ impl Blas for Matmul {
     }
 
     fn plan(&self, p: &GemmProblem) -> Result<Box<dyn GemmPlan>> {
-        let input = p.plain(self.library.numbers.name)?;
-        let fp8 = matches!(input, Dtype::E4m3 | Dtype::E5m2);
-        if self.fast && !fp8 {
+        let fp8 = |dtype: Dtype| matches!(dtype, Dtype::E4m3 | Dtype::E5m2);
+        if self.fast && !(fp8(p.a.dtype) && fp8(p.b.dtype)) {
             return Err(DeviceError::unsupported("fast accumulation is a choice of FP8 alone"));
         }
-        let support = (self.support)(&self.shared.ctx.facts.target, input).map_err(DeviceError::unsupported)?;
-        let name = self.library.numbers.name;
-        let kind = |dtype: Dtype| {
-            Ok(match dtype {
-                Dtype::F32 | Dtype::Tf32 => Type::F32,
-                Dtype::F64 => Type::F64,
-                Dtype::F16 => Type::F16,
-                Dtype::Bf16 => Type::Bf16,
-                Dtype::I8 => Type::I8,
-                Dtype::I32 => Type::I32,
-                Dtype::E4m3 => Type::E4m3,
-                Dtype::E5m2 => Type::E5m2,
-                Dtype::E4m3fnuz => Type::E4m3fnuz,
-                Dtype::E5m2fnuz => Type::E5m2fnuz,
-                other => return Err(DeviceError::unsupported(format!("{name} is not asked for {other} yet"))),
-            })
+        let support = (self.support)(&self.shared.ctx.facts.target, p).map_err(DeviceError::unsupported)?;
+        let (name, version) = (self.library.numbers.name, self.library.version());
+        let unsupported = |what: String| DeviceError::unsupported(format!("{name} {version} {what}"));
+        let modes = match p.scaling {
+            Scaling::None => None,
+            scaling => {
+                let modes = (self.modes)(scaling);
+                let modes = modes.ok_or_else(|| unsupported(format!("takes no scales of this kind: {}", scaling.name())))?;
+                let (major, minor) = modes.since;
+                if older(&version, modes.since) {
+                    return Err(unsupported(format!("takes no scales of this kind ({}): {major}.{minor} does", scaling.name())));
+                }
+                Some(modes)
+            }
         };
-        let mut problem = Problem::new(p.m as u64, p.n as u64, p.k as u64, kind(input)?, kind(p.output)?);
+        let mut problem = Problem::new(p.m as u64, p.n as u64, p.k as u64, number(p.a.dtype)?, number(p.output)?);
+        problem.b = number(p.b.dtype)?;
+        problem.batch = p.batch as u64;
         problem.a_t = p.a.stored == Transpose::Yes;
         problem.b_t = p.b.stored == Transpose::Yes;
         problem.fast_accum = self.fast;
-        if input == Dtype::Tf32 {
+        problem.scales = modes.map(|m| m.modes);
+        if p.a.dtype == Dtype::Tf32 {
             problem.compute = Compute::Tf32;
         }
         self.shared.ctx.api()?;
-        let plan = self.library.plan(&problem, WORKSPACE, WANTED).map_err(|error| match error.status() {
+        let what = || {
+            let types = if p.a.dtype == p.b.dtype { p.a.dtype.to_string() } else { format!("{} × {}", p.a.dtype, p.b.dtype) };
+            let batch = if p.batch == 1 { String::new() } else { format!("{} of ", p.batch) };
+            let scales = if modes.is_some() { format!(", scales: {}", p.scaling.name()) } else { String::new() };
+            format!("{types} to {}, {batch}{}×{}×{}{scales}", p.output, p.m, p.n, p.k)
+        };
+        let plan = self.library.plan(&problem, self.workspace.ptr, WORKSPACE, WANTED).map_err(|error| match error.status() {
             // The library says so itself.
-            Some(code) if code == self.library.numbers.not_supported => DeviceError::unsupported(format!(
-                "{name} {} has no {input} GEMM of {}×{}×{} with this layout here",
-                self.library.version(),
-                p.m,
-                p.n,
-                p.k
-            )),
+            Some(code) if code == self.library.numbers.not_supported => unsupported(format!("has no GEMM of {} here", what())),
             _ => error.into(),
         })?;
         if plan.algorithms.is_empty() {
-            return Err(DeviceError::unsupported(format!(
-                "{name} {} offers no algorithm for {input} {}×{}×{}",
-                self.library.version(),
-                p.m,
-                p.n,
-                p.k
-            )));
+            return Err(unsupported(format!("offers no algorithm for {}", what())));
         }
         Ok(Box::new(Run {
             plan,
@@ -93,9 +91,35 @@ impl Blas for Matmul {
             shared: Arc::clone(&self.shared),
             workspace: Arc::clone(&self.workspace),
             problem: *p,
+            orders: modes.map_or_else(Default::default, |m| m.orders),
+            fast: self.fast,
             support,
         }))
     }
+}
+
+/// A type by the number that both libraries give it.
+fn number(dtype: Dtype) -> Result<Type> {
+    Ok(match dtype.element() {
+        Dtype::F32 | Dtype::Tf32 => Type::F32,
+        Dtype::F64 => Type::F64,
+        Dtype::F16 => Type::F16,
+        Dtype::Bf16 => Type::Bf16,
+        Dtype::I8 => Type::I8,
+        Dtype::I32 => Type::I32,
+        Dtype::E4m3 => Type::E4m3,
+        Dtype::E5m2 => Type::E5m2,
+        Dtype::E4m3fnuz => Type::E4m3fnuz,
+        Dtype::E5m2fnuz => Type::E5m2fnuz,
+        Dtype::E2m1 => Type::E2m1,
+        other => return Err(DeviceError::unsupported(format!("matrix libraries have no {other}"))),
+    })
+}
+
+/// True for a version like `12.6.4` before `since`; an unknown one is taken for new.
+fn older(version: &str, since: (u32, u32)) -> bool {
+    let mut parts = version.split('.').map_while(|part| part.parse().ok());
+    matches!((parts.next(), parts.next()), (Some(major), Some(minor)) if (major, minor) < since)
 }
 
 struct Run {
@@ -104,31 +128,61 @@ struct Run {
     shared: Arc<Shared>,
     workspace: Arc<Memory>,
     problem: GemmProblem,
+    orders: [ScaleOrder; 2],
+    fast: bool,
     support: Support,
 }
 
 impl GemmPlan for Run {
-    fn enqueue(&self, &GemmOperands { a, b, c, .. }: &GemmOperands<'_>) -> Result<()> {
+    fn enqueue(&self, operands: &GemmOperands<'_>) -> Result<()> {
         let p = &self.problem;
-        for (name, buffer, dtype, elements) in
-            [("A", a, p.a.dtype, p.m * p.k), ("B", b, p.b.dtype, p.k * p.n), ("C", c, p.output, p.m * p.n)]
-        {
-            if (buffer.len() as u64) < dtype.bytes(elements as u64).0 || buffer.owner::<Memory>().is_none() {
+        let enough = |name: &str, buffer: &Buffer, bytes: u64| -> Result<u64> {
+            if (buffer.len() as u64) < bytes || buffer.owner::<Memory>().is_none() {
                 return Err(DeviceError::invalid(format!("{name} is too small for the GEMM, or another device's")));
             }
-        }
+            Ok(buffer.address())
+        };
+        let matrix = |name: &str, buffer, dtype: Dtype, rows: usize, columns: usize| {
+            enough(name, buffer, dtype.element().bytes((p.batch * rows * columns) as u64).0)
+        };
+        let a = matrix("A", operands.a, p.a.dtype, p.m, p.k)?;
+        let b = matrix("B", operands.b, p.b.dtype, p.k, p.n)?;
+        let c = matrix("C", operands.c, p.output, p.m, p.n)?;
+        let scales = |name: &str, buffer: Option<&Buffer>, scales: Scales, order| {
+            let buffer = buffer.ok_or_else(|| DeviceError::invalid(format!("{name} are missing")))?;
+            enough(name, buffer, scales.len(order) * scales.of.bytes() as u64)
+        };
+        let scales = match Scales::of(p) {
+            None => None,
+            Some([of_a, of_b]) => Some([
+                scales("the scales of A", operands.scale_a, of_a, self.orders[0])?,
+                scales("the scales of B", operands.scale_b, of_b, self.orders[1])?,
+            ]),
+        };
+        // What lies in memory is not said twice.
+        let factor = if p.scaling == Scaling::Nvfp4 { operands.factor } else { 1.0 };
         self.shared.ctx.api()?;
-        // SAFETY: the buffers hold the operands (above), the workspace is as large as promised to the library, and stream and
-        // buffers belong to the context that was just made current.
+        // SAFETY: the buffers hold the operands and scales (above), the workspace is as large as promised to the library, and stream
+        // and buffers belong to the context that was just made current.
         unsafe {
             self.plan.run(
                 self.index,
-                [a.address(), b.address(), c.address()],
+                [a, b, c],
+                scales,
+                factor,
                 (self.workspace.ptr, self.workspace.len),
                 self.shared.stream.handle,
             )
         }?;
         Ok(())
+    }
+
+    fn scale_orders(&self) -> [ScaleOrder; 2] {
+        self.orders
+    }
+
+    fn fast_accumulation(&self) -> bool {
+        self.fast
     }
 
     fn candidates(&self) -> usize {
@@ -152,5 +206,18 @@ impl GemmPlan for Run {
             "algorithm".into(),
             format!("number {} of the library's ranking: {}", self.index, self.plan.describe(self.index)),
         )])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::older;
+
+    #[test]
+    fn versions_are_compared_part_by_part() {
+        for (version, expected) in [("12.6.4", true), ("12.8.0", true), ("12.9.1", false), ("13.1.0", false), ("unknown", false)]
+        {
+            assert_eq!(older(version, (12, 9)), expected, "{version}");
+        }
     }
 }

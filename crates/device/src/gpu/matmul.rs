@@ -5,6 +5,7 @@
 //! and nowhere else.
 
 use super::sys::{Handle, Ptr};
+use crate::ScaleOrder;
 use crate::dl::{CallError, text};
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::Arc;
@@ -25,6 +26,9 @@ pub(crate) struct Numbers {
     pub(crate) b_scale_mode: i32,
     /// Where FP8 sums can be kept in fewer bits.
     pub(crate) fast_accum: Option<i32>,
+    /// Attributes of a matrix: products of a batch, and elements from one to the next.
+    pub(crate) batch_count: i32,
+    pub(crate) batch_stride: i32,
     pub(crate) preference_workspace: i32,
     pub(crate) compute: ComputeNumbers,
     /// Its answer for what it cannot do.
@@ -56,6 +60,7 @@ crate::dl::table! {
         fn desc_destroy(d: Handle) = ["cublasLtMatmulDescDestroy", "hipblasLtMatmulDescDestroy"];
         fn desc_set(d: Handle, attribute: c_int, p: *const c_void, n: usize) = ["cublasLtMatmulDescSetAttribute", "hipblasLtMatmulDescSetAttribute"];
         fn layout_create(l: *mut Handle, t: c_int, rows: u64, cols: u64, ld: i64) = ["cublasLtMatrixLayoutCreate", "hipblasLtMatrixLayoutCreate"];
+        fn layout_set(l: Handle, attribute: c_int, p: *const c_void, n: usize) = ["cublasLtMatrixLayoutSetAttribute", "hipblasLtMatrixLayoutSetAttribute"];
         fn layout_destroy(l: Handle) = ["cublasLtMatrixLayoutDestroy", "hipblasLtMatrixLayoutDestroy"];
         fn preference_create(p: *mut Handle) = ["cublasLtMatmulPreferenceCreate", "hipblasLtMatmulPreferenceCreate"];
         fn preference_destroy(p: Handle) = ["cublasLtMatmulPreferenceDestroy", "hipblasLtMatmulPreferenceDestroy"];
@@ -93,6 +98,7 @@ pub(crate) enum Type {
     Bf16 = 14,
     E4m3 = 28,
     E5m2 = 29,
+    E2m1 = 33,
     /// AMD's own encodings, before gfx950.
     E4m3fnuz = 1000,
     E5m2fnuz = 1001,
@@ -108,9 +114,19 @@ pub(crate) enum Compute {
     Tf32,
 }
 
-/// A row-major product: C (m×n) = A·B, leading dimensions tight. `a_t`: A is stored as k×m. `b_t`: B is stored as n×k.
+/// What a library calls a kind of scales, for A and for B, how it wants them to lie, and since which version it knows them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Modes {
+    pub(crate) modes: [i32; 2],
+    pub(crate) orders: [ScaleOrder; 2],
+    pub(crate) since: (u32, u32),
+}
+
+/// Row-major products: C (m×n) = A·B, leading dimensions tight, a batch's operands behind each other. `a_t`: A is stored as k×m.
+/// `b_t`: B is stored as n×k.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Problem {
+    pub(crate) batch: u64,
     pub(crate) m: u64,
     pub(crate) n: u64,
     pub(crate) k: u64,
@@ -122,8 +138,8 @@ pub(crate) struct Problem {
     pub(crate) b_t: bool,
     /// FP8 only: sums in fewer bits for longer, which is what frameworks use.
     pub(crate) fast_accum: bool,
-    /// Where a scale is not 1: its mode (0 scalar, 3 outer vector, 4 vec128, 5 block 128×128) and device address, for A and B.
-    pub(crate) scales: Option<[(i32, Ptr); 2]>,
+    /// Where there are scales in memory: the modes of A's and B's.
+    pub(crate) scales: Option<[i32; 2]>,
 }
 
 impl Problem {
@@ -134,7 +150,7 @@ impl Problem {
             Type::F64 => Compute::F64,
             _ => Compute::F32,
         };
-        Self { m, n, k, a: t, b: t, out, compute, a_t: false, b_t: true, fast_accum: false, scales: None }
+        Self { batch: 1, m, n, k, a: t, b: t, out, compute, a_t: false, b_t: true, fast_accum: false, scales: None }
     }
 }
 
@@ -173,62 +189,30 @@ impl Library {
         self.api.library.path.display().to_string()
     }
 
-    /// Up to `want` algorithms, the library's favourite first; empty where it has none for this problem.
-    pub(crate) fn plan(self: &Arc<Self>, p: &Problem, workspace: usize, want: usize) -> Result<Plan, CallError> {
-        let mut plan = Plan { lib: Arc::clone(self), problem: *p, desc: NULL, a: NULL, b: NULL, c: NULL, algorithms: Vec::new() };
-        let scale = match p.compute {
-            Compute::F64 => Type::F64,
-            Compute::I32 => Type::I32,
-            _ => Type::F32,
-        };
+    /// Up to `want` algorithms, the library's favourite first; empty where it has none for this problem. `somewhere` is an address of
+    /// the device, which stands for scales until there are some.
+    pub(crate) fn plan(self: &Arc<Self>, p: &Problem, somewhere: Ptr, workspace: usize, want: usize) -> Result<Plan, CallError> {
         let (api, numbers) = (&self.api, self.numbers);
-        let compute = match p.compute {
-            Compute::F32 => numbers.compute.f32,
-            Compute::F64 => numbers.compute.f64,
-            Compute::I32 => numbers.compute.i32,
-            Compute::Tf32 => numbers.compute.tf32,
-        };
-        // Rows, columns and leading dimension as stored, for the column-major library.
-        let stored = |t: bool, rows: u64, cols: u64| if t { (rows, cols, rows) } else { (cols, rows, cols) };
-        let (ar, ac, ald) = stored(p.a_t, p.m, p.k);
-        let (br, bc, bld) = stored(p.b_t, p.k, p.n);
-        // SAFETY: each call writes one handle or reads one value that lives across it; what was made is freed by the plan.
+        let told = Description::new(api, numbers, p)?;
+        if p.scales.is_some() {
+            told.scales([somewhere; 2])?;
+        }
+        let mut preference = NULL;
+        // Whole words, so that every result is aligned as the library wants it.
+        let words = numbers.result_bytes.div_ceil(8);
+        let (mut found, mut got) = (vec![0_u64; words * want.max(1)], 0);
+        // SAFETY: each call writes one handle or reads one value that lives across it; the results have room for all that are wanted.
         unsafe {
-            api.desc_create(&mut plan.desc, compute, scale as c_int)?;
-            let set = |attribute: c_int, v: i32| api.desc_set(plan.desc, attribute, (&raw const v).cast(), 4);
-            // The library's first operand is our B.
-            set(numbers.trans_a, numbers.operation[usize::from(p.b_t)])?;
-            set(numbers.trans_b, numbers.operation[usize::from(p.a_t)])?;
-            if let (true, Some(attribute)) = (p.fast_accum, numbers.fast_accum) {
-                let on = 1_i8;
-                api.desc_set(plan.desc, attribute, (&raw const on).cast(), 1)?;
-            }
-            if let Some([(a_mode, a_ptr), (b_mode, b_ptr)]) = p.scales {
-                // A library before 12.8 has no modes: scalar is then all there is, and needs no saying.
-                if (a_mode, b_mode) != (0, 0) {
-                    set(numbers.a_scale_mode, b_mode)?;
-                    set(numbers.b_scale_mode, a_mode)?;
-                }
-                api.desc_set(plan.desc, numbers.a_scale, (&raw const b_ptr).cast(), 8)?;
-                api.desc_set(plan.desc, numbers.b_scale, (&raw const a_ptr).cast(), 8)?;
-            }
-            api.layout_create(&mut plan.a, p.b as c_int, br, bc, bld as i64)?;
-            api.layout_create(&mut plan.b, p.a as c_int, ar, ac, ald as i64)?;
-            api.layout_create(&mut plan.c, p.out as c_int, p.n, p.m, p.n as i64)?;
-            let mut preference = NULL;
             api.preference_create(&mut preference)?;
-            // Whole words, so that every result is aligned as the library wants it.
-            let words = numbers.result_bytes.div_ceil(8);
-            let (mut found, mut got) = (vec![0_u64; words * want.max(1)], 0);
             let asked =
                 api.preference_set(preference, numbers.preference_workspace, (&raw const workspace).cast(), 8).and_then(|()| {
                     api.heuristic(
                         self.handle,
-                        plan.desc,
-                        plan.a,
-                        plan.b,
-                        plan.c,
-                        plan.c,
+                        told.desc,
+                        told.a,
+                        told.b,
+                        told.c,
+                        told.c,
                         preference,
                         want.max(1) as c_int,
                         found.as_mut_ptr().cast(),
@@ -237,10 +221,11 @@ impl Library {
                 });
             let _ = api.preference_destroy(preference);
             asked?;
-            plan.algorithms = found.chunks_exact(words).take(usize::try_from(got).unwrap_or(0)).map(|w| w.into()).collect();
-            plan.algorithms.retain(|a| a.state(numbers) == 0 && a.workspace(numbers) <= workspace);
         }
-        Ok(plan)
+        let found = found.chunks_exact(words).take(usize::try_from(got).unwrap_or(0));
+        let mut algorithms: Vec<Algorithm> = found.map(|words| words.into()).collect();
+        algorithms.retain(|a| a.state(numbers) == 0 && a.workspace(numbers) <= workspace);
+        Ok(Plan { lib: Arc::clone(self), problem: *p, told, algorithms })
     }
 }
 
@@ -277,43 +262,139 @@ impl Algorithm {
     }
 }
 
-pub(crate) struct Plan {
-    lib: Arc<Library>,
-    problem: Problem,
+/// A problem as a library is told it; needs no device.
+pub(crate) struct Description {
+    api: Arc<Lt>,
+    numbers: &'static Numbers,
     desc: Handle,
     a: Handle,
     b: Handle,
     c: Handle,
+}
+
+impl Description {
+    pub(crate) fn new(api: &Arc<Lt>, numbers: &'static Numbers, p: &Problem) -> Result<Self, CallError> {
+        let mut told = Self { api: Arc::clone(api), numbers, desc: NULL, a: NULL, b: NULL, c: NULL };
+        let scale = match p.compute {
+            Compute::F64 => Type::F64,
+            Compute::I32 => Type::I32,
+            _ => Type::F32,
+        };
+        let compute = match p.compute {
+            Compute::F32 => numbers.compute.f32,
+            Compute::F64 => numbers.compute.f64,
+            Compute::I32 => numbers.compute.i32,
+            Compute::Tf32 => numbers.compute.tf32,
+        };
+        // Rows, columns and leading dimension as stored, for the column-major library.
+        let stored = |t: bool, rows: u64, cols: u64| if t { (rows, cols, rows) } else { (cols, rows, cols) };
+        // SAFETY: each call writes one handle or reads one value that lives across it; what was made is freed with this.
+        unsafe {
+            api.desc_create(&mut told.desc, compute, scale as c_int)?;
+            // The library's first operand is our B.
+            told.set(numbers.trans_a, numbers.operation[usize::from(p.b_t)])?;
+            told.set(numbers.trans_b, numbers.operation[usize::from(p.a_t)])?;
+            if let (true, Some(attribute)) = (p.fast_accum, numbers.fast_accum) {
+                let on = 1_i8;
+                api.desc_set(told.desc, attribute, (&raw const on).cast(), 1)?;
+            }
+            // A library before 12.8 has no modes: scalar is then all there is, and needs no saying.
+            if let Some([a, b]) = p.scales.filter(|modes| *modes != [0, 0]) {
+                told.set(numbers.a_scale_mode, b)?;
+                told.set(numbers.b_scale_mode, a)?;
+            }
+            let layout = |of: Type, (rows, cols, ld): (u64, u64, u64)| -> Result<Handle, CallError> {
+                let mut layout = NULL;
+                api.layout_create(&mut layout, of as c_int, rows, cols, ld as i64)?;
+                if p.batch > 1 {
+                    let (count, stride) = (p.batch as i32, (rows * cols) as i64);
+                    api.layout_set(layout, numbers.batch_count, (&raw const count).cast(), 4)
+                        .and_then(|()| api.layout_set(layout, numbers.batch_stride, (&raw const stride).cast(), 8))
+                        .inspect_err(|_| drop(api.layout_destroy(layout)))?;
+                }
+                Ok(layout)
+            };
+            told.a = layout(p.b, stored(p.b_t, p.k, p.n))?;
+            told.b = layout(p.a, stored(p.a_t, p.m, p.k))?;
+            told.c = layout(p.out, (p.n, p.m, p.n))?;
+        }
+        Ok(told)
+    }
+
+    fn set(&self, attribute: c_int, value: i32) -> Result<(), CallError> {
+        // SAFETY: reads one value that lives across the call.
+        unsafe { self.api.desc_set(self.desc, attribute, (&raw const value).cast(), 4) }
+    }
+
+    /// Where the scales of A and B lie.
+    pub(crate) fn scales(&self, [a, b]: [Ptr; 2]) -> Result<(), CallError> {
+        for (attribute, address) in [(self.numbers.a_scale, b), (self.numbers.b_scale, a)] {
+            // SAFETY: reads one address that lives across the call; what it points to is read when the product runs.
+            unsafe { self.api.desc_set(self.desc, attribute, (&raw const address).cast(), 8) }?;
+        }
+        Ok(())
+    }
+
+    /// The handle of the product's description, for a test that asks the library what it was told.
+    #[cfg(test)]
+    pub(crate) fn handle(&self) -> Handle {
+        self.desc
+    }
+}
+
+impl Drop for Description {
+    fn drop(&mut self) {
+        // SAFETY: each was made by `new` or is null, and is destroyed once.
+        unsafe {
+            for l in [self.a, self.b, self.c].into_iter().filter(|l| !l.is_null()) {
+                let _ = self.api.layout_destroy(l);
+            }
+            if !self.desc.is_null() {
+                let _ = self.api.desc_destroy(self.desc);
+            }
+        }
+    }
+}
+
+pub(crate) struct Plan {
+    lib: Arc<Library>,
+    problem: Problem,
+    told: Description,
     pub(crate) algorithms: Vec<Algorithm>,
 }
 
 impl Plan {
     /// # Safety
-    /// The addresses hold the problem's operands, the workspace has at least the algorithm's size, and the stream belongs to
+    /// The addresses hold the problem's operands and, where it has them, the scales of A and B; the workspace has at least the algorithm's size, and the stream belongs to
     /// the current context.
     pub(crate) unsafe fn run(
         &self,
         index: usize,
         [a, b, c]: [Ptr; 3],
+        scales: Option<[Ptr; 2]>,
+        factor: f32,
         workspace: (Ptr, usize),
         stream: Handle,
     ) -> Result<(), CallError> {
-        let (one, zero) = scalars(self.problem.compute);
+        let (alpha, zero) = scalars(self.problem.compute, factor);
+        if let Some(scales) = scales {
+            self.told.scales(scales)?;
+        }
         // SAFETY: as the caller promises; alpha and beta are read before the call returns (host pointer mode).
         unsafe {
             self.lib.api.matmul(
                 self.lib.handle,
-                self.desc,
-                one.as_ptr().cast(),
+                self.told.desc,
+                alpha.as_ptr().cast(),
                 b as *const c_void,
-                self.a,
+                self.told.a,
                 a as *const c_void,
-                self.b,
+                self.told.b,
                 zero.as_ptr().cast(),
                 c as *const c_void,
-                self.c,
+                self.told.c,
                 c as *mut c_void,
-                self.c,
+                self.told.c,
                 self.algorithms[index].0.as_ptr().cast(),
                 workspace.0 as *mut c_void,
                 workspace.1,
@@ -343,27 +424,13 @@ impl Plan {
     }
 }
 
-impl Drop for Plan {
-    fn drop(&mut self) {
-        // SAFETY: each was made by `plan` or is null, and is destroyed once.
-        unsafe {
-            for l in [self.a, self.b, self.c].into_iter().filter(|l| !l.is_null()) {
-                let _ = self.lib.api.layout_destroy(l);
-            }
-            if !self.desc.is_null() {
-                let _ = self.lib.api.desc_destroy(self.desc);
-            }
-        }
-    }
-}
-
-/// One and zero in the type that the accumulator wants.
-fn scalars(c: Compute) -> ([u8; 8], [u8; 8]) {
-    let mut one = [0; 8];
+/// `alpha` and zero in the type that the accumulator wants.
+fn scalars(c: Compute, alpha: f32) -> ([u8; 8], [u8; 8]) {
+    let mut bytes = [0; 8];
     match c {
-        Compute::F64 => one = 1_f64.to_ne_bytes(),
-        Compute::I32 => one[..4].copy_from_slice(&1_i32.to_ne_bytes()),
-        _ => one[..4].copy_from_slice(&1_f32.to_ne_bytes()),
+        Compute::F64 => bytes = f64::from(alpha).to_ne_bytes(),
+        Compute::I32 => bytes[..4].copy_from_slice(&(alpha as i32).to_ne_bytes()),
+        _ => bytes[..4].copy_from_slice(&alpha.to_ne_bytes()),
     }
-    (one, [0; 8])
+    (bytes, [0; 8])
 }

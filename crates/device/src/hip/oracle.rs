@@ -2,6 +2,7 @@
 //! every number, and the two layouts. A test fails if one drifts.
 
 use super::{hipblaslt, vendor};
+use crate::Scaling;
 use crate::gpu::matmul::{Lt, Type};
 use crate::gpu::rtc::{INVALID_OPTION, Rtc};
 use crate::gpu::sys::{self, Api, function, jit, status};
@@ -147,7 +148,7 @@ fn signatures_are_those_that_amd_declares() {
     let compared = compare(Rtc::declared(), "hiprtc", &Declarations::read(&folder, &["hip", "hiprtc"]));
     assert_eq!(compared, 9);
     let compared = compare(Lt::declared(), "hipblasLt", &Declarations::read(&folder, &["hip", "hipblas", "hipblaslt"]));
-    assert_eq!(compared, 13);
+    assert_eq!(compared, 14);
 
     // That it can fail: a function with an argument changed, and one with an argument more.
     let wrong = |arguments: Vec<&'static str>| {
@@ -165,6 +166,8 @@ fn numbers_and_layouts_are_those_that_amd_declares() {
     let error = |name: &str| format!("hip.hipError_t.hipError{name}");
     let of = |kind: &str, name: &str| format!("hip.{kind}.{name}");
     let lt = |name: &str| format!("hipblaslt.hipblasLtMatmulDescAttributes_t.HIPBLASLT_MATMUL_DESC_{name}");
+    let scale = |name: &str| format!("hipblaslt.hipblasLtMatmulMatrixScale_t.HIPBLASLT_MATMUL_MATRIX_SCALE_{name}");
+    let modes = |scaling| hipblaslt::modes(scaling).map_or(-1, |m| m.modes[0]);
     let compute = |name: &str| format!("hipblas.hipblasComputeType_t.HIPBLAS_COMPUTE_{name}");
     let data = |name: &str| format!("hip.hipDataType.HIP_R_{name}");
     let mut table: Vec<(i64, String)> = [
@@ -212,6 +215,11 @@ fn numbers_and_layouts_are_those_that_amd_declares() {
             (n.b_scale, lt("B_SCALE_POINTER")),
             (n.a_scale_mode, lt("A_SCALE_MODE")),
             (n.b_scale_mode, lt("B_SCALE_MODE")),
+            (n.batch_count, "hipblaslt.hipblasLtMatrixLayoutAttribute_t.HIPBLASLT_MATRIX_LAYOUT_BATCH_COUNT".into()),
+            (n.batch_stride, "hipblaslt.hipblasLtMatrixLayoutAttribute_t.HIPBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET".into()),
+            (modes(Scaling::Tensor), scale("SCALAR_32F")),
+            (modes(Scaling::Row), scale("OUTER_VEC_32F")),
+            (modes(Scaling::Mx), scale("VEC32_UE8M0")),
             (n.compute.f32, compute("32F")),
             (n.compute.f64, compute("64F")),
             (n.compute.i32, compute("32I")),
@@ -229,6 +237,7 @@ fn numbers_and_layouts_are_those_that_amd_declares() {
             (Type::Bf16 as i32, data("16BF")),
             (Type::E4m3 as i32, data("8F_E4M3")),
             (Type::E5m2 as i32, data("8F_E5M2")),
+            (Type::E2m1 as i32, data("4F_E2M1")),
             (Type::E4m3fnuz as i32, data("8F_E4M3_FNUZ")),
             (Type::E5m2fnuz as i32, data("8F_E5M2_FNUZ")),
         ]

@@ -2,12 +2,9 @@
 //! the whole way from listing a device to the descriptors of a matrix product.
 
 use super::PROBE;
-use super::hipblaslt::NUMBERS;
-use crate::gpu::matmul::{Library, Problem, Type};
-use crate::machine::{Machine, say_what_is_found};
-use crate::{Arg, DeviceError, GemmOperands, GemmProblem, Geometry, HostMemory, Matrix, Program, Transfer, Transpose};
+use crate::machine::{Machine, say_what_is_found, without_addresses};
+use crate::{Arg, DeviceError, GemmOperands, GemmProblem, Geometry, HostMemory, Matrix, Program, Scaling, Transfer, Transpose};
 use ridgepoint_core::Dtype;
-use std::sync::Arc;
 
 const NAMES: &str = include_str!("stubs/names.h");
 
@@ -282,12 +279,28 @@ fn child_describes_products() {
     mi300.blas()[0].plan(&untransposed).unwrap();
     assert!(told().contains(" 0=111 1=112 [14 5x7 ld 5] [14 3x7 ld 3] [14 5x3 ld 5]"));
 
-    // Scales lie on the device; the first is of the library's first operand, our B. No mode is told: scalar is all that was always there.
-    let table = Arc::clone(super::libraries().hipblaslt.as_ref().unwrap());
-    let library = Arc::new(Library::start(table, &NUMBERS).unwrap());
-    let scaled = Problem { scales: Some([(0, 0x1000), (0, 0x2000)]), ..Problem::new(3, 5, 7, Type::E5m2fnuz, Type::Bf16) };
-    assert_eq!(library.plan(&scaled, 0, 1).unwrap().algorithms.len(), 0, "the first algorithm wants a workspace");
-    assert!(told().starts_with("compute 2 scale 0 0=112 1=111 5=@2000 6=@1000 [1001 7x5 ld 7] [1001 7x3 ld 7] [14 5x3 ld 5]"));
+    // Scales, batches, and types apart; what stands for scales until there are some is told with the problem. The first address is
+    // of the library's first operand, our B.
+    let scaled = |dtype, scaling| GemmProblem { scaling, ..GemmProblem::new(3, 5, 64, dtype, Dtype::Bf16) };
+    let with_b = |dtype, problem| GemmProblem { b: Matrix { dtype, stored: Transpose::Yes }, ..problem };
+    let (none, bf16) = (Scaling::None, Dtype::Bf16);
+    for (device, problem, expected) in [
+        (&mi300, scaled(Dtype::E5m2fnuz, Scaling::Tensor), " [1001 64x5 ld 64] [1001 64x3 ld 64] [14 5x3 ld 5] 5=@ 6=@"),
+        (&mi300, scaled(Dtype::E4m3fnuz, Scaling::Row), " 31=3 32=3 [1000 64x5 ld 64] [1000 64x3 ld 64] [14 5x3 ld 5] 5=@ 6=@"),
+        (&mi350, scaled(Dtype::Mxfp8, Scaling::Mx), " 31=2 32=2 [28 64x5 ld 64] [28 64x3 ld 64] [14 5x3 ld 5] 5=@ 6=@"),
+        (&mi350, scaled(Dtype::Mxfp4, Scaling::Mx), " 31=2 32=2 [33 64x5 ld 64] [33 64x3 ld 64] [14 5x3 ld 5] 5=@ 6=@"),
+        (&mi350, with_b(Dtype::E5m2, scaled(Dtype::E4m3, none)), " [29 64x5 ld 64] [28 64x3 ld 64] [14 5x3 ld 5]"),
+        (&mi350, GemmProblem { output: Dtype::F32, ..scaled(bf16, none) }, " [14 64x5 ld 64] [14 64x3 ld 64] [0 5x3 ld 5]"),
+        (
+            &mi300,
+            GemmProblem { batch: 9, ..scaled(bf16, none) },
+            " [14 64x5 ld 64] (0=9) (1=320) [14 64x3 ld 64] (0=9) (1=192) [14 5x3 ld 5] (0=9) (1=15)",
+        ),
+    ] {
+        device.blas()[0].plan(&problem).unwrap();
+        let expected = format!("compute 2 scale 0 0=112 1=111{expected} workspace 1=67108864\n");
+        assert_eq!(without_addresses(&told()), expected, "{problem:?}");
+    }
 
     let refused = |device: &dyn crate::Device, input| match device.blas()[0].plan(&problem(input, Dtype::Bf16)) {
         Err(DeviceError::Unsupported(reason)) => reason,
@@ -295,7 +308,15 @@ fn child_describes_products() {
     };
     assert!(refused(mi300.as_ref(), Dtype::E4m3).contains("gfx942 has FP8 in the FNUZ encoding alone"));
     assert!(refused(mi350.as_ref(), Dtype::E4m3fnuz).contains("gfx950 has no FP8 in the FNUZ encoding"));
-    assert!(refused(mi300.as_ref(), Dtype::F64).contains("hipBLASLt 1.2.5 has no f64 GEMM"));
+    assert!(refused(mi300.as_ref(), Dtype::F64).contains("hipBLASLt 1.2.5 has no GEMM of f64 to bf16"));
+    for (scaling, reason) in [
+        (Scaling::Block128, "hipBLASLt 1.2.5 takes no scales of this kind: one f32 for 1×128 of A and 128×128 of B"),
+        (Scaling::Nvfp4, "takes no scales of this kind"),
+        (Scaling::Mx, "gfx942 has no block scales"),
+    ] {
+        let outcome = mi300.blas()[0].plan(&scaled(Dtype::E4m3fnuz, scaling)).map(|_| ());
+        assert!(outcome.as_ref().is_err_and(|e| e.to_string().contains(reason)), "{scaling:?}: {outcome:?}");
+    }
     assert_eq!(mi350.blas()[0].plan(&problem(Dtype::Tf32, Dtype::F32)).unwrap().support(), crate::Support::Emulated);
     told();
 
@@ -316,6 +337,16 @@ fn child_describes_products() {
     let expected: Vec<f32> = (0..15).map(|at| (0..7).map(|l| a[at / 5 * 7 + l] * b[at % 5 * 7 + l]).sum()).collect();
     assert_eq!(out.to_vec(), bytes(&expected));
     assert!(matches!(plan.enqueue(&GemmOperands::new(&da, &dc, &dc)), Err(DeviceError::Invalid(_))), "B is too small");
+    // With scales the addresses are those of the operands, B's first, and a scale that is missing is an error.
+    let [scale_a, scale_b] = [1, 1].map(|n| mi300.alloc(4 * n).unwrap());
+    let fp8 = mi300.blas()[0].plan(&GemmProblem { scaling: Scaling::Tensor, ..problem(Dtype::E4m3fnuz, Dtype::Bf16) }).unwrap();
+    told();
+    let operands = GemmOperands { scale_a: Some(&scale_a), ..GemmOperands::new(&da, &db, &dc) };
+    assert!(matches!(fp8.enqueue(&operands), Err(DeviceError::Invalid(_))), "no scale of B");
+    fp8.enqueue(&GemmOperands { scale_b: Some(&scale_b), factor: 3.0, ..operands }).unwrap();
+    let expected = format!(" 5=@{:x} 6=@{:x}solution 77 alpha 3f800000", scale_b.address(), scale_a.address());
+    let text = told();
+    assert!(text.starts_with(&expected), "{text}");
     let i8 = mi300.blas()[0].plan(&problem(Dtype::I8, Dtype::I32)).unwrap();
     told();
     i8.enqueue(&GemmOperands::new(&da, &db, &dc)).unwrap();

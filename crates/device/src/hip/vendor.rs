@@ -125,6 +125,7 @@ impl Vendor for Hip {
             workspace: Arc::new(workspace),
             fast: false,
             support: hipblaslt::support,
+            modes: hipblaslt::modes,
         })])
     }
 

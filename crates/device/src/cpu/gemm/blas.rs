@@ -132,7 +132,7 @@ impl Blas for Vendor {
     }
 
     fn plan(&self, problem: &GemmProblem) -> Result<Box<dyn GemmPlan>> {
-        let input = problem.plain(self.provider)?;
+        let input = GemmProblem { batch: 1, ..*problem }.plain(self.provider)?;
         if (input, problem.output) != (Dtype::F32, Dtype::F32) {
             return Err(DeviceError::unsupported(format!(
                 "{} has f32 alone of the dtypes measured here, no {input}",
@@ -160,31 +160,34 @@ struct Sgemms {
 impl GemmPlan for Sgemms {
     fn enqueue(&self, &GemmOperands { a, b, c, .. }: &GemmOperands<'_>) -> Result<()> {
         let p = &self.problem;
-        let (a, b, c) = (range(a, 0, p.m * p.k * 4)?, range(b, 0, p.k * p.n * 4)?, range(c, 0, p.m * p.n * 4)?);
         let stored = |t: Transpose, plain: usize, transposed: usize| match t {
             Transpose::No => (NO_TRANSPOSE, plain as c_int),
             Transpose::Yes => (TRANSPOSE, transposed as c_int),
         };
         let ((ta, lda), (tb, ldb)) = (stored(p.a.stored, p.k, p.m), stored(p.b.stored, p.n, p.k));
-        // SAFETY: the buffers hold M×K, K×N and M×N floats with tight leading dimensions, as just checked.
-        unsafe {
-            (self.sgemm)(
-                ROW_MAJOR,
-                ta,
-                tb,
-                p.m as c_int,
-                p.n as c_int,
-                p.k as c_int,
-                1.0,
-                a.cast(),
-                lda,
-                b.cast(),
-                ldb,
-                0.0,
-                c.cast(),
-                p.n as c_int,
-            )
-        };
+        for product in 0..p.batch {
+            let of = |buffer, elements: usize| range(buffer, product * elements * 4, elements * 4);
+            let (a, b, c) = (of(a, p.m * p.k)?, of(b, p.k * p.n)?, of(c, p.m * p.n)?);
+            // SAFETY: the buffers hold M×K, K×N and M×N floats with tight leading dimensions, as just checked.
+            unsafe {
+                (self.sgemm)(
+                    ROW_MAJOR,
+                    ta,
+                    tb,
+                    p.m as c_int,
+                    p.n as c_int,
+                    p.k as c_int,
+                    1.0,
+                    a.cast(),
+                    lda,
+                    b.cast(),
+                    ldb,
+                    0.0,
+                    c.cast(),
+                    p.n as c_int,
+                )
+            };
+        }
         Ok(())
     }
 

@@ -7,11 +7,12 @@
 mod blas;
 mod micro;
 mod pack;
+mod widened;
 
 use super::kernels::Shared;
 use super::pool::Pool;
 use super::{allocate, range};
-use crate::{Blas, Buffer, DeviceError, GemmOperands, GemmPlan, GemmProblem, Result, Support, Transpose};
+use crate::{Blas, Buffer, DeviceError, GemmOperands, GemmPlan, GemmProblem, Result, Support};
 pub(super) use blas::{Vendor, doctor, find as find_vendors};
 use micro::{Kernel, Packing};
 use pack::Rows;
@@ -20,6 +21,7 @@ use ridgepoint_core::minifloat::bf16_bits;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use widened::Widened;
 
 /// Units of k packed at once: 8 rows of A then take 16 KiB, a third of the smallest L1.
 const KC: usize = 512;
@@ -46,10 +48,22 @@ impl Blas for Native {
 
     fn plan(&self, problem: &GemmProblem) -> Result<Box<dyn GemmPlan>> {
         let p = *problem;
-        let input = p.plain("the built-in CPU GEMM")?;
-        if (p.a.stored, p.b.stored) != (Transpose::No, Transpose::Yes) {
+        if !p.k_contiguous() {
             return Err(DeviceError::unsupported("the built-in CPU GEMM takes A as M×K and B stored as N×K"));
         }
+        if widened::knows(p.a.dtype) && widened::knows(p.b.dtype) {
+            let product = self.of_one_type(&GemmProblem::new(p.m, p.n, p.k, Dtype::F32, p.output))?;
+            return Ok(Box::new(Widened::new(self, &p, product)?));
+        }
+        Ok(Box::new(self.of_one_type(&p)?))
+    }
+}
+
+impl Native {
+    /// A plan for products of one type that has a micro-kernel.
+    fn of_one_type(&self, problem: &GemmProblem) -> Result<Plan> {
+        let p = *problem;
+        let input = GemmProblem { batch: 1, ..p }.plain("the built-in CPU GEMM")?;
         let kernel =
             micro::best(input).ok_or_else(|| DeviceError::unsupported(format!("the built-in CPU GEMM has no {input}")))?;
         let direct = p.output == if kernel.packing.integer() { Dtype::I32 } else { Dtype::F32 };
@@ -64,7 +78,7 @@ impl Blas for Native {
         let columns = p.n.next_multiple_of(kernel.nr);
         let threads = self.pool.threads();
         let a_panels = KC.min(units) * MC.next_multiple_of(kernel.mr);
-        Ok(Box::new(Plan {
+        Ok(Plan {
             pool: Arc::clone(&self.pool),
             problem: p,
             kernel,
@@ -77,7 +91,7 @@ impl Blas for Native {
                 None
             },
             wide: if direct { None } else { Some(allocate(&self.pool, &self.allocated, p.m * p.n * 4)?) },
-        }))
+        })
     }
 }
 
@@ -103,23 +117,12 @@ impl GemmPlan for Plan {
     fn enqueue(&self, &GemmOperands { a, b, c, .. }: &GemmOperands<'_>) -> Result<()> {
         let p = &self.problem;
         let bytes = |rows: usize, columns: usize, dtype: Dtype| dtype.bytes((rows * columns) as u64).0 as usize;
-        let a = range(a, 0, bytes(p.m, p.k, p.a.dtype))?;
-        let b = range(b, 0, bytes(p.n, p.k, p.b.dtype))?;
-        let c = range(c, 0, bytes(p.m, p.n, p.output))?;
-        let packing = self.kernel.packing;
-        let rows = |base: *mut u8, rows: usize, bias: bool| Rows { base, rows, k: p.k, packing, bias };
-        let (a, b) = (rows(a, p.m, packing == Packing::I8Quad), rows(b, p.n, false));
-        let tile = self.wide.as_ref().map_or_else(|| Shared::new(c.cast::<u32>()), pointer);
-        let run = Run {
-            plan: self,
-            a: Send2(a),
-            b: Send2(b),
-            c: tile,
-            out: Shared::new(c),
-            barrier: Barrier::default(),
-            counters: self.counters(),
-        };
-        self.pool.run(&|thread, threads| run.thread(thread, threads));
+        let of = |buffer: &Buffer, product: usize, bytes: usize| range(buffer, product * bytes, bytes);
+        for product in 0..p.batch {
+            let a = of(a, product, bytes(p.m, p.k, p.a.dtype))?;
+            let b = of(b, product, bytes(p.n, p.k, p.b.dtype))?;
+            self.multiply(a, b, of(c, product, bytes(p.m, p.n, p.output))?);
+        }
         Ok(())
     }
 
@@ -137,6 +140,24 @@ impl GemmPlan for Plan {
 }
 
 impl Plan {
+    /// One product of operands that were seen to lie where they should.
+    fn multiply(&self, a: *mut u8, b: *mut u8, c: *mut u8) {
+        let (p, packing) = (&self.problem, self.kernel.packing);
+        let rows = |base: *mut u8, rows: usize, bias: bool| Rows { base, rows, k: p.k, packing, bias };
+        let (a, b) = (rows(a, p.m, packing == Packing::I8Quad), rows(b, p.n, false));
+        let tile = self.wide.as_ref().map_or_else(|| Shared::new(c.cast::<u32>()), pointer);
+        let run = Run {
+            plan: self,
+            a: Send2(a),
+            b: Send2(b),
+            c: tile,
+            out: Shared::new(c),
+            barrier: Barrier::default(),
+            counters: self.counters(),
+        };
+        self.pool.run(&|thread, threads| run.thread(thread, threads));
+    }
+
     /// Three counters for each pass over k: panels of B, blocks of A, and rows to narrow.
     fn counters(&self) -> Vec<[AtomicUsize; 3]> {
         (0..self.units.div_ceil(KC)).map(|_| Default::default()).collect()

@@ -14,22 +14,43 @@ pub(crate) const KERNELS: &[(&str, NativeFn)] = &[
     ("rp_init_e4m3", |p, a| fill::<u8>(p, a, "rp_init_e4m3", |x| encode(Dtype::E4m3, x) as u8)),
     ("rp_init_e5m2", |p, a| fill::<u8>(p, a, "rp_init_e5m2", |x| encode(Dtype::E5m2, x) as u8)),
     ("rp_init_i8", |p, a| fill::<i8>(p, a, "rp_init_i8", |x| (x * data::I8_SCALE).round_ties_even() as i8)),
+    ("rp_init_e2m1", |p, a| stream(p, a, "rp_init_e2m1", 2, e2m1)),
+    ("rp_init_scale_f32", |p, a| stream(p, a, "rp_init_scale_f32", 1, |seed, i, _| data::scale_f32(seed, i))),
+    ("rp_init_scale_e8m0", |p, a| stream(p, a, "rp_init_scale_e8m0", 1, |seed, i, _| data::scale_e8m0(seed, i))),
+    ("rp_init_scale_e4m3", |p, a| stream(p, a, "rp_init_scale_e4m3", 1, |seed, i, _| data::scale_e4m3(seed, i))),
 ];
 
 fn fill<T: Send>(pool: &Pool, args: &[Arg<'_>], entry: &'static str, convert: fn(f32) -> T) -> Result<()> {
+    stream(pool, args, entry, 1, |seed, i, _| convert(data::normal(seed, i)))
+}
+
+/// Element `i` of `n` / `each`, by `make(seed, i, n)`.
+fn stream<T: Send>(
+    pool: &Pool,
+    args: &[Arg<'_>],
+    entry: &'static str,
+    each: u64,
+    make: impl Fn(u64, u64, u64) -> T + Sync,
+) -> Result<()> {
     let mut a = Args::of(entry, args);
-    let n = a.peek_u64(2)?;
-    let z = Shared::new(a.pointer::<T>(n)?);
-    let (seed, n) = (a.u64()?, a.u64()? as usize);
+    let elements = a.peek_u64(2)?.div_ceil(each);
+    let z = Shared::new(a.pointer::<T>(elements)?);
+    let (seed, n) = (a.u64()?, a.u64()?);
     a.end()?;
-    pool.split(n, 4096, &|_, range| {
-        // SAFETY: the pointer was checked to hold n elements, and each thread has a range of its own.
+    pool.split(elements as usize, 4096, &|_, range| {
+        // SAFETY: the pointer was checked to hold the elements, and each thread has a range of its own.
         let z = unsafe { z.slice_mut(range.clone()) };
         for (i, z) in range.zip(z) {
-            *z = convert(data::normal(seed, i as u64));
+            *z = make(seed, i as u64, n);
         }
     });
     Ok(())
+}
+
+/// Two elements a byte, the first in the lower four bits.
+fn e2m1(seed: u64, i: u64, n: u64) -> u8 {
+    let pattern = |i: u64| if i < n { encode(Dtype::E2m1, data::normal(seed, i) * data::E2M1_SCALE) as u8 } else { 0 };
+    pattern(2 * i) | pattern(2 * i + 1) << 4
 }
 
 fn encode(dtype: Dtype, x: f32) -> u32 {
