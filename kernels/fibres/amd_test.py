@@ -72,6 +72,7 @@ BUGS = [
     ("rows beyond M read", KERNEL, "of < most ? of : most - 1", "of", RDNA3),
     ("B's tile laid over A's", KERNEL, "r < RP_BM ? r : r - RP_BM", "r", RDNA4),
     ("* product transposed", KERNEL, "multiply(d[i][j], b, a[j])", "multiply(d[i][j], a[j], b)", CDNA),
+    ("alpha dropped", KERNEL, "return alpha * sum;", "return sum;", CDNA),
     ("runs of sums in the wrong rows", KERNEL, "part * kSide + sum_row(lane, at)", "part * kSide + at", RDNA4),
     ("* patch read before it is written", KERNEL, "      rp_sync_wave();\n#pragma", "#pragma", CDNA),
     ("patch reused while it is read", KERNEL, "      }\n      rp_sync_wave();\n    }\n}", "      }\n    }\n}", RDNA3),

@@ -2,7 +2,11 @@
 //!
 //! `gemm/m4096n4096k4096/bf16` is C (M×N) = A·Bᵀ with A stored as M×K and B as N×K, as a linear layer stores its weight and
 //! as FP8 on NVIDIA must have it. C has the inputs' dtype for f64, f32, f16 and bf16, f32 for tf32, bf16 for FP8, i32 for
-//! int8. Accumulation is in f32 (f64 for f64, i32 for int8). `gemm/grouped/…` is the experts of a mixture, each a product of its own.
+//! int8. Accumulation is in f32 (f64 for f64, i32 for int8).
+//!
+//! Ids go on, in this order, where something is not the default: `gemm/b16m…` is a batch of 16; `e4m3xe5m2` a pair of types; `/out=f32`
+//! the type of C; `/scale=row` and `/scale=block128` the scales of FP8, which has one f32 for A and one for B otherwise. mxfp8, mxfp4
+//! and nvfp4 have their block scales by definition. `gemm/grouped/…` is the experts of a mixture, each a product of its own.
 
 mod cases;
 mod check;

@@ -21,7 +21,7 @@ pub(crate) struct Operands {
 pub(crate) struct Seeds {
     pub(crate) elements: [u64; 2],
     pub(crate) scales: [u64; 2],
-    tensors: [u64; 2],
+    pub(crate) tensors: [u64; 2],
 }
 
 impl Seeds {
@@ -75,7 +75,7 @@ impl Operands {
 
     /// These buffers, without scales.
     pub(crate) const fn new(a: Buffer, b: Buffer, c: Buffer) -> Self {
-        Self { a, b, c }
+        Self { a, b, c, scales: None, factor: 1.0 }
     }
 
     /// As a plan takes them.

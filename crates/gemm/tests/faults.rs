@@ -217,7 +217,7 @@ fn outcome(device: &mut Faulty, fault: Fault, id: &str) -> Outcome {
 #[test]
 fn every_type_and_scale_is_verified_and_every_usual_mistake_found() {
     let open = || CpuDevice::open().unwrap();
-    let caches = vec![CacheLevel { name: "L2".into(), bytes: Bytes::mib(1), instances: 1 }];
+    let caches = vec![CacheLevel { name: "L2".into(), bytes: Bytes(1), instances: 1 }];
     let info = DeviceInfo { caches, ..open().info().clone() };
     let mut device = Faulty { cpu: open(), info, blas: Products { memory: Arc::new(Mutex::new(open())), fault: Fault::None } };
     // Products of more than 2²⁸ steps are sampled.

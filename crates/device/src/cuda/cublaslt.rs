@@ -126,4 +126,53 @@ mod tests {
             assert_eq!(modes(scaling).unwrap().modes, [a as i32, b as i32], "{scaling:?}");
         }
     }
+
+    /// Its functions that describe a product need no GPU: the real library takes all that we say, and repeats it.
+    #[test]
+    fn the_real_library_takes_every_type_scale_and_batch() {
+        use crate::gpu::matmul::{Description, Problem};
+        use crate::gpu::sys::Handle;
+        type Get = unsafe extern "C" fn(Handle, i32, *mut std::ffi::c_void, usize, *mut usize) -> i32;
+        let api = match &super::super::libraries::libraries().cublaslt {
+            Ok(api) => std::sync::Arc::clone(api),
+            Err(reason) => return println!("SKIP: real cublasLt: {reason}"),
+        };
+        let get = api.library.address(&["cublasLtMatmulDescGetAttribute"]).unwrap();
+        // SAFETY: the type of that function in every version.
+        let get = unsafe { std::mem::transmute::<*mut std::ffi::c_void, Get>(get) };
+        let (bf16, e4m3, e5m2) = (Type::Bf16, Type::E4m3, Type::E5m2);
+        for (a, b, out, scaling) in [
+            (Type::F32, Type::F32, Type::F32, Scaling::None),
+            (Type::F64, Type::F64, Type::F64, Scaling::None),
+            (Type::F16, Type::F16, Type::F32, Scaling::None),
+            (bf16, bf16, bf16, Scaling::None),
+            (Type::I8, Type::I8, Type::I32, Scaling::None),
+            (e4m3, e4m3, bf16, Scaling::Tensor),
+            (e4m3, e5m2, Type::F16, Scaling::Tensor),
+            (e5m2, e4m3, Type::F32, Scaling::Tensor),
+            (e4m3, e4m3, bf16, Scaling::Row),
+            (e4m3, e4m3, bf16, Scaling::Block128),
+            (e4m3, e4m3, bf16, Scaling::Mx),
+            (Type::E2m1, Type::E2m1, bf16, Scaling::Nvfp4),
+        ] {
+            let scales = modes(scaling).map(|m| m.modes);
+            for (batch, fast_accum) in [(1, false), (7, false), (1, a == e4m3)] {
+                let problem = Problem { batch, b, scales, fast_accum, ..Problem::new(64, 96, 256, a, out) };
+                let told = Description::new(&api, &NUMBERS, &problem).unwrap();
+                let read = |attribute, bytes| {
+                    let (mut value, mut written) = (0_u64, 0);
+                    // SAFETY: writes at most `bytes` of the value's eight.
+                    let status = unsafe { get(told.handle(), attribute, (&raw mut value).cast(), bytes, &mut written) };
+                    assert_eq!((status, written), (0, bytes), "attribute {attribute}");
+                    value
+                };
+                assert_eq!([read(NUMBERS.trans_a, 4), read(NUMBERS.trans_b, 4)], [1, 0]);
+                assert_eq!(read(NUMBERS.fast_accum.unwrap(), 1), u64::from(fast_accum));
+                let [of_a, of_b] = scales.unwrap_or_default().map(|mode| mode as u64);
+                assert_eq!([read(NUMBERS.a_scale_mode, 4), read(NUMBERS.b_scale_mode, 4)], [of_b, of_a], "{scaling:?}");
+                told.scales([0x1000, 0x2000]).unwrap();
+                assert_eq!([read(NUMBERS.a_scale, 8), read(NUMBERS.b_scale, 8)], [0x2000, 0x1000]);
+            }
+        }
+    }
 }

@@ -2,8 +2,8 @@
 //! product that it is.
 
 use super::{Group, Grouped, looped};
-use crate::check::{Reference, check};
-use crate::operands::{Operands, seeds};
+use crate::check::{Found, Reference, check};
+use crate::operands::{Operands, Seeds};
 use crate::tile;
 use ridgepoint_core::{Dtype, Verification, data};
 use ridgepoint_device::{Buffer, Device, DeviceError, GemmPlan, GemmProblem, Result, Support};
@@ -22,7 +22,7 @@ struct Set {
 impl Set {
     fn fill(device: &dyn Device, shape: Grouped, input: Dtype, groups: &[Group], seed: u64, set: u64) -> Result<Self> {
         let Grouped { experts, m, n, k, .. } = shape;
-        let [seed_a, seed_b] = seeds(seed, set);
+        let [seed_a, seed_b] = Seeds::of(seed, set).elements;
         let output = shape.product(1).output;
         let a = random(device, input, seed_a, m * k)?;
         let b = random(device, input, seed_b, experts * n * k)?;
@@ -128,9 +128,13 @@ impl Run<'_> {
             self.device.download(buffer, 0, &mut bytes)?;
             Ok(bytes)
         };
-        let [a, b] = seeds(self.seed, 0);
-        let streams = [data::shifted(a, group.row * k), data::shifted(b, group.expert * n * k)];
-        Reference::new(self.shape.product(group.rows), self.input, &read(&operands.a)?, &read(&operands.b)?, streams)
+        let whole = Seeds::of(self.seed, 0);
+        let [a, b] = whole.elements;
+        let seeds = Seeds { elements: [data::shifted(a, group.row * k), data::shifted(b, group.expert * n * k)], ..whole };
+        let found = |elements: &Buffer| -> Result<Found> {
+            Ok(Found { dtype: self.input, elements: read(elements)?, scales: None, factor: operands.factor })
+        };
+        Reference::new(self.shape.product(group.rows), &found(&operands.a)?, &found(&operands.b)?, seeds)
     }
 }
 
@@ -164,10 +168,11 @@ impl Ready for Run<'_> {
             let parts = self.groups.iter().zip(&self.sets[0].parts);
             self.references = parts.map(|(group, part)| self.reference(group, part)).collect::<Result<_>>()?;
         }
+        let fast = self.plan.first().is_some_and(GemmPlan::fast_accumulation);
         let mut all: Option<Verification> = None;
         for (at, (group, reference)) in self.groups.iter().zip(&self.references).enumerate() {
             let operands: Vec<Operands> = self.sets.iter().map(|set| set.parts[at].clone()).collect();
-            let one = check(self.device, self.shape.product(group.rows), reference, &operands)?;
+            let one = check(self.device, self.shape.product(group.rows), fast, reference, &operands)?;
             all = Some(match all {
                 None => one,
                 Some(all) => both(all, one),
