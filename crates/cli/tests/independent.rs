@@ -22,7 +22,7 @@ fn jsonschema_accepts_every_line_of_a_run() {
     let folder = scratch("schema");
     let out = folder.join("run");
     let cases =
-        ["memory/latency/16KiB", "gemm/m64n48k80/f32", "attention/prefill/b1hq2hkv1sq9sk9d16/f32/causal", "gemm/m64n48k80/e4m3"];
+        ["memory/latency/16KiB", "gemm/m64n48k80/f32", "attention/prefill/b1hq2hkv1sq9sk9d16/f32/causal", "gemm/m64n48k80/f64"];
     let run = Command::new(env!("CARGO_BIN_EXE_ridgepoint"))
         .arg("run")
         .args(cases)
