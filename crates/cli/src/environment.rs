@@ -1,8 +1,8 @@
 //! What is written about the machine once a run, so that a number can be explained later.
 
 use crate::inventory;
-use ridgepoint_core::Environment;
 use ridgepoint_core::record::{METHOD_VERSION, SCHEMA_VERSION};
+use ridgepoint_core::{Backend, Environment};
 use ridgepoint_device::Device;
 use ridgepoint_harness::Profile;
 use std::collections::BTreeMap;
@@ -46,6 +46,9 @@ pub(crate) fn observe(
         {
             facts.insert(format!("env {name}"), value.to_owned());
         }
+    }
+    if devices.iter().any(|d| matches!(d.info().backend, Backend::Cuda | Backend::Hip)) {
+        facts.insert("GPUDirect RDMA".into(), ridgepoint_device::network::direct_access());
     }
     if let Ok(nodes) = std::fs::read_to_string("/sys/devices/system/node/online") {
         facts.insert("numa nodes".into(), nodes.trim().into());

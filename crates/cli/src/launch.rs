@@ -13,6 +13,7 @@ mod linux {
     use crate::exit::{Exit, Failure};
     use ridgepoint_device::launched::{self, Job};
     use std::collections::BTreeMap;
+    use std::io::Write;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -31,7 +32,19 @@ mod linux {
     pub(crate) fn join() -> Outcome<Place> {
         let Some(world) = launched::place().map_err(Failure::usage)? else { return Ok(Place::Alone) };
         if world.rank == 0 {
-            return Job::lead(&world).map(Place::First).map_err(|e| Failure::environment(e.to_string()));
+            let waiting = |missing: &[usize], left: std::time::Duration| {
+                let (first, more) = missing.split_at(missing.len().min(16));
+                let list = first.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+                let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+                let seconds = left.as_secs();
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "ridgepoint: waiting for {} of {} ranks, {seconds} s more: {list}{more}",
+                    missing.len(),
+                    world.size
+                );
+            };
+            return Job::lead(&world, &mut { waiting }).map(Place::First).map_err(|e| Failure::environment(e.to_string()));
         }
         // Launchers pass Ctrl-C to every process; when the job ends is for rank 0 to say.
         let once = AtomicBool::new(false);
@@ -58,10 +71,13 @@ mod linux {
         pub(crate) fn facts(&self) -> BTreeMap<String, String> {
             let Self::First(job) = self else { return BTreeMap::new() };
             let hosts = job.hosts().iter().map(|(host, ranks)| format!("{host}: {}", ranks.len())).collect::<Vec<_>>();
+            // Of so many as a reader may want to look at.
+            let processes = job.peers().iter().take(256).map(|peer| format!("{}/{}", peer.host, peer.process));
             BTreeMap::from([
                 ("launcher".into(), job.world.launcher.to_string()),
                 ("ranks".into(), job.size().to_string()),
                 ("ranks by host".into(), hosts.join(", ")),
+                ("rank processes".into(), processes.collect::<Vec<_>>().join(" ")),
             ])
         }
 

@@ -11,6 +11,7 @@ use crate::report::{self, Model};
 use crate::select;
 use crate::store::{self, Records, Writer};
 use crate::suites::{Listed, SUITES};
+use crate::transport;
 use indicatif::{ProgressBar, ProgressStyle};
 use ridgepoint_core::model::Pass;
 use ridgepoint_core::{Case, Environment, Line, Record, Seconds};
@@ -216,7 +217,11 @@ impl Session {
     ) -> Outcome<()> {
         let lost = measured.lost;
         let info = self.devices[device].info();
-        self.keep(measured.record(case, provider, info, &self.environment.hash, started))?;
+        let mut record = measured.record(case, provider, info, &self.environment.hash, started);
+        if matches!(provider, "nccl" | "rccl") {
+            record.config.extend(transport::of_this_process(&self.environment.host));
+        }
+        self.keep(record)?;
         if lost { self.reopen(device) } else { Ok(()) }
     }
 

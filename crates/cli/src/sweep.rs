@@ -10,7 +10,6 @@ use crate::report::{self, Model};
 use crate::session;
 use crate::store::{self, Writer};
 use crate::suites::SUITES;
-use crate::transport;
 use ridgepoint_core::{Environment, Line, Outcome as Came, Record};
 use ridgepoint_harness::Profile;
 use std::collections::BTreeMap;
@@ -64,12 +63,10 @@ pub(crate) fn run(args: &Collectives, device: &str, library: &str, ids: &[String
             writer.append(&Line::Environment(Box::new(environment.clone())))?;
             environments.push(environment);
         }
-        let used = transport::read(&below.join("nccl.log"));
         for id in ids {
             let record = found.records.iter().find(|r| r.case.as_str() == id).cloned();
             let Some(mut record) = record.or_else(|| missing(id, device, &own, &ended)) else { continue };
             record.provider.clone_from(&by);
-            record.config.extend(used.clone());
             record.labels.extend(choice.map(|(algorithm, protocol)| format!("{algorithm} {protocol}")));
             record.outcome = refused(record.outcome, library);
             writer.append(&Line::Record(Box::new(record.clone())))?;

@@ -3,7 +3,9 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
-use std::path::PathBuf;
+mod common;
+
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 fn scratch(name: &str) -> PathBuf {
@@ -14,11 +16,16 @@ fn scratch(name: &str) -> PathBuf {
 
 fn collectives(name: &str, args: &[&str], variables: &[(&str, &str)]) -> Output {
     let folder = scratch(name);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ridgepoint"));
-    command.arg("collectives").args(args).args(["--out", folder.to_str().unwrap()]);
-    let output = command.envs(variables.iter().copied()).current_dir(std::env::temp_dir()).output().unwrap();
+    let output = kept(&folder, args, variables);
     let _ = std::fs::remove_dir_all(folder);
     output
+}
+
+/// The same, and what it wrote stays.
+fn kept(folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ridgepoint"));
+    command.arg("collectives").args(args).args(["--out", folder.to_str().unwrap()]);
+    command.envs(variables.iter().copied()).current_dir(std::env::temp_dir()).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -125,6 +132,43 @@ fn a_corrupted_reduction_is_found_and_counted() {
     assert_eq!((rows[0].wrong, rows[0].numbers, errors, average), ([Some(1), Some(1)], [[0.0; 3]; 2], 2, 0.0));
 }
 
+/// The ranks on one half of the cores and a product on the other: both are verified, and what is hidden stands beside the time.
+#[test]
+fn an_overlap_times_each_alone_and_both() {
+    let folder = scratch("overlap");
+    let run = |threads: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ridgepoint"));
+        let _ = std::fs::remove_dir_all(&folder);
+        command.args([
+            "run",
+            "collectives/overlap/all_reduce/r2/256KiB/f32/m64n64k64",
+            "--device",
+            "cpu",
+            "--quick",
+            "--format",
+            "csv",
+        ]);
+        command.args(["--out", folder.to_str().unwrap()]).env("RIDGEPOINT_CPU_THREADS", threads).output().unwrap()
+    };
+    let output = run("1");
+    assert!(
+        text(&output.stdout).contains(",skipped,") && text(&output.stdout).contains("there is one in all"),
+        "{}",
+        text(&output.stdout)
+    );
+    if std::thread::available_parallelism().is_ok_and(|n| n.get() > 1) {
+        let output = run("2");
+        let csv = text(&output.stdout);
+        assert!(csv.contains(",measured,") && csv.contains(" hidden"), "{csv}{}", text(&output.stderr));
+        let raw = std::fs::read_to_string(folder.join("raw.jsonl")).unwrap();
+        for key in ["\"collective alone\":\"", "\"product alone\":\"", "\"hidden\":\"", "ranks on cores ", " on cpu:0\""] {
+            assert!(raw.contains(key), "{key} {raw}");
+        }
+        assert!(raw.contains("the product: all written, and 4 rows against f64"), "{raw}");
+    }
+    let _ = std::fs::remove_dir_all(folder);
+}
+
 #[test]
 fn mistakes_are_sentences() {
     let fake = [("RIDGEPOINT_FAKE", "ranks=2")];
@@ -148,24 +192,7 @@ fn mistakes_are_sentences() {
 
 #[test]
 fn a_sweep_runs_each_combination_in_a_child_and_ends_one_that_hangs() {
-    let machine = scratch("machine");
-    std::fs::create_dir_all(&machine).unwrap();
-    for (library, source, options) in [
-        ("libcuda.so.1", include_str!("../../device/src/cuda/stubs/driver.c"), &["-DDEVICES=8"][..]),
-        ("libnccl.so.2", include_str!("../../device/src/cuda/stubs/nccl.c"), &["-DVERSION=23203", "-DSWEPT", "-lm"]),
-    ] {
-        let file = machine.join(format!("{library}.c"));
-        std::fs::write(&file, source).unwrap();
-        let built = Command::new("cc")
-            .args(["-shared", "-fPIC", "-w", "-O1"])
-            .arg(&file)
-            .args(options)
-            .arg("-o")
-            .arg(machine.join(library))
-            .output();
-        let Ok(built) = built else { return println!("SKIP: host compiler: cc is not installed (apt-get install gcc)") };
-        assert!(built.status.success(), "{}", text(&built.stderr));
-    }
+    let Some(machine) = common::stub_gpus("swept", &["-DSWEPT"]) else { return };
     let path = machine.to_str().unwrap();
     let args = [
         "all_reduce",
@@ -181,12 +208,14 @@ fn a_sweep_runs_each_combination_in_a_child_and_ends_one_that_hangs() {
         "cuda:0",
         "--sweep",
         "--timeout",
-        "20",
+        "12",
         "--format",
         "csv",
         "--out-of-place",
     ];
-    let output = collectives("sweep", &args, &[("RIDGEPOINT_CUDA_PATH", path), ("RIDGEPOINT_PATIENCE", "0.5")]);
+    let variables = [("RIDGEPOINT_CUDA_PATH", path), ("RIDGEPOINT_PATIENCE", "0.5"), ("RP_STUB_HANG", "5:NVLSTree:LL")];
+    let swept = scratch("sweep");
+    let output = kept(&swept, &args, &variables);
     let csv = text(&output.stdout);
     let of = |provider: &str| {
         csv.lines()
@@ -201,6 +230,15 @@ fn a_sweep_runs_each_combination_in_a_child_and_ends_one_that_hangs() {
         "{csv}"
     );
     assert!(of("nccl-tree-ll").contains(",failed,") && of("nccl-tree-ll").contains("its process ended by signal: 6"), "{csv}");
+    // What the library wrote of its ways is in the records of those that came to an end.
+    let raw = std::fs::read_to_string(swept.join("raw.jsonl")).unwrap();
+    assert!(raw.contains("\"transport\":\"P2P/CUMEM\"") && raw.contains("\"network\":\"IB\""), "{raw}");
+    let _ = std::fs::remove_dir_all(swept);
+    // A rank that hangs is named by its process; a process that is stopped can name no one, and is ended.
+    let hung = of("nccl-nvlstree-ll");
+    assert!(hung.contains(",failed,") && hung.contains("that did not: 5 (device 5)") && hung.contains("4 (device 4)"), "{csv}");
+    let stopped = of("nccl-nvlstree-ll128");
+    assert!(stopped.contains(",failed,") && stopped.contains("no end after 12 s; its process was ended"), "{csv}");
     assert_eq!((csv.lines().count(), output.status.code()), (1 + 19, Some(1)), "{csv}");
     let _ = std::fs::remove_dir_all(machine);
 }

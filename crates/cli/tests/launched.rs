@@ -3,6 +3,8 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot set itself up has failed; a skip says why")]
 
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -138,6 +140,12 @@ fn a_rank_that_does_not_come_is_named() {
     let (first, second) = (first.wait_with_output().unwrap(), second.wait_with_output().unwrap());
     assert_eq!(first.status.code(), Some(3), "{}", err(&first));
     assert!(err(&first).contains("ranks that arrived: 0, 2; that did not: 1"), "{}", err(&first));
+    // Meanwhile it was said for whom it waits.
+    assert!(
+        err(&first).contains(" of 3 ranks, 2 s more: ") && err(&first).contains("ridgepoint: waiting for "),
+        "{}",
+        err(&first)
+    );
     // It came, and was sent home without a result of its own.
     assert_eq!(out(&second), "");
 }
@@ -217,6 +225,128 @@ fn a_rank_that_hangs_is_named_and_what_was_done_is_kept() {
     assert_eq!(outcomes, ["measured", "failed", "failed"], "{text}{}", err(&output));
     assert!(text.contains("no rank got on for 4 s; ranks that arrived: 0; that did not: 1"), "{text}");
     assert!(took < Duration::from_secs(90), "{took:?}");
+}
+
+/// The process that serves as the rank of a launched process, once there is one.
+fn serving(launched: &Child) -> u32 {
+    let own = format!("PPid:\t{}\n", launched.id());
+    let waiting = Instant::now();
+    loop {
+        let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+        let serves = |pid: &u32| {
+            let read = |what: &str| std::fs::read_to_string(format!("/proc/{pid}/{what}")).unwrap_or_default();
+            read("status").contains(&own) && read("cmdline").split('\0').nth(1) == Some("__launched-rank")
+        };
+        if let Some(pid) = pids.into_iter().find(serves) {
+            return pid;
+        }
+        assert!(waiting.elapsed() < Duration::from_secs(60), "no rank was started");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Starts `n` ranks, and sends a signal to the one that serves as rank 1 once a first result is there and a long case is under way.
+fn disturbed(name: &str, device: &str, port: u16, variables: &[(&str, &str)], signal: &str) -> (Output, Duration) {
+    let folder = scratch(name);
+    let cases = ["8KiB", "3MiB"].map(|size| format!("collectives/all_reduce/r3/{size}/f32"));
+    let mut words: Vec<String> = arguments(&cases.each_ref().map(String::as_str), &folder);
+    words.iter_mut().filter(|w| *w == "--quick").for_each(|w| *w = "--profile=full".into());
+    words.iter_mut().filter(|w| *w == "cpu").for_each(|w| *w = device.into());
+    let started =
+        |rank| torchrun(rank, 3, port, &words).envs(variables.iter().copied()).env("RIDGEPOINT_PATIENCE", "4").spawn().unwrap();
+    let (first, second, third) = (started(0), started(1), started(2));
+    let raw = folder.join("raw.jsonl");
+    let waiting = Instant::now();
+    while std::fs::read_to_string(&raw).unwrap_or_default().lines().count() < 2 {
+        assert!(waiting.elapsed() < Duration::from_secs(90), "no result");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    let sent = Command::new("kill").args([signal, &serving(&second).to_string()]).status().unwrap();
+    assert!(sent.success());
+    let since = Instant::now();
+    let output = first.wait_with_output().unwrap();
+    let took = since.elapsed();
+    for other in [second, third] {
+        other.wait_with_output().unwrap();
+    }
+    let _ = std::fs::remove_dir_all(folder);
+    (output, took)
+}
+
+#[test]
+fn a_stopped_rank_is_named_by_its_silence_and_nothing_waits_for_it() {
+    let Some(gpus) = common::stub_gpus("launched-stopped", &[]) else { return };
+    let gpus_path = gpus.to_str().unwrap();
+    for (device, port, variables) in
+        [("cpu", 29_615, [("RIDGEPOINT_ENGINE", "tcp")]), ("cuda:0", 29_616, [("RIDGEPOINT_CUDA_PATH", gpus_path)])]
+    {
+        let (output, took) = disturbed(&format!("stopped-{port}"), device, port, &variables, "-STOP");
+        let text = out(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}{}", err(&output));
+        assert!(text.contains(",measured,") && text.contains(",failed,"), "what was done is kept: {text}");
+        assert!(text.contains("no rank got on for 4 s, rank 1 (") && text.contains(") gives no sign of life"), "{text}");
+        assert!(text.contains("ranks that arrived: 0, 2; that did not: 1"), "{text}");
+        assert!(took < Duration::from_secs(60), "{took:?}");
+    }
+    std::fs::remove_dir_all(gpus).unwrap();
+}
+
+#[test]
+fn gpus_of_launched_ranks_do_every_operation_check_for_themselves_and_end_with_one_that_dies() {
+    let Some(gpus) = common::stub_gpus("launched", &[]) else { return };
+    let path = gpus.to_str().unwrap();
+    let mut cases: Vec<String> = OPS.iter().map(|op| format!("collectives/{op}/r3/36KiB/f32")).collect();
+    cases.extend(
+        ["bf16/inplace", "e4m3/max", "i32", "f64/avg/symmetric"].map(|d| format!("collectives/reduce_scatter/r3/36KiB/{d}")),
+    );
+    let folder = scratch("gpus");
+    let mut words = arguments(&cases.iter().map(String::as_str).collect::<Vec<_>>(), &folder);
+    words.iter_mut().filter(|w| *w == "cpu").for_each(|w| *w = "cuda:0".into());
+    for (port, fault, outcome) in [(29_617, "none", "measured"), (29_618, "corrupt", "wrong")] {
+        let _ = std::fs::remove_dir_all(&folder);
+        let started =
+            |rank| torchrun(rank, 3, port, &words).env("RIDGEPOINT_CUDA_PATH", path).env("RP_STUB_NCCL", fault).spawn().unwrap();
+        let others = [1, 2].map(started);
+        let first = started(0).wait_with_output().unwrap();
+        let (text, errors) = (out(&first), err(&first));
+        let seen: Vec<Vec<&str>> = text.lines().filter(|l| l.starts_with("cuda:0,")).map(|l| l.split(',').collect()).collect();
+        let seen: Vec<[&str; 3]> = seen.iter().map(|c| [c[1], c[3], c[5]]).collect();
+        let expected: Vec<[&str; 3]> = cases.iter().map(|case| [case.as_str(), "nccl", outcome]).collect();
+        assert_eq!(seen, expected, "{text}{errors}");
+        let raw = std::fs::read_to_string(folder.join("raw.jsonl")).unwrap();
+        assert_eq!(raw.matches("every element of every rank, on its own device").count(), cases.len(), "{raw}");
+        // What the last rank, or the root, received has one wrong element, and a wrong one of each rank where each sends its own.
+        let counts = ["\"wrong\":1}", "\"wrong\":3}"].map(|n| raw.matches(n).count());
+        assert_eq!(counts, if fault == "corrupt" { [cases.len() - 1, 1] } else { [0, 0] }, "{raw}");
+        others.into_iter().for_each(|mut other| assert!(other.wait().unwrap().success()));
+    }
+    let (output, took) = disturbed("gpu-dies", "cuda:0", 29_619, &[("RIDGEPOINT_CUDA_PATH", path)], "-KILL");
+    let text = out(&output);
+    assert!(text.contains("rank 1 (") && text.contains("is gone (signal: 9 (SIGKILL)"), "{text}{}", err(&output));
+    assert!(text.contains("that did not: 1") && took < Duration::from_secs(60), "{took:?} {text}");
+    std::fs::remove_dir_all(folder).unwrap();
+    std::fs::remove_dir_all(gpus).unwrap();
+}
+
+#[test]
+fn the_columns_of_nccl_tests_are_printed_once_with_each_ranks_process() {
+    let words =
+        ["collectives", "all_reduce", "-b", "8K", "-n", "5", "-w", "1", "--device", "cpu", "--format", "nccl-tests", "--out"];
+    let folder = scratch("columns");
+    let words: Vec<String> = words.iter().copied().chain([folder.to_str().unwrap()]).map(str::to_owned).collect();
+    let started = |rank| torchrun(rank, 2, 29_620, &words).spawn().unwrap();
+    let second = started(1);
+    let (first, other) = (started(0), second.id());
+    let own = first.id();
+    let (first, second) = (first.wait_with_output().unwrap(), second.wait_with_output().unwrap());
+    let text = out(&first);
+    assert!(first.status.success() && second.status.success(), "{text}{}", err(&first));
+    assert_eq!((text.matches("# nThread").count(), out(&second)), (1, String::new()), "{text}");
+    for (rank, pid) in [(0, own), (1, other)] {
+        assert!(text.contains(&format!("#  Rank  {rank} Group  0 Pid {pid:>6} on ")), "{text}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
 }
 
 /// A script of the tree's, as a command.

@@ -1,8 +1,9 @@
 //! The cases: shapes, their ids, and which of them a scope holds.
 
+use crate::overlap::Overlap;
 use crate::work::work;
 use ridgepoint_core::{Bytes, Cache, Case, CaseId, Component, Distribution, Dtype, Level, Metric};
-use ridgepoint_device::{CollectiveOp, Redop, Registration};
+use ridgepoint_device::{CollectiveOp, CollectiveProblem, Redop, Registration};
 use ridgepoint_harness::{Class, Profile, Scope};
 
 /// One collective.
@@ -76,6 +77,18 @@ impl Shape {
             && (self.op.rooted() || self.root == 0)
             && self.root < self.ranks
             && (self.op.in_place() || !self.in_place)
+    }
+
+    /// The problem of it, in the dtype as a device encodes it.
+    pub(crate) fn problem(self, dtype: Dtype, seed: u64) -> CollectiveProblem {
+        CollectiveProblem {
+            redop: self.redop,
+            root: self.root as usize,
+            in_place: self.in_place,
+            registration: self.registration,
+            seed,
+            ..CollectiveProblem::new(self.op, self.ranks as usize, self.bytes, dtype)
+        }
     }
 
     /// The case of it.
@@ -161,6 +174,20 @@ pub(crate) fn list(scope: &Scope) -> Vec<Shape> {
         }
     }
     seen
+}
+
+/// One overlap where there is time for it: an all-reduce and a product that take about as long by themselves.
+pub(crate) fn overlaps(scope: &Scope) -> Vec<Overlap> {
+    let ranks = scope.ranks.max(if scope.class == Class::Gpu { 1 } else { 2 }) as u64;
+    let (bytes, dtype, side) = match scope.class {
+        Class::Gpu => (256 << 20, Dtype::Bf16, 8192),
+        Class::Cpu | Class::SoftwareGpu => (16 << 20, Dtype::F32, 512),
+    };
+    let bytes = Bytes(bytes / ranks / 4 * ranks * 4);
+    let collective = Shape::new(CollectiveOp::AllReduce, ranks, bytes, dtype);
+    let product = format!("m{side}n{side}k{side}").parse();
+    let wanted = scope.profile != Profile::Quick && ranks > 1 && scope.class != Class::SoftwareGpu && fits(&collective, scope);
+    product.ok().filter(|_| wanted).map(|product| Overlap { collective, product }).into_iter().collect()
 }
 
 /// Send and receive buffers take no more than half of the memory: that of one GPU each, or the host's for all ranks.

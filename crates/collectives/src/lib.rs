@@ -2,9 +2,10 @@
 //!
 //! `collectives/all_reduce/r2/4MiB/f32` names the op, the number of ranks, S (the total buffer: the receive side for
 //! all-gather, the send side for reduce-scatter) and the dtype. algbw is S over the slowest rank's time, busbw is algbw
-//! times the op's factor.
+//! times the op's factor. `collectives/overlap/…` is one beside a matrix product (`overlap.rs`).
 
 mod cases;
+mod overlap;
 pub mod pairs;
 mod ready;
 mod reference;
@@ -12,6 +13,7 @@ mod variants;
 mod work;
 
 use cases::Shape;
+use overlap::Overlap;
 use ridgepoint_core::{Case, Component};
 use ridgepoint_device::{Device, DeviceError, Result};
 use ridgepoint_harness::{Prepared, Scope, Suite};
@@ -25,11 +27,12 @@ impl Suite for CollectivesSuite {
     }
 
     fn cases(&self, scope: &Scope) -> Vec<Case> {
-        cases::list(scope).into_iter().filter_map(Shape::case).collect()
+        let plain = cases::list(scope).into_iter().filter_map(Shape::case);
+        plain.chain(cases::overlaps(scope).into_iter().filter_map(Overlap::case)).collect()
     }
 
     fn parse(&self, id: &str) -> Option<Case> {
-        Shape::parse(id)?.case()
+        Shape::parse(id).map_or_else(|| Overlap::parse(id)?.case(), Shape::case)
     }
 
     fn providers(&self, _case: &Case, device: &dyn Device) -> Vec<String> {
@@ -37,6 +40,9 @@ impl Suite for CollectivesSuite {
     }
 
     fn prepare<'d>(&self, case: &Case, provider: &str, device: &'d dyn Device, seed: u64) -> Result<Prepared<'d>> {
+        if let Some(overlap) = Overlap::parse(case.id.as_str()) {
+            return overlap::prepare(overlap, provider, device, seed);
+        }
         let shape =
             Shape::parse(case.id.as_str()).ok_or_else(|| DeviceError::invalid(format!("{} is no collectives case", case.id)))?;
         ready::prepare(shape, provider, device, seed)

@@ -4,7 +4,7 @@ use crate::cases::Shape;
 use crate::reference;
 use crate::variants;
 use ridgepoint_core::{Backend, Seconds, Verification};
-use ridgepoint_device::{CollectiveProblem, Communicator, Device, Result, Timing};
+use ridgepoint_device::{Checked, CollectiveProblem, Communicator, Device, Result, Timing};
 use ridgepoint_harness::verify::{Comparison, in_chunks};
 use ridgepoint_harness::{Prepared, Ready};
 use std::collections::BTreeMap;
@@ -12,14 +12,7 @@ use std::collections::BTreeMap;
 pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, seed: u64) -> Result<Prepared<'d>> {
     let collectives = variants::find(device, provider, shape.ranks as usize)?;
     let dtype = collectives.encoding(shape.dtype);
-    let problem = CollectiveProblem {
-        redop: shape.redop,
-        root: shape.root as usize,
-        in_place: shape.in_place,
-        registration: shape.registration,
-        seed,
-        ..CollectiveProblem::new(shape.op, shape.ranks as usize, shape.bytes, dtype)
-    };
+    let problem = shape.problem(dtype, seed);
     let communicator = collectives.communicator(&problem)?;
     let config = communicator.config();
     let mut labels = Vec::new();
@@ -81,31 +74,47 @@ impl Ready for Run {
     }
 
     fn check(&mut self) -> Result<Verification> {
-        let p = self.problem;
-        let size = p.size();
-        let tolerance = reference::tolerance(&p, self.communicator.rounding());
-        let mut total = Comparison::new(tolerance);
-        // A rank that receives nothing has nothing to check.
-        for rank in (0..p.ranks).filter(|rank| p.receives(*rank) > 0) {
-            let out = self.communicator.output(rank)?;
-            let compare = |range: std::ops::Range<u64>| {
-                let mut comparison = Comparison::new(tolerance);
-                for i in range.start as usize..range.end as usize {
-                    let want = reference::element(&p, rank, i);
-                    // An output that ends too early is wrong, and no reason to panic.
-                    let got = out.get(i * size..(i + 1) * size).map_or(f64::NAN, |bytes| p.dtype.read(bytes));
-                    comparison.push(got, want.value, want.scale);
-                }
-                comparison
-            };
-            in_chunks(p.receives(rank) as u64, compare).into_iter().for_each(|part| total.merge(part));
-        }
-        Ok(total.finish(if tolerance > 0.0 {
-            "every element of every rank against f64, relative to Σ|x|"
-        } else {
-            "every element of every rank, exact"
-        }))
+        let Outputs { found, tolerance, how } = outputs(self.communicator.as_mut(), &self.problem)?;
+        let Checked { checked, wrong, error } = found;
+        let error = if error.is_finite() { error } else { f64::MAX };
+        Ok(Verification { method: how, error, tolerance, checked, wrong })
     }
+}
+
+/// What every rank's output was found to be.
+pub(crate) struct Outputs {
+    pub(crate) found: Checked,
+    pub(crate) tolerance: f64,
+    /// How it was looked at, in words.
+    pub(crate) how: String,
+}
+
+/// Compares every element of every rank with what it must be: on the ranks' own devices where those can, else here.
+pub(crate) fn outputs(communicator: &mut dyn Communicator, p: &CollectiveProblem) -> Result<Outputs> {
+    let tolerance = reference::tolerance(p, communicator.rounding());
+    let against = if tolerance > 0.0 { "against f64, relative to Σ|x|" } else { "exact" };
+    if let Some(found) = communicator.check(tolerance)? {
+        return Ok(Outputs { found, tolerance, how: format!("every element of every rank, on its own device, {against}") });
+    }
+    let size = p.size();
+    let mut total = Comparison::new(tolerance);
+    // A rank that receives nothing has nothing to check.
+    for rank in (0..p.ranks).filter(|rank| p.receives(*rank) > 0) {
+        let out = communicator.output(rank)?;
+        let compare = |range: std::ops::Range<u64>| {
+            let mut comparison = Comparison::new(tolerance);
+            for i in range.start as usize..range.end as usize {
+                let want = reference::element(p, rank, i);
+                // An output that ends too early is wrong, and no reason to panic.
+                let got = out.get(i * size..(i + 1) * size).map_or(f64::NAN, |bytes| p.dtype.read(bytes));
+                comparison.push(got, want.value, want.scale);
+            }
+            comparison
+        };
+        in_chunks(p.receives(rank) as u64, compare).into_iter().for_each(|part| total.merge(part));
+    }
+    let Verification { error, checked, wrong, .. } = total.finish("");
+    Ok(Outputs { found: Checked { checked, wrong, error }, tolerance, how: format!("every element of every rank, {against}") })
 }
 
 /// Which rank works longest and which shortest in an execution, without waiting: where all are alike, none is slow.

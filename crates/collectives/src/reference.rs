@@ -64,7 +64,7 @@ fn combined(problem: &CollectiveProblem, i: usize) -> Expected {
     let n = problem.ranks as f64;
     let whole = |f: fn(f64, f64) -> f64| terms().reduce(f).unwrap_or_default();
     let (sum, magnitudes) = (whole(|a, b| a + b), terms().map(f64::abs).sum::<f64>());
-    let tiny = n * problem.dtype.format().map_or(f64::MIN_POSITIVE, |f| f64::powi(2.0, 1 - f.bias));
+    let tiny = problem.least();
     let (value, scale) = match problem.redop {
         Redop::Sum => (sum, magnitudes + tiny),
         Redop::Prod => {

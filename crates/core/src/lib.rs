@@ -11,6 +11,7 @@ pub mod dtype;
 pub mod kernel;
 pub mod minifloat;
 pub mod model;
+mod network;
 pub mod record;
 pub mod roofline;
 mod section;

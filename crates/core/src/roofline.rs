@@ -205,6 +205,13 @@ fn roofs(record: &Record, info: &DeviceInfo, specs: &Specs, mhz: Option<f64>) ->
         }
         None => {}
     }
+    if let Some(network) = crate::network::roof(record) {
+        // What holds within a host holds still, where it is lower.
+        roofs.retain(|roof| roof.value <= network.value);
+        if !roofs.iter().any(|roof| roof.kind == RoofKind::Datasheet) {
+            roofs.insert(0, network);
+        }
+    }
     let unknown = if roofs.is_empty() { missing } else { None };
     (roofs, unknown)
 }
@@ -236,13 +243,24 @@ fn from_spec(record: &Record, info: &DeviceInfo, spec: &Spec, kind: RoofKind, mh
         RoofKind::ObservedClock => mhz,
         _ => quoted,
     };
-    // NVIDIA's units read their first cache and their shared memory by one path: no cached read is faster than it.
-    let path =
-        record.level == Level::Shared || (record.level == Level::Cache && spec.vendor == "NVIDIA" && record.work.steps == 0);
-    if path && record.metric == Metric::Bandwidth {
-        let (Some(bytes), Some(mhz)) = (spec.shared_bytes_per_clock, clock(spec.max_clock_mhz)) else { return Ok(None) };
-        let value = f64::from(units) * bytes * mhz / 1e3;
-        return Ok(Some(Roof { kind, value, source: format!("{units} × {bytes} B/clk at {mhz:.0} MHz"), bound: Bound::Memory }));
+    if matches!(record.level, Level::Shared | Level::Cache) && record.metric == Metric::Bandwidth {
+        // Serialised steps are bounded by no path's width.
+        if record.level == Level::Cache && record.work.steps > 0 {
+            return Ok(None);
+        }
+        // NVIDIA's units read their first cache and their shared memory by one path, AMD's by two: no cached read is faster.
+        let own = if record.level == Level::Cache && spec.vendor == "AMD" {
+            spec.l1_bytes_per_clock
+        } else {
+            spec.shared_bytes_per_clock
+        };
+        let path = own
+            .zip(clock(spec.max_clock_mhz))
+            .map(|(bytes, mhz)| (f64::from(units) * bytes * mhz / 1e3, format!("{units} × {bytes} B/clk at {mhz:.0} MHz")));
+        let share = f64::from(units) / f64::from(spec.units_per_device()) / per_package;
+        let beyond = cached(record, info, spec, kind, mhz).map(|(gbps, source)| (gbps * share, source));
+        let lowest = path.into_iter().chain(beyond).min_by(|a, b| a.0.total_cmp(&b.0));
+        return Ok(lowest.map(|(value, source)| Roof { kind, value, source, bound: Bound::Memory }));
     }
     match record.metric {
         Metric::Bandwidth | Metric::BusBandwidth => Ok(memory
@@ -262,6 +280,29 @@ fn from_spec(record: &Record, info: &DeviceInfo, spec: &Spec, kind: RoofKind, mh
             };
             Ok(Some(lower(compute, memory, record, kind, source)))
         }
+    }
+}
+
+/// What the cache gives that serves a working set which is too large for the first one, where that is published.
+fn cached(record: &Record, info: &DeviceInfo, spec: &Spec, kind: RoofKind, mhz: Option<f64>) -> Option<(f64, String)> {
+    // A set that all units share fits a cache of one unit where it fits at all.
+    let shared = record.config.contains_key("set");
+    let exceeds = |name: &str| {
+        let level = info.caches.iter().find(|cache| cache.name == name)?;
+        let instances = if shared { 1 } else { u64::from(level.instances.max(1)) };
+        Some(record.work.bytes.0 > level.bytes.0 * instances)
+    };
+    if record.level != Level::Cache || !exceeds("L1")? {
+        return None;
+    }
+    if let Some(gbps) = spec.infinity_cache_gbps.filter(|_| exceeds("L2") == Some(true)) {
+        // It has a clock of its own, whatever the core's.
+        return Some((gbps, format!("{} Infinity Cache", spec.id)));
+    }
+    let gbps = spec.l2_gbps?;
+    match kind {
+        RoofKind::ObservedClock => Some((gbps * mhz? / spec.max_clock_mhz?, format!("{} L2 at {:.0} MHz", spec.id, mhz?))),
+        _ => Some((gbps, format!("{} L2", spec.id))),
     }
 }
 
@@ -294,7 +335,7 @@ fn link(record: &Record, info: &DeviceInfo, spec: &Spec, kind: RoofKind) -> Opti
 }
 
 /// Ranks of a collective, by its id; None for a case of another kind.
-fn ranks(record: &Record) -> Option<u32> {
+pub(crate) fn ranks(record: &Record) -> Option<u32> {
     let mut segments = record.case.as_str().split('/');
     (segments.next() == Some("collectives")).then(|| segments.nth(1)?.strip_prefix('r')?.parse().ok().filter(|n| *n > 0))?
 }
@@ -387,7 +428,7 @@ pub fn measured_tflops(info: &DeviceInfo, dtype: Dtype) -> Option<(f64, String)>
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::case::{Cache, CaseId, Component, Distribution, Work};
     use crate::record::{Clock, Samples, Stop, Telemetry, Verification};
@@ -429,8 +470,17 @@ mod tests {
         }
     }
 
-    fn h100() -> DeviceInfo {
+    pub(crate) fn h100() -> DeviceInfo {
         DeviceInfo { name: "NVIDIA H100 80GB HBM3".into(), ..crate::device::tests::unknown() }
+    }
+
+    /// A collective of so many GB/s of busbw.
+    pub(crate) fn bus(case: &str, gbps: f64, algorithm: &str) -> Record {
+        let work = Work { bus_factor: Some(1.0), ..Work::bytes(Bytes(1_000_000_000)) };
+        let mut r = record(work, Metric::BusBandwidth, Level::Peer, Dtype::F32, 1.0 / gbps, None);
+        r.case = CaseId::new(case).unwrap();
+        r.config.insert("algorithm".into(), algorithm.into());
+        r
     }
 
     #[test]
@@ -449,13 +499,6 @@ mod tests {
 
     #[test]
     fn busbw_stands_under_the_links_that_are_used_and_a_switch_may_exceed_them() {
-        let bus = |case: &str, gbps: f64, algorithm: &str| {
-            let work = Work { bus_factor: Some(1.0), ..Work::bytes(Bytes(1_000_000_000)) };
-            let mut r = record(work, Metric::BusBandwidth, Level::Peer, Dtype::F32, 1.0 / gbps, None);
-            r.case = CaseId::new(case).unwrap();
-            r.config.insert("algorithm".into(), algorithm.into());
-            r
-        };
         let on = |name: &str, r: &Record| {
             let info = DeviceInfo { name: name.into(), ..crate::device::tests::unknown() };
             place(r, &info, Specs::built_in()).unwrap()
@@ -606,6 +649,32 @@ mod tests {
         let adds = Work { steps: 1000, ..Work::bytes(Bytes(4000)) };
         let adds = record(adds, Metric::Bandwidth, Level::Cache, Dtype::F32, 1e-6, Some(2000.0));
         assert!(place(&adds, &h100(), Specs::built_in()).unwrap().roofs.is_empty());
+    }
+
+    #[test]
+    fn a_set_has_the_roof_of_the_cache_that_serves_it() {
+        let cache = |name: &str, kib: u64, instances| crate::CacheLevel { name: name.into(), bytes: Bytes::kib(kib), instances };
+        let caches = vec![cache("L1", 32, 304), cache("L2", 4096, 8), cache("Infinity Cache", 256 << 10, 1)];
+        let info = DeviceInfo {
+            backend: crate::Backend::Hip,
+            name: "AMD Instinct MI300X".into(),
+            units: 304,
+            caches,
+            ..crate::device::tests::unknown()
+        };
+        let roofs = |kib: u64| {
+            let mut r = record(Work::bytes(Bytes::kib(kib)), Metric::Bandwidth, Level::Cache, Dtype::F32, 1e-6, Some(1050.0));
+            r.config.insert("set".into(), "shared by all units".into());
+            place(&r, &info, Specs::built_in()).unwrap().roofs
+        };
+        let path: f64 = 304.0 * 128.0 * 2.1;
+        let seen: Vec<Vec<f64>> = [16, 1024, 64 << 10].map(|kib| roofs(kib).iter().map(|r| r.value.round()).collect()).into();
+        let half = |x: f64| (x / 2.0).round();
+        assert_eq!(seen[0], [path.round(), half(path)]);
+        assert_eq!(seen[1], [34_400.0, 17_200.0]);
+        // The Infinity Cache does not slow down with the core.
+        assert_eq!(seen[2], [17_203.0; 2]);
+        assert!(roofs(1024)[0].source == "MI300X L2" && roofs(64 << 10)[0].source == "MI300X Infinity Cache");
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub struct Spec {
     pub tdp_w: Option<f64>,
     /// Shared memory (LDS) bytes per clock and unit.
     pub shared_bytes_per_clock: Option<f64>,
+    /// Bytes per clock and unit that the first cache gives, where it has a path of its own (AMD's vL1D).
+    pub l1_bytes_per_clock: Option<f64>,
     /// L2 capacity, MB.
     pub l2_mb: Option<f64>,
     /// Published L2 read bandwidth, GB/s.

@@ -242,6 +242,50 @@ impl CollectiveProblem {
         }
     }
 
+    /// Where what rank `rank` receives comes from, in order; empty where values are combined or nothing is received.
+    #[must_use]
+    pub fn pieces(&self, rank: usize) -> Vec<Piece> {
+        use CollectiveOp as Op;
+        let (n, count) = (self.ranks.max(1), self.count());
+        let one = |from, start, len| vec![Piece { at: 0, from, start, len }];
+        if self.receives(rank) == 0 {
+            return Vec::new();
+        }
+        match self.op {
+            Op::AllReduce | Op::Reduce | Op::ReduceScatter => Vec::new(),
+            Op::AllGather | Op::Gather => {
+                (0..n).map(|from| Piece { at: self.part(from).start, from, start: 0, len: self.part(from).len() }).collect()
+            }
+            Op::Broadcast => one(self.root, 0, count),
+            Op::Scatter => one(self.root, self.part(rank).start, self.part(rank).len()),
+            Op::SendRecv => one((rank + n - 1) % n, 0, count),
+            Op::AllToAll => {
+                let len = count / n;
+                (0..n).map(|from| Piece { at: len * from, from, start: len * rank, len }).collect()
+            }
+            Op::AllToAllV => {
+                // As long either way, so that a rank's own cuts are the received ones.
+                let piece = |from| {
+                    let sent = self.uneven(from, rank);
+                    Piece { at: self.uneven(rank, from).start, from, start: sent.start, len: sent.len() }
+                };
+                (0..n).map(piece).collect()
+            }
+        }
+    }
+
+    /// The element of all ranks' inputs whose combination a rank receives first.
+    #[must_use]
+    pub fn combined_from(&self, rank: usize) -> usize {
+        if self.op == CollectiveOp::ReduceScatter { self.part(rank).start } else { 0 }
+    }
+
+    /// As many of the type's smallest normal numbers as there are ranks: below that a rounding is absolute.
+    #[must_use]
+    pub fn least(&self) -> f64 {
+        self.ranks as f64 * self.dtype.format().map_or(f64::MIN_POSITIVE, |f| f64::powi(2.0, 1 - f.bias))
+    }
+
     /// In place: the element of the one buffer at which what a rank sends begins.
     #[must_use]
     pub fn sends_from(&self, rank: usize) -> usize {
@@ -315,6 +359,42 @@ impl CollectiveProblem {
     fn fill_slowly(&self, rank: usize, values: impl Iterator<Item = (usize, f32)>, out: &mut [u8]) {
         let elements = out.chunks_exact_mut(self.size()).zip(values);
         elements.for_each(|(z, (i, x))| self.dtype.write(self.value(rank, i, x), z));
+    }
+}
+
+/// A part of what a rank receives: elements from `at` on are those of rank `from` from `start` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Where it begins, in what is received.
+    pub at: usize,
+    /// Whose it is.
+    pub from: usize,
+    /// Where it begins, in what that rank sends.
+    pub start: usize,
+    /// Elements.
+    pub len: usize,
+}
+
+/// What a check of every element found.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Checked {
+    /// Elements that were looked at.
+    pub checked: u64,
+    /// Those beyond the tolerance.
+    pub wrong: u64,
+    /// The largest error; NaN where there was one.
+    pub error: f64,
+}
+
+impl Checked {
+    /// Adds what another rank found.
+    pub fn merge(&mut self, other: Self) {
+        self.checked += other.checked;
+        self.wrong += other.wrong;
+        // f64::max would drop a NaN.
+        if other.error > self.error || other.error.is_nan() {
+            self.error = other.error;
+        }
     }
 }
 
@@ -422,6 +502,16 @@ pub trait Communicator {
     /// Names the rank that failed.
     fn output(&mut self, rank: usize) -> Result<Vec<u8>>;
 
+    /// Has each rank's device compare every element that it received with what it must be, which it computes anew; what is further
+    /// off than `tolerance` is wrong: |got − want|, relative to Σ|x| for sums and averages, to |want| for products, and else to 1.
+    /// None where that is left to the caller, who has [`Communicator::output`].
+    ///
+    /// # Errors
+    /// Names the rank that failed.
+    fn check(&mut self, _tolerance: f64) -> Result<Option<Checked>> {
+        Ok(None)
+    }
+
     /// How its reductions round.
     fn rounding(&self) -> Rounding {
         Rounding::EachStep
@@ -484,6 +574,26 @@ mod tests {
                     at = range.end;
                 }
                 assert_eq!(at, 1000);
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_are_what_is_expected() {
+        for op in CollectiveOp::ALL.into_iter().filter(|op| !op.reduces()) {
+            for ranks in 1..=5 {
+                let p = CollectiveProblem { root: ranks - 1, ..CollectiveProblem::new(op, ranks, Bytes(4 * 60), Dtype::F32) };
+                for rank in 0..ranks {
+                    let pieces = p.pieces(rank);
+                    let made = pieces.iter().flat_map(|piece| (0..piece.len).map(|i| vec![p.input(piece.from, piece.start + i)]));
+                    assert!(made.eq(expected(&p, rank)), "{op:?} rank {rank} of {ranks}");
+                    let ends = pieces.iter().scan(0, |end, piece| {
+                        let fits = piece.at == *end;
+                        *end += piece.len;
+                        Some(fits)
+                    });
+                    assert!(ends.into_iter().all(|fits| fits), "{op:?}");
+                }
             }
         }
     }

@@ -25,6 +25,7 @@ mod kernel;
 pub mod launched;
 #[cfg(test)]
 mod machine;
+pub mod network;
 pub mod notes;
 mod probe;
 mod scales;
@@ -38,7 +39,8 @@ pub use capability::{
     Paged, Support, Transpose,
 };
 pub use collectives::{
-    CollectiveOp, CollectiveProblem, Collectives, Communicator, Exchange, RankPlace, Redop, Registration, Rounding,
+    Checked, CollectiveOp, CollectiveProblem, Collectives, Communicator, Exchange, Piece, RankPlace, Redop, Registration,
+    Rounding,
 };
 pub use error::{DeviceError, Result};
 pub use host_memory::nodes;

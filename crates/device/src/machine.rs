@@ -38,6 +38,24 @@ impl Machine {
         Some(self)
     }
 
+    /// With the kernels of stubs/kernels.cpp, and what links another library with them. None where there is no compiler.
+    pub(crate) fn with_kernels(self) -> Option<(Self, Vec<String>)> {
+        let own = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cuda/stubs/kernels.cpp");
+        let built = Command::new("g++")
+            .args(["-shared", "-fPIC", "-w", "-O1", "-std=c++17", own])
+            .args(["-I", concat!(env!("CARGO_MANIFEST_DIR"), "/../../kernels"), "-o"])
+            .arg(self.dir.join("libkernels.so"))
+            .output();
+        let Ok(built) = built else {
+            println!("SKIP: host compiler: g++ is not installed (apt-get install g++)");
+            return None;
+        };
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        let dir = self.dir.display();
+        let linked = vec!["-DKERNELS".into(), format!("-L{dir}"), format!("-Wl,-rpath,{dir}"), "-l:libkernels.so".into()];
+        Some((self, linked))
+    }
+
     /// What tests of this binary print there.
     pub(crate) fn run(&self, tests: &str) -> String {
         self.run_with(tests, &[])

@@ -19,6 +19,7 @@ const CPP: &[(&str, &str)] = &[
     ("attention/flash_sm90", include_str!("../../../kernels/attention/flash_sm90.cu")),
     ("attention/mla_decode_cdna", include_str!("../../../kernels/attention/mla_decode_cdna.cu")),
     ("attention/mla_decode_sm90", include_str!("../../../kernels/attention/mla_decode_sm90.cu")),
+    ("collectives/check", include_str!("../../../kernels/collectives/check.cu")),
     ("common/arguments", include_str!("../../../kernels/common/arguments.cu")),
     ("common/clock", include_str!("../../../kernels/common/clock.cu")),
     ("common/differ", include_str!("../../../kernels/common/differ.cu")),
@@ -62,6 +63,7 @@ const WGSL: &[(&str, &str)] = &[
     ("launch/count", include_str!("../../../kernels/launch/count.wgsl")),
     ("memory/chase", include_str!("../../../kernels/memory/chase.wgsl")),
     ("memory/shared", include_str!("../../../kernels/memory/shared.wgsl")),
+    ("memory/staircase", include_str!("../../../kernels/memory/staircase.wgsl")),
     ("memory/stream", include_str!("../../../kernels/memory/stream.wgsl")),
 ];
 

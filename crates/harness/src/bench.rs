@@ -124,6 +124,12 @@ impl<'d> Bench<'d> {
         self.prepared.ready.observed()
     }
 
+    /// What a reader must see of it beside the number ([`crate::Ready::remarks`]).
+    #[must_use]
+    pub fn remarks(&self) -> Vec<String> {
+        self.prepared.ready.remarks()
+    }
+
     fn warm(&mut self) -> Result<(&mut Timer<'d>, &mut (dyn crate::Ready + 'd))> {
         self.warm_up()?;
         match &mut self.timer {

@@ -164,6 +164,11 @@ pub trait Ready {
         BTreeMap::new()
     }
 
+    /// Words that only the timed runs could tell, and that a reader must see beside the number: go to the labels.
+    fn remarks(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Runs and times `n` executions from turn `first` on by itself (ranks in other processes, launches as such); None to be
     /// timed by the harness, as nearly all are.
     ///
@@ -283,6 +288,7 @@ fn attempt(
     gate();
     let (samples, telemetry) = bench.sample()?;
     measured.config.extend(bench.observed());
+    measured.labels.extend(bench.remarks());
     let verification = bench.verify()?;
     if !verification.passed() {
         return Err(Refused::Wrong(verification));

@@ -137,11 +137,23 @@ fn head(text: &mut String, case: &Case, rows: &[(&Row, bool)], sizes: &[u64], en
     );
     let host = environment.map_or("unknown", |e| e.host.as_str());
     let process = environment.and_then(|e| e.facts.get("process")).map_or("0", String::as_str);
+    // Under a launcher each rank has a host and process of its own, and the device of its number there.
+    let places: Vec<(&str, &str)> = environment
+        .and_then(|e| e.facts.get("rank processes"))
+        .map(|all| all.split(' ').filter_map(|place| place.rsplit_once('/')).collect())
+        .unwrap_or_default();
     let measured = environment.and_then(|e| e.devices.iter().find(|d| d.id == case.device));
     let first: u64 = case.device.rsplit(':').next().and_then(|n| n.parse().ok()).unwrap_or(0);
     let gpus = case.provider.starts_with("nccl") || case.provider.starts_with("rccl");
     for rank in 0..case.ranks {
-        let device = if gpus { first + rank } else { first };
+        let place = places.get(rank as usize);
+        let before = |host: &str| places[..rank as usize].iter().filter(|(other, _)| *other == host).count() as u64;
+        let (host, process) = place.copied().unwrap_or((host, process));
+        let device = match place {
+            Some((host, _)) if gpus => before(host),
+            None if gpus => first + rank,
+            _ => first,
+        };
         let pci = measured.and_then(|d| d.pci.as_deref()).filter(|_| rank == 0).unwrap_or(&case.device);
         let name = measured.map_or("", |d| d.name.as_str());
         let _ = writeln!(text, "#  Rank {rank:2} Group  0 Pid {process:>6} on {host:>10} device {device:2} [{pci}] {name}");

@@ -32,6 +32,28 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
+/// A folder with a CUDA driver of eight GPUs whose memory is the host's and an NCCL that really reduces, between processes too; our
+/// kernels run there from their own source. None where there is no compiler.
+pub(crate) fn stub_gpus(name: &str, nccl: &[&str]) -> Option<PathBuf> {
+    let (folder, stubs) = (scratch(name), root().join("crates/device/src/cuda/stubs"));
+    let (search, path) = (format!("-L{}", text(&folder)), format!("-Wl,-rpath,{}", text(&folder)));
+    let includes = format!("-I{}", text(&root().join("kernels")));
+    for (compiler, source, library, options) in [
+        ("g++", "kernels.cpp", "libkernels.so", &["-std=c++17", &includes][..]),
+        ("cc", "driver.c", "libcuda.so.1", &["-DDEVICES=8", "-DKERNELS", &search, &path, "-l:libkernels.so", "-lm"]),
+        ("cc", "nccl.c", "libnccl.so.2", &[&["-DVERSION=23203", "-lm"], nccl].concat()),
+    ] {
+        let mut command = Command::new(compiler);
+        command.args(["-shared", "-fPIC", "-w", "-O1"]).arg(stubs.join(source)).args(options).arg("-o").arg(folder.join(library));
+        let Ok(built) = command.output() else {
+            println!("SKIP: host compiler: {compiler} is not installed (apt-get install {compiler})");
+            return None;
+        };
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    }
+    Some(folder)
+}
+
 /// A Python that has `module`, or None with the reason printed.
 pub(crate) fn python(module: &str) -> Option<PathBuf> {
     let own = root().join("target/python/bin/python3");

@@ -90,6 +90,15 @@ pub struct Nic {
     /// PCI address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci: Option<String>,
+    /// The PCIe link as it runs now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pcie: Option<PcieLink>,
+    /// The NUMA node it hangs on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub numa_node: Option<u32>,
+    /// Devices that share a PCIe switch with it, so that what they send needs no core's root complex.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub near: Vec<String>,
 }
 
 /// A PCIe link: `5.0x16`.

@@ -127,10 +127,18 @@ impl CpuDevice {
     /// # Errors
     /// Out of memory for the buffer that evicts the caches.
     pub fn open() -> Result<Self> {
-        let cores = affinity::cores();
-        let mut info = info::observe(&cores);
-        let pool = Arc::new(Pool::new(&cores));
-        info.measured = roofs::measure(&pool, &info)?;
+        let mut device = Self::on(&affinity::cores())?;
+        device.info.measured = roofs::measure(&device.pool, &device.info)?;
+        Ok(device)
+    }
+
+    /// Some of the host's cores, for work beside a measurement: their roofs are not measured.
+    ///
+    /// # Errors
+    /// As [`CpuDevice::open`].
+    pub fn on(cores: &[usize]) -> Result<Self> {
+        let mut info = info::observe(cores);
+        let pool = Arc::new(Pool::new(cores));
         let allocated = Arc::new(AtomicU64::new(0));
         let scratch = allocate(&pool, &allocated, 2 * info.last_level_cache().0 as usize)?;
         let vendors = gemm::find_vendors(&pool);

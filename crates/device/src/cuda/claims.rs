@@ -45,6 +45,7 @@ const fn claim(
 
 #[rustfmt::skip]
 const CLAIMS: &[Claim] = &[
+    claim("collectives/check", "", AMPERE, &["LDG", "RED/REDG/ATOMG"], 64),
     claim("common/arguments", "", AMPERE, &["STG"], 32),
     claim("common/clock", "", AMPERE, &[], 32),
     claim("common/differ", "", AMPERE, &["LDG", "RED/REDG/ATOMG"], 32),

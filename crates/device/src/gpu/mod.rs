@@ -3,6 +3,7 @@
 //! facts, the compiler's options, libraries and sensors.
 
 mod blas;
+mod check;
 mod code;
 mod device;
 pub(crate) mod driver;
@@ -12,6 +13,7 @@ mod ranks;
 pub(crate) mod rtc;
 mod stream;
 pub(crate) mod sys;
+mod team;
 #[cfg(test)]
 mod tests;
 

@@ -1,19 +1,17 @@
-//! Collectives between GPUs, by NCCL or RCCL: one process with a GPU a rank, or this process as one rank of many.
-//!
-//! All ranks' calls of an execution are one group, each in its rank's stream. Time is taken by events, and is the slowest
-//! rank's. Who waits looks at the streams and gives up after a while: a hang is an error that names the ranks that arrived,
-//! and the communicators are aborted.
+//! Collectives between GPUs, by NCCL or RCCL: one process with a GPU a rank, or this process as one rank of many. `team.rs` runs
+//! them, `check.rs` makes what they send and checks what they receive, on the GPU.
 
+use super::check::Programs;
 use super::driver::{Buffer as Memory, Context, Driver};
 use super::nccl::{self, Nccl, UniqueId, dotted, failed};
-use super::stream::{Event, Place, Stream, elapsed_ms};
-use super::sys::{Handle, Ptr, status};
-use crate::{CollectiveOp, CollectiveProblem, Collectives, Communicator, DeviceError, Registration, Result, Timing};
-use ridgepoint_core::record::Clock;
-use ridgepoint_core::{Dtype, Library, Seconds};
+use super::stream::{Place, Stream};
+use super::sys::{Handle, Ptr};
+use super::team::Team;
+use crate::{CollectiveOp, CollectiveProblem, Collectives, Communicator, DeviceError, Registration, Result};
+use ridgepoint_core::{Dtype, Library};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Executions are over in milliseconds; connections are made at the first, which takes seconds on a large machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -41,13 +39,14 @@ pub(crate) struct Ranks {
     pub(crate) first: usize,
     pub(crate) target: String,
     pub(crate) version: i32,
+    programs: Arc<Programs>,
 }
 
 impl Ranks {
     pub(crate) fn new(kind: &'static Kind, api: &Arc<Nccl>, ctx: &Context, first: usize) -> std::result::Result<Self, String> {
         let version = api.number().map_err(|error| error.to_string())?;
         let (api, driver) = (Arc::clone(api), Arc::clone(&ctx.driver));
-        Ok(Self { kind, api, driver, first, target: ctx.facts.target.clone(), version })
+        Ok(Self { kind, api, driver, first, target: ctx.facts.target.clone(), version, programs: Arc::default() })
     }
 
     /// Ranks `ours` of `problem.ranks`, on devices from the first on; `join` makes their communicators.
@@ -61,6 +60,7 @@ impl Ranks {
         let numbers = self.numbers(p)?;
         let mut team = Team {
             api: Arc::clone(&self.api),
+            programs: Arc::clone(&self.programs),
             problem: *p,
             numbers,
             members: Vec::new(),
@@ -78,7 +78,7 @@ impl Ranks {
         team.members.iter_mut().zip(handles).for_each(|(member, handle)| member.comm = handle);
         team.register()?;
         for member in &team.members {
-            member.fill(p)?;
+            member.fill(p, &self.programs)?;
         }
         team.poison()?;
         Ok(Box::new(team))
@@ -196,23 +196,23 @@ impl Collectives for Ranks {
 
 /// A problem in the library's numbers.
 #[derive(Clone, Copy)]
-struct Numbers {
+pub(super) struct Numbers {
     dtype: i32,
     redop: i32,
 }
 
 /// A rank of this process.
-struct Member {
-    rank: usize,
-    ctx: Arc<Context>,
-    stream: Stream,
-    comm: Handle,
+pub(super) struct Member {
+    pub(super) rank: usize,
+    pub(super) ctx: Arc<Context>,
+    pub(super) stream: Stream,
+    pub(super) comm: Handle,
     /// What it sends; in place a copy of that, to restore it from.
-    sent: Memory,
+    pub(super) sent: Memory,
     /// What it receives; in place the whole of S.
-    received: Memory,
+    pub(super) received: Memory,
     /// Registrations of the two, or their windows.
-    registered: Vec<Handle>,
+    pub(super) registered: Vec<Handle>,
 }
 
 // SAFETY: the handles are tokens of the library, used by one thread at a time.
@@ -240,8 +240,11 @@ impl Member {
         })
     }
 
-    /// Makes on the host what it sends, and uploads it.
-    fn fill(&self, p: &CollectiveProblem) -> Result<()> {
+    /// Makes what it sends: on the device where that has a kernel for it, else on the host.
+    fn fill(&self, p: &CollectiveProblem, programs: &Programs) -> Result<()> {
+        if programs.fill(self, p)? {
+            return Ok(());
+        }
         let (len, size) = (p.sends(self.rank) * p.size(), p.size());
         let mut chunk = vec![0; CHUNK.min(len)];
         for start in (0..len).step_by(CHUNK) {
@@ -253,13 +256,13 @@ impl Member {
     }
 
     /// In place: its input, as it was.
-    fn restore(&self, p: &CollectiveProblem) -> Result<()> {
+    pub(super) fn restore(&self, p: &CollectiveProblem) -> Result<()> {
         let (from, to) = (Place::Device(&self.sent), Place::Device(&self.received));
         Ok(self.stream.copy(from, 0, to, p.sends_from(self.rank) * p.size(), p.sends(self.rank) * p.size())?)
     }
 
     /// Addresses of what it sends and receives.
-    fn places(&self, p: &CollectiveProblem) -> (Ptr, Ptr) {
+    pub(super) fn places(&self, p: &CollectiveProblem) -> (Ptr, Ptr) {
         let at = |elements: usize| self.received.ptr + (elements * p.size()) as Ptr;
         if p.in_place {
             (at(p.sends_from(self.rank)), at(p.receives_from(self.rank)))
@@ -269,7 +272,7 @@ impl Member {
     }
 
     /// Enqueues its share of one execution.
-    fn enqueue(&self, api: &Nccl, p: &CollectiveProblem, numbers: Numbers) -> Result<()> {
+    pub(super) fn enqueue(&self, api: &Nccl, p: &CollectiveProblem, numbers: Numbers) -> Result<()> {
         self.ctx.api()?;
         let Numbers { dtype, redop } = numbers;
         let (n, rank, count, part) = (p.ranks, self.rank, p.count(), p.count() / p.ranks);
@@ -324,243 +327,4 @@ fn library_memory(ctx: &Arc<Context>, api: &Arc<Nccl>, len: usize) -> Result<Mem
     let api = Arc::clone(api);
     // SAFETY: allocated just now, and freed once. A status at this point has no one to go to.
     Ok(Memory::of(ctx, ptr, len, Box::new(move |ptr| drop(unsafe { api.mem_free(ptr) }))))
-}
-
-/// The ranks of this process, up.
-struct Team {
-    api: Arc<Nccl>,
-    problem: CollectiveProblem,
-    numbers: Numbers,
-    members: Vec<Member>,
-    /// The failure that ended it: there is no going on after one.
-    broken: Option<DeviceError>,
-    /// Each member's seconds, and the executions they are of.
-    times: (Vec<f64>, usize),
-    config: BTreeMap<String, String>,
-    patience: Duration,
-}
-
-impl Team {
-    /// `calls` of all members as one, so that no thread waits for a rank that the same thread has yet to call for.
-    fn group(&self, mut calls: impl FnMut(&Member) -> Result<()>) -> Result<()> {
-        // SAFETY: takes nothing.
-        unsafe { self.api.group_start() }.map_err(failed)?;
-        let outcome = self.members.iter().try_for_each(&mut calls);
-        // SAFETY: takes nothing; a group that was begun is ended whatever came of it.
-        let ended = unsafe { self.api.group_end() }.map_err(failed);
-        outcome.and(ended)
-    }
-
-    fn register(&mut self) -> Result<()> {
-        let api = Arc::clone(&self.api);
-        let symmetric = match self.problem.registration {
-            Registration::None => return Ok(()),
-            Registration::Local => false,
-            Registration::Symmetric => true,
-        };
-        for which in [false, true] {
-            let mut handles = vec![std::ptr::null_mut(); self.members.len()];
-            let mut next = handles.iter_mut();
-            self.group(|member| {
-                let buffer = if which { &member.received } else { &member.sent };
-                let Some(handle) = next.next() else { return Ok(()) };
-                member.ctx.api()?;
-                // SAFETY: a live communicator and the whole of a live buffer; the handle is written by the end of the group.
-                let registered = unsafe {
-                    match symmetric {
-                        true => api.window(member.comm, buffer.ptr, buffer.len, handle, nccl::SYMMETRIC),
-                        false => api.register(member.comm, buffer.ptr, buffer.len, handle),
-                    }
-                };
-                registered.map_err(failed)
-            })?;
-            if symmetric && handles.iter().any(|handle| handle.is_null()) {
-                return Err(DeviceError::unsupported("the library makes no symmetric windows between these devices"));
-            }
-            self.members.iter_mut().zip(handles).for_each(|(member, handle)| member.registered.push(handle));
-        }
-        Ok(())
-    }
-
-    /// Enqueues `n` executions on every rank, and gives the events around what counts.
-    fn enqueue(&self, n: usize) -> Result<Vec<Vec<Event>>> {
-        let p = &self.problem;
-        let mut events: Vec<Vec<Event>> = self.members.iter().map(|_| Vec::new()).collect();
-        let mark = |events: &mut Vec<Vec<Event>>| -> Result<()> {
-            for (member, events) in self.members.iter().zip(events) {
-                events.push(member.stream.record()?);
-            }
-            Ok(())
-        };
-        if !p.consumes() {
-            mark(&mut events)?;
-        }
-        for _ in 0..n {
-            if p.consumes() {
-                self.members.iter().try_for_each(|member| member.restore(p))?;
-                mark(&mut events)?;
-            }
-            self.group(|member| member.enqueue(&self.api, p, self.numbers))?;
-            if p.consumes() {
-                mark(&mut events)?;
-            }
-        }
-        if !p.consumes() {
-            mark(&mut events)?;
-        }
-        Ok(events)
-    }
-
-    /// Waits for every rank's stream, and not for ever.
-    fn wait(&self, events: &[Vec<Event>]) -> Result<()> {
-        let since = Instant::now();
-        loop {
-            let mut pending = Vec::new();
-            for member in &self.members {
-                // SAFETY: a live stream of the device made current.
-                match unsafe { member.ctx.api()?.stream_query(member.stream.handle) } {
-                    Ok(()) => {}
-                    Err(error) if error.status() == Some(status::NOT_READY) => pending.push(member.rank),
-                    // A driver without the function is waited for in its own way.
-                    Err(error) if error.status().is_none() => member.stream.synchronize()?,
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            if pending.is_empty() {
-                return Ok(());
-            }
-            self.async_errors()?;
-            if since.elapsed() > self.patience {
-                return Err(self.hung(events));
-            }
-            if since.elapsed() > Duration::from_millis(1) {
-                std::thread::sleep(Duration::from_micros(50));
-            }
-        }
-    }
-
-    /// What a communicator found out by itself meanwhile.
-    fn async_errors(&self) -> Result<()> {
-        /// `ncclSuccess`, `ncclInProgress`.
-        const GOING_ON: [i32; 2] = [0, 7];
-        for member in &self.members {
-            let mut code = 0;
-            // SAFETY: a live communicator; writes one int.
-            let asked = unsafe { self.api.async_error(member.comm, &mut code) };
-            if asked.is_ok() && !GOING_ON.contains(&code) {
-                let message = format!("rank {}: {}", member.rank, self.api.words(code));
-                return Err(DeviceError::Call { call: self.problem.op.name(), code: code.into(), message });
-            }
-        }
-        Ok(())
-    }
-
-    /// Ranks whose streams came to the collective, and those that did not.
-    fn hung(&self, events: &[Vec<Event>]) -> DeviceError {
-        let came = |(member, events): &(&Member, &Vec<Event>)| {
-            let Some(first) = events.first() else { return false };
-            // SAFETY: a live event of the device made current.
-            member.ctx.api().is_ok_and(|api| unsafe { api.event_query(first.handle) }.is_ok())
-        };
-        let (here, missing): (Vec<_>, Vec<_>) = self.members.iter().zip(events).partition(came);
-        let list = |of: &[(&Member, &Vec<Event>)]| match of {
-            [] => "none".to_owned(),
-            of => of.iter().map(|(m, _)| format!("{} (device {})", m.rank, m.ctx.device)).collect::<Vec<_>>().join(", "),
-        };
-        let message = format!(
-            "no rank got on for {} s; ranks that arrived: {}; that did not: {}",
-            self.patience.as_secs_f64(),
-            list(&here),
-            list(&missing)
-        );
-        DeviceError::Call { call: self.problem.op.name(), code: libc::ETIMEDOUT.into(), message }
-    }
-
-    fn attempt(&mut self, n: usize) -> Result<Timing> {
-        let events = self.enqueue(n)?;
-        self.wait(&events)?;
-        let mut slowest = 0.0_f64;
-        for (events, total) in events.iter().zip(&mut self.times.0) {
-            let mut seconds = 0.0;
-            for pair in events.chunks_exact(2) {
-                seconds += f64::from(elapsed_ms(&pair[0], &pair[1])?) / 1e3;
-            }
-            *total += seconds;
-            slowest = slowest.max(seconds);
-        }
-        self.times.1 += n;
-        Ok(Timing { seconds: Seconds(slowest), clock: Clock::Device })
-    }
-}
-
-impl Communicator for Team {
-    fn poison(&mut self) -> Result<()> {
-        if let Some(error) = &self.broken {
-            return Err(error.clone());
-        }
-        for member in &self.members {
-            member.stream.fill(Place::Device(&member.received), 0xff)?;
-            if self.problem.in_place {
-                member.restore(&self.problem)?;
-            }
-        }
-        self.members.iter().try_for_each(|member| member.stream.synchronize())?;
-        Ok(())
-    }
-
-    fn run(&mut self, n: usize) -> Result<Timing> {
-        if let Some(error) = &self.broken {
-            return Err(error.clone());
-        }
-        self.attempt(n).inspect_err(|error| {
-            self.broken = Some(error.clone());
-            for member in &mut self.members {
-                // SAFETY: a live communicator, not used again. Kernels that still wait for peers are ended by this.
-                let _ = unsafe { self.api.abort(member.comm) };
-                member.comm = std::ptr::null_mut();
-            }
-        })
-    }
-
-    fn output(&mut self, rank: usize) -> Result<Vec<u8>> {
-        let p = &self.problem;
-        let member = self.members.iter().find(|member| member.rank == rank);
-        let member = member.ok_or_else(|| DeviceError::invalid(format!("rank {rank} is not of this process")))?;
-        let mut out = vec![0; p.receives(rank) * p.size()];
-        member.stream.download(Place::Device(&member.received), p.receives_from(rank) * p.size(), &mut out)?;
-        Ok(out)
-    }
-
-    fn times(&self) -> Vec<Seconds> {
-        let (sums, n) = &self.times;
-        if *n == 0 { Vec::new() } else { sums.iter().map(|sum| Seconds(sum / *n as f64)).collect() }
-    }
-
-    fn config(&self) -> BTreeMap<String, String> {
-        self.config.clone()
-    }
-}
-
-impl Drop for Team {
-    fn drop(&mut self) {
-        let symmetric = self.problem.registration == Registration::Symmetric;
-        for member in self.members.iter().filter(|member| !member.comm.is_null()) {
-            let _ = member.ctx.api();
-            for handle in &member.registered {
-                // SAFETY: registered with this communicator, once.
-                let _ = unsafe {
-                    if symmetric {
-                        self.api.close_window(member.comm, *handle)
-                    } else {
-                        self.api.deregister(member.comm, *handle)
-                    }
-                };
-            }
-        }
-        for member in self.members.iter().filter(|member| !member.comm.is_null()) {
-            let _ = member.ctx.api();
-            // SAFETY: live, and not used again.
-            let _ = unsafe { self.api.destroy(member.comm) };
-        }
-    }
 }

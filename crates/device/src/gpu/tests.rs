@@ -16,7 +16,11 @@ fn machine(name: &str, hip: bool, options: &[&str]) -> Option<Machine> {
     let machine = Machine::new(name, variable);
     let (driver, library) = if hip { ("libamdhip64.so.7", "librccl.so.1") } else { ("libcuda.so.1", "libnccl.so.2") };
     let source = if hip { crate::hip::tests::runtime() } else { include_str!("../cuda/stubs/driver.c").to_owned() };
-    let machine = machine.with(driver, &source, &["-DDEVICES=8"])?;
+    let (machine, kernels) = machine.with_kernels()?;
+    let kernels: Vec<&str> = kernels.iter().map(String::as_str).collect();
+    let machine = machine.with(driver, &source, &[&["-DDEVICES=8"], &kernels[..]].concat())?;
+    // NVIDIA's kernels were built ahead.
+    let machine = if hip { machine.with("libhiprtc.so.7", &crate::hip::tests::compiler(), &[])? } else { machine };
     // ncclMemAlloc takes the driver's memory.
     let (search, path) = (format!("-L{}", machine.dir.display()), format!("-Wl,-rpath,{}", machine.dir.display()));
     let own = if hip { ["-DALLOC=hipMalloc", "-DFREE=hipFree"] } else { ["-DALLOC=cuMemAlloc_v2", "-DFREE=cuMemFree_v2"] };
@@ -123,6 +127,12 @@ fn child_does_every_collective() {
                         communicator.run(3).unwrap();
                         assert_eq!(wrong(&p, communicator.as_mut()), [], "{p:?}");
                         assert_eq!(communicator.times().len(), ranks);
+                        // Where they lie, the same: a look at every element of a few.
+                        if ranks < 8 || matches!(dtype, Dtype::F32 | Dtype::E5m2) {
+                            let found = communicator.check(limit(&p)).unwrap().expect("the device has a kernel for it");
+                            let checked = (0..ranks).map(|rank| p.receives(rank) as u64).sum::<u64>();
+                            assert_eq!((found.wrong, found.checked), (0, checked), "{p:?} {found:?}");
+                        }
                         done += 1;
                     }
                 }
@@ -132,6 +142,16 @@ fn child_does_every_collective() {
     assert_eq!(done, 3 * 8 * (3 * 5 * 2 + 4 * 2 + 3));
     let fnuz = device.info().backend == Backend::Hip;
     assert_eq!(c.encoding(Dtype::E4m3) == Dtype::E4m3fnuz, fnuz);
+}
+
+/// The largest error of a right result, relative to what [`Communicator::check`] says.
+fn limit(p: &CollectiveProblem) -> f64 {
+    let exact = !p.op.reduces() || p.ranks == 1 || matches!(p.redop, Redop::Min | Redop::Max);
+    match (exact, p.dtype) {
+        (true, _) => 0.0,
+        (_, Dtype::I8 | Dtype::I32) => f64::from(u8::from(p.redop == Redop::Avg)) * (1.0 - f64::EPSILON),
+        _ => (p.ranks + 2) as f64 * p.dtype.unit_roundoff(),
+    }
 }
 
 #[test]
@@ -262,5 +282,11 @@ fn child_gets_a_wrong_result() {
         let mut communicator = c.communicator(&p).unwrap();
         communicator.run(1).unwrap();
         assert_eq!(wrong(&p, communicator.as_mut()), [(7, 0)], "{op:?}");
+        let found = communicator.check(limit(&p)).unwrap().unwrap();
+        assert!(found.wrong == 1 && found.error > 10.0 * limit(&p), "{op:?}: {found:?}");
+        // What nobody wrote is no number.
+        communicator.poison().unwrap();
+        let found = communicator.check(limit(&p)).unwrap().unwrap();
+        assert!(found.wrong == found.checked && found.error.is_nan(), "{op:?}: {found:?}");
     }
 }

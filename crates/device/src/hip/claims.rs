@@ -43,6 +43,7 @@ const FMA: &str = "v_fma/v_pk_fma/v_dual_fma";
 
 #[rustfmt::skip]
 const CLAIMS: &[Claim] = &[
+    claim("collectives/check", "", ALL, &["global_load"], 64),
     claim("common/arguments", "", ALL, &[STORE], 32),
     claim("common/clock", "", ALL, &[], 32),
     claim("common/differ", "", ALL, &["global_load"], 32),

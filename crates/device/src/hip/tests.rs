@@ -19,7 +19,7 @@ pub(crate) fn runtime() -> String {
     format!("{NAMES}{hidden}{}{}", include_str!("../cuda/stubs/driver.c"), include_str!("stubs/runtime.c"))
 }
 
-fn compiler() -> String {
+pub(crate) fn compiler() -> String {
     let inner = include_str!("../cuda/stubs/compiler.c");
     format!("{NAMES}#define MAJOR 9\n#define nvrtcCompileProgram compile\n{inner}{}", include_str!("stubs/compiler.c"))
 }

@@ -5,7 +5,7 @@ use super::message::Connected;
 use super::rank::Worker;
 use super::world::World;
 use crate::probe::PROBES;
-use crate::{CollectiveProblem, Communicator, Device, DeviceError, Result, open};
+use crate::{Checked, CollectiveProblem, Communicator, Device, DeviceError, Result, open};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -82,6 +82,10 @@ impl Worker for OnDevice {
         let timing = self.communicator()?.run(times as usize)?;
         let nanoseconds = (timing.seconds.0 * 1e9).round() as u64;
         Ok((nanoseconds, nanoseconds / times.max(1)))
+    }
+
+    fn check(&mut self, tolerance: f64) -> Result<Option<Checked>> {
+        self.communicator()?.check(tolerance)
     }
 
     fn output(&mut self) -> Result<Vec<u8>> {

@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 const GREETING: Duration = Duration::from_secs(5);
 /// Most callers that are greeted at a time.
 const MOST_GREETED: usize = 256;
+/// How often rank 0 says for whom it waits.
+const TELL: Duration = Duration::from_secs(5);
 /// How often a caller tries again.
 const AGAIN: Duration = Duration::from_millis(100);
 /// Most bytes of a secret's file.
@@ -240,11 +242,16 @@ fn resolve(address: &Address) -> io::Result<SocketAddr> {
 ///
 /// # Errors
 /// Names the ranks that came in time and those that did not.
-pub(super) fn gather(world: &World, patience: Duration) -> Result<(Vec<Arrived>, Option<IpAddr>), String> {
+pub(super) fn gather(
+    world: &World,
+    patience: Duration,
+    waiting: &mut dyn FnMut(&[usize], Duration),
+) -> Result<(Vec<Arrived>, Option<IpAddr>), String> {
     let post = Post::take(world, Instant::now() + patience)?;
     let own = post.listener.local_addr().ok().map(|at| at.ip());
     post.listener.set_nonblocking(true).map_err(|e| format!("rank 0 cannot wait for the others: {e}"))?;
     let deadline = Instant::now() + patience;
+    let mut tell = Instant::now() + TELL.min(patience / 4);
     let (met, arrivals) = mpsc::channel::<Result<Arrived, String>>();
     let mut ranks: Vec<Option<Arrived>> = (1..world.size).map(|_| None).collect();
     let (mut greeted, mut refused) = (0usize, Vec::new());
@@ -259,6 +266,11 @@ pub(super) fn gather(world: &World, patience: Duration) -> Result<(Vec<Arrived>,
                 super::list(&came),
                 super::list(&missing)
             ));
+        }
+        if Instant::now() >= tell {
+            tell = Instant::now() + TELL;
+            let missing: Vec<usize> = (1..world.size).filter(|r| ranks[r - 1].is_none()).collect();
+            waiting(&missing, deadline.saturating_duration_since(Instant::now()));
         }
         while greeted < MOST_GREETED {
             let Ok((stream, from)) = post.listener.accept() else { break };
@@ -360,6 +372,7 @@ mod tests {
             process: 1,
             local_rank: None,
             address: None,
+            network: None,
             mpi: Err("none".into()),
         }
     }
@@ -370,7 +383,7 @@ mod tests {
         let callers: Vec<_> = (1..4)
             .map(|rank| std::thread::spawn(move || call(&world(rank, 4, "meet"), &peer(rank, 4), Duration::from_secs(20))))
             .collect();
-        let (arrived, own) = gather(&world(0, 4, "meet"), Duration::from_secs(20)).unwrap();
+        let (arrived, own) = gather(&world(0, 4, "meet"), Duration::from_secs(20), &mut |_, _| {}).unwrap();
         assert!(own.unwrap().is_loopback() && arrived.iter().all(|a| a.peer.address == own));
         assert_eq!(arrived.iter().map(|a| a.peer.rank).collect::<Vec<_>>(), [1, 2, 3]);
         assert!(callers.into_iter().all(|c| c.join().unwrap().is_ok()));
@@ -395,7 +408,9 @@ mod tests {
             (silent, loud)
         });
         let caller = std::thread::spawn(move || call(&world(2, 3, "missing"), &peer(2, 3), patience));
-        let error = gather(&world(0, 3, "missing"), patience).err().unwrap();
+        let mut told = Vec::new();
+        let error = gather(&world(0, 3, "missing"), patience, &mut |missing, _| told.push(missing.to_vec())).err().unwrap();
+        assert!(told.iter().all(|missing| missing.contains(&1)) && !told.is_empty(), "{told:?}");
         assert!(error.contains("ranks that arrived: 0, 2; that did not: 1"), "{error}");
         assert!(error.contains("turned away: 127.0.0.1:") && error.contains("no ridgepoint"), "{error}");
         drop((strangers.join().unwrap(), caller.join().unwrap()));

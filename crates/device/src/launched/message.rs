@@ -23,6 +23,8 @@ pub(super) enum Order {
     Run(u64),
     /// Send what was received.
     Output,
+    /// Compare what was received with what it must be, where the rank can.
+    Check { tolerance: f64 },
     /// Exchange messages of `bytes` with `partner`, `times` times; only wait for the others where there is none.
     Pair { partner: Option<usize>, bytes: u64, times: u64 },
     /// The job is over.
@@ -56,6 +58,8 @@ pub(super) enum Report {
         /// The rank's own time in its last execution, without its waiting for the others.
         working: u64,
     },
+    /// What a check found; the bits of the largest error, since JSON has no NaN.
+    Checked { checked: u64, wrong: u64, error: u64 },
     /// An exchange with another rank: the time of all its messages, and bytes that arrived wrong.
     Paired { nanoseconds: u64, wrong: u64 },
     /// Bytes of an output follow; the last ones are marked.
@@ -87,6 +91,9 @@ pub struct Peer {
     pub local_rank: Option<usize>,
     /// The address of its host by which it came.
     pub address: Option<IpAddr>,
+    /// Ports that its host has to the network, and Mbit/s of each; None where the kernel tells no rate.
+    #[serde(default)]
+    pub network: Option<(usize, u64)>,
     /// The MPI library that it found, where its launcher can bootstrap one.
     pub mpi: Result<String, String>,
 }

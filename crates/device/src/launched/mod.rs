@@ -21,7 +21,7 @@ pub mod world;
 
 use crate::cpu::collectives::{Elsewhere, SharedMemory};
 use crate::probe::Finding;
-use crate::{Collectives, DeviceError, Result};
+use crate::{Collectives, DeviceError, Result, network};
 use channel::{Side, greet};
 use meeting::Arrived;
 use message::{Connected, Order, Start};
@@ -88,6 +88,7 @@ fn introduce(world: &World) -> Peer {
         process: std::process::id(),
         local_rank: world.local_rank,
         address: None,
+        network: network::Rate::of(&network::ports(&[])).map(|rate| (rate.ports, (rate.gbps * 1e3).round() as u64)),
         mpi,
     }
 }
@@ -119,11 +120,11 @@ impl std::fmt::Debug for Job {
 }
 
 impl Job {
-    /// Rank 0: waits for all others.
+    /// Rank 0: waits for all others; `waiting` is told now and then for whom, and how long it will go on.
     ///
     /// # Errors
     /// Ranks that did not come, by number.
-    pub fn lead(world: &World) -> Result<Arc<Self>> {
+    pub fn lead(world: &World, waiting: &mut dyn FnMut(&[usize], Duration)) -> Result<Arc<Self>> {
         let patience = patience()?;
         let own = introduce(world);
         // Rank 0's own rank is served like any other, by a thread.
@@ -140,7 +141,7 @@ impl Job {
         served.map_err(failed)?;
         let (reader, writer) = ends(here).map_err(failed)?;
         let (out, input) = greet(reader, writer, &agent::between_relatives(), Side::Listener).map_err(failed)?;
-        let others = meeting::gather(world, patience);
+        let others = meeting::gather(world, patience, waiting);
         let late = |message| DeviceError::Call { call: "waiting for the ranks", code: i64::from(libc::ETIMEDOUT), message };
         let (others, address) = others.map_err(late)?;
         let mut arrived = vec![Arrived { peer: Peer { address, ..own }, out, input }];

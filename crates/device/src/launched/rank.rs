@@ -9,7 +9,7 @@ use super::message::{Connected, Order, Report, Start};
 use super::mpi::Mpi;
 use super::tcp::{Listening, Tcp};
 use super::world::{self, World};
-use crate::{CollectiveProblem, DeviceError, Result};
+use crate::{Checked, CollectiveProblem, DeviceError, Result};
 use std::io::Write;
 use std::os::fd::FromRawFd;
 use std::os::unix::net::UnixStream;
@@ -35,6 +35,11 @@ pub(super) trait Worker {
 
     /// Runs the collective so many times: nanoseconds of all, and of this rank's own work in the last.
     fn run(&mut self, times: u64) -> Result<(u64, u64)>;
+
+    /// Compares every element that was received with what it must be; None where rank 0 has to.
+    fn check(&mut self, _tolerance: f64) -> Result<Option<Checked>> {
+        Ok(None)
+    }
 
     /// What was received.
     fn output(&mut self) -> Result<Vec<u8>>;
@@ -122,6 +127,10 @@ fn serve(stream: UnixStream, start: &Start) -> std::io::Result<()> {
                 }
                 Err(error) => Err(error),
             },
+            Order::Check { tolerance } => worker.check(tolerance).and_then(|found| match found {
+                Some(Checked { checked, wrong, error }) => Ok(Report::Checked { checked, wrong, error: error.to_bits() }),
+                None => Err(DeviceError::unsupported("this rank checks nothing by itself")),
+            }),
             Order::Pair { partner, bytes, times } => {
                 worker.pair(partner, bytes, times).map(|(nanoseconds, wrong)| Report::Paired { nanoseconds, wrong })
             }

@@ -4,7 +4,7 @@ use super::Job;
 use super::host::FAULT;
 use super::message::{Connected, Order, Report};
 use super::roll::Answer;
-use crate::{CollectiveProblem, Collectives, Communicator, DeviceError, Exchange, RankPlace, Result, Rounding, Timing};
+use crate::{Checked, CollectiveProblem, Collectives, Communicator, DeviceError, Exchange, RankPlace, Result, Rounding, Timing};
 use ridgepoint_core::record::Clock;
 use ridgepoint_core::{Bytes, Dtype, Library, Seconds};
 use std::collections::BTreeMap;
@@ -55,6 +55,16 @@ impl Ranks {
         if !self.connected.library.is_empty() {
             config.insert("library".into(), self.connected.library.clone());
         }
+        if hosts.len() > 1 {
+            let most = hosts.values().map(Vec::len).max().unwrap_or(1);
+            config.insert("hosts".into(), hosts.len().to_string());
+            config.insert("ranks a host".into(), most.to_string());
+            // The slowest host's ports bound them all; where one does not tell, nothing is known.
+            let rates: Option<Vec<(usize, u64)>> = job.peers().iter().map(|peer| peer.network).collect();
+            if let Some((ports, mbit)) = rates.and_then(|r| r.into_iter().min_by_key(|(ports, mbit)| *ports as u64 * mbit)) {
+                config.insert("ports a host".into(), format!("{ports} × {} Gbit/s", mbit as f64 / 1e3));
+            }
+        }
         if let Ok(fault) = std::env::var(FAULT) {
             config.insert("planted fault".into(), fault);
         }
@@ -98,6 +108,7 @@ impl Collectives for Ranks {
         let clock = if self.own.is_some() { Clock::Device } else { Clock::Host };
         Ok(Box::new(Team {
             clock,
+            on_devices: self.own.is_some(),
             rounding,
             job: Arc::clone(&self.job),
             config: self.config(),
@@ -129,6 +140,8 @@ impl Collectives for Ranks {
 struct Team {
     job: Arc<Job>,
     clock: Clock,
+    /// Each rank's device can check for itself.
+    on_devices: bool,
     rounding: Rounding,
     config: BTreeMap<String, String>,
     /// Nanoseconds of each rank: of all executions, and of its own work in those that were looked at.
@@ -163,6 +176,23 @@ impl Communicator for Team {
         }
         let answers = self.job.roll().ask_some("fetching an output", &[rank], |_| Order::Output)?;
         answers.into_iter().next().map(|(_, bytes)| bytes).ok_or_else(|| DeviceError::invalid("no output came"))
+    }
+
+    fn check(&mut self, tolerance: f64) -> Result<Option<Checked>> {
+        if !self.on_devices {
+            return Ok(None);
+        }
+        let answers = match self.job.roll().ask("checking the outputs", |_| Order::Check { tolerance }) {
+            Err(DeviceError::Unsupported(_)) => return Ok(None),
+            answers => answers?,
+        };
+        let mut total = Checked::default();
+        for (report, _) in answers {
+            if let Report::Checked { checked, wrong, error } = report {
+                total.merge(Checked { checked, wrong, error: f64::from_bits(error) });
+            }
+        }
+        Ok(Some(total))
     }
 
     fn rounding(&self) -> Rounding {

@@ -188,7 +188,13 @@ fn of(launcher: Launcher, env: Env<'_>) -> Result<Option<World>, String> {
         one_host,
         leader,
         job,
-        mpi: launcher == Launcher::OpenMpi || (matches!(launcher, Launcher::Pmi | Launcher::Slurm) && pmi),
+        mpi: match launcher {
+            Launcher::OpenMpi => true,
+            Launcher::Pmi | Launcher::Slurm => pmi,
+            // A script under mpirun or srun may have set these variables, a rank each. torchrun's own processes share one of a node.
+            Launcher::Torchrun => env("TORCHELASTIC_RUN_ID").is_none() && first(env, &["PMIX_RANK", "PMI_RANK"])? == Some(rank),
+            Launcher::Kubernetes => false,
+        },
     }))
 }
 
@@ -300,6 +306,12 @@ mod tests {
         let torchrun: Vec<_> = nested.iter().chain(&TORCH).copied().chain([("TORCHELASTIC_RUN_ID", "none")]).collect();
         // Its own store has the port that it names.
         assert_eq!(place(&torchrun), (Launcher::Torchrun, 1, 2, false, Some("node7:29501".into())));
+        // A script under mpirun that sets such variables has a rank each, which the library can be asked for; torchrun's own share one.
+        let mpi = |rank, more: &[(&str, &str)]| {
+            let set = [("PMIX_RANK", rank), ("RIDGEPOINT_LAUNCHER", "torchrun")];
+            world(&TORCH.iter().copied().chain(set).chain(more.iter().copied()).collect::<Vec<_>>()).unwrap().unwrap().mpi
+        };
+        assert!(mpi("1", &[]) && !mpi("0", &[]) && !mpi("1", &[("TORCHELASTIC_RUN_ID", "none")]));
         let chosen: Vec<_> = nested.iter().copied().chain([("RIDGEPOINT_LAUNCHER", "slurm")]).collect();
         assert_eq!(place(&chosen).0, Launcher::Slurm);
         let none: Vec<_> = nested.iter().copied().chain([("RIDGEPOINT_LAUNCHER", "none")]).collect();

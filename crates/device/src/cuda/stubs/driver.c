@@ -2,6 +2,7 @@
 // refuses (a copy in a direction that the addresses do not have), and ends the process where ours must not call at all:
 // freeing in a hold or a capture. It takes a cubin, or PTX of a version that CUDA 12.0 reads.
 //
+// -DKERNELS: with those of kernels.cpp, a library of its own that this is linked with.
 // -DWITHOUT_PARAMETERS: a driver before 12.4, which does not say what a kernel takes. -DCAPABILITY=8: an older chip.
 #include <math.h>
 #include <pthread.h>
@@ -79,6 +80,10 @@ static void run(struct op o) {
     void *p[PARAMETERS];
     for (int i = 0; i < PARAMETERS; i++) p[i] = &o.arguments[i];
     blocks = o.grid, threads = o.block;
+#ifdef KERNELS
+    void rp_stub_kernel(const char *, void **, unsigned, unsigned);
+    if (!o.kernel->run) rp_stub_kernel(o.kernel->name, p, o.grid, o.block); else
+#endif
     o.kernel->run(p);
   } else if (o.fill) memset((void *)o.to, o.value, o.bytes); else memmove((void *)o.to, (void *)o.from, o.bytes);
 }
@@ -113,8 +118,15 @@ int cuDeviceGetAttribute(int *v, int a, int d) {
 }
 int cuDevicePrimaryCtxRetain(H *c, int d) { *c = (H)(intptr_t)(d + 1); return 0; }
 int cuDevicePrimaryCtxRelease_v2(int d) { return 0; }
-// The device that never gets on where RP_STUB_HANG names it.
-static int hangs(int d) { const char *v = getenv("RP_STUB_HANG"); return v && atoi(v) == d; }
+// The device that never gets on where RP_STUB_HANG names it: `5`, or `5:Ring:LL` under that algorithm and protocol alone.
+static int stuck(void) {
+  const char *v = getenv("RP_STUB_HANG"), *a = getenv("NCCL_ALGO"), *p = getenv("NCCL_PROTO");
+  char chosen[64];
+  if (!v || !strchr(v, ':')) return !!v;
+  snprintf(chosen, sizeof chosen, ":%s:%s", a ? a : "", p ? p : "");
+  return !strcmp(strchr(v, ':'), chosen);
+}
+static int hangs(int d) { return stuck() && atoi(getenv("RP_STUB_HANG")) == d; }
 int cuCtxSetCurrent(H c) { current = (int)(intptr_t)c - 1; return 0; }
 int cuCtxSynchronize(void) { return 0; }
 int cuMemGetInfo_v2(size_t *f, size_t *t) { *f = *t = TOTAL; return 0; }
@@ -157,7 +169,7 @@ int cuStreamCreate(H *s, unsigned f) { *s = (H)1; return 0; }
 int cuStreamDestroy_v2(H s) { return 0; }
 int cuStreamWaitEvent(H s, H e, unsigned f) { return e ? 0 : INVALID; }
 int cuStreamSynchronize(H s) { return capture ? CAPTURING : 0; }
-int cuStreamQuery(H s) { return getenv("RP_STUB_HANG") ? 600 : 0; }
+int cuStreamQuery(H s) { return stuck() ? 600 : 0; }
 int cuStreamBeginCapture_v2(H s, int mode) { capture = calloc(1, sizeof *capture); return 0; }
 int cuStreamEndCapture(H s, H *g) { *g = capture; capture = NULL; return 0; }
 int cuGraphInstantiateWithFlags(H *e, H g, uint64_t f) { *e = memcpy(malloc(sizeof(struct graph)), g, sizeof(struct graph)); return 0; }
@@ -329,6 +341,10 @@ static struct kernel kernels[] = {
   {"rp_gemm_mma", {8, 8, 8, 4, 4, 4, 4}, gemm_half},
   {"rp_flash_sm80_bf16_d64_causal", {8, 8, 8, 8, 4, 4, 4, 4}, flash_causal},
   {"rp_flash_portable", {8, 8, 8, 8, 8, 8, 4, 4, 4, 4, 4, 4, 4}, flash_portable},
+#ifdef KERNELS
+#define CHECK(t) {"rp_check_moved_" #t, {8, 8, 8, 8, 4, 8}}, {"rp_check_combined_" #t, {8, 8, 8, 8, 4, 4, 8, 8, 8}}
+  CHECK(f64), CHECK(f32), CHECK(f16), CHECK(bf16), CHECK(e4m3), CHECK(e5m2), CHECK(e4m3fnuz), CHECK(e5m2fnuz), CHECK(i8), CHECK(i32),
+#endif
 };
 int cuModuleLoadDataEx(H *m, const char *image, unsigned n, void *o, void *v) {
   *m = (H)1;

@@ -1,22 +1,33 @@
 // An NCCL, or an RCCL, of host memory for tests: it writes every call to the file that RP_STUB_LOG names, and does the work for
 // real when a group ends, so that results can be checked. It refuses what the library would refuse: ranks that disagree on a
-// call, a receive without its send.
+// call, a receive without its send. Ranks of several processes meet in a file of shared memory that the unique id names.
 //
 // -DVERSION=…; -DALLOC= and -DFREE=: the driver's functions that ncclMemAlloc is made of; -DFNUZ: FP8 as CDNA3 has it; -DOLD: without the calls that came late, all-to-all under RCCL's first name; -DBARE: without all of them;
-// -DSWEPT: no CollNet, and the end of the process where Tree meets LL;
+// -DSWEPT: no CollNet, the end of the process where Tree meets LL, and none where NVLSTree meets LL128, which is stopped;
 // RP_STUB_NCCL=corrupt: a bit of what the last rank receives is flipped; RP_STUB_NCCL=async: an error found meanwhile.
+#include <fcntl.h>
 #include <math.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 typedef struct { char internal[128]; } id_t128;
 enum { USAGE = 5, ARGUMENT = 4, MOST = 4096 };
 enum kind { ALL_REDUCE, REDUCE, REDUCE_SCATTER, ALL_GATHER, BROADCAST, ALL_TO_ALL, GATHER, SCATTER, SEND, RECEIVE };
 static const char *names[] = {"AllReduce", "Reduce", "ReduceScatter", "AllGather", "Broadcast", "AlltoAll", "Gather", "Scatter", "Send", "Recv"};
-typedef struct comm { int rank, n, live; } *comm_t;
+enum { RANKS = 16, PIECES = 64, SHARE = 4 << 20 };  // of processes that meet: so many, calls of a group, bytes that each sends
+struct piece { enum kind kind; size_t count, at; int type, op, root; };
+struct shared {
+  volatile unsigned come;  // ranks that have come to a meeting, since the start
+  struct { volatile int pieces; struct piece piece[PIECES]; } said[RANKS];
+  char sent[RANKS][SHARE];
+};
+typedef struct comm { int rank, n, live; struct shared *shared; unsigned met; } *comm_t;
 static struct op { enum kind kind; char *s, *r; size_t count; int type, op, root; comm_t comm; int done; } ops[MOST];
 static int depth, pending;
 
@@ -76,63 +87,112 @@ static struct op *of(enum kind kind, int rank, int root) {
   return NULL;
 }
 
+// Elements that a rank sends.
+static size_t sends(struct op *o, int n, int rank) {
+  int cut = o->kind == REDUCE_SCATTER || o->kind == SCATTER || o->kind == ALL_TO_ALL;
+  if ((o->kind == SCATTER || o->kind == BROADCAST) && rank != o->root) return 0;
+  return o->count * (cut ? n : 1);
+}
+// What a rank receives of all that is sent. Everything was copied before anything is written: buffers may be the same.
+static void give(struct op *o, int n, char **in, int rank) {
+  size_t count = o->count, each = count * size(o->type);
+  char *to = o->r;
+  int root = rank == o->root;
+  if (o->kind == ALL_REDUCE || (o->kind == REDUCE && root) || o->kind == REDUCE_SCATTER)
+    for (size_t i = 0; i < count; i++) {
+      size_t at = i + (o->kind == REDUCE_SCATTER ? rank * count : 0);
+      double v = get(in[0], at, o->type);
+      for (int r = 1; r < n; r++) v = combine(v, get(in[r], at, o->type), o->op);
+      put(to, i, o->type, o->op == 4 ? (o->type < 6 ? trunc(v / n) : v / n) : v);
+    }
+  if (o->kind == ALL_GATHER || (o->kind == GATHER && root)) for (int q = 0; q < n; q++) memcpy(to + q * each, in[q], each);
+  if (o->kind == BROADCAST) memcpy(to, in[o->root], each);
+  if (o->kind == SCATTER) memcpy(to, in[o->root] + rank * each, each);
+  if (o->kind == ALL_TO_ALL) for (int q = 0; q < n; q++) memcpy(to + q * each, in[q] + rank * each, each);
+  int last = o->kind == REDUCE || o->kind == GATHER ? o->root : n - 1;
+  const char *fault = getenv("RP_STUB_NCCL");
+  if (fault && !strcmp(fault, "corrupt") && rank == last) to[size(o->type) - 1] ^= size(o->type) == 1 ? 0x10 : 1;
+}
+static void take(struct op *o, struct op *from) {
+  memmove(o->r, from->s, o->count * size(o->type));
+  const char *fault = getenv("RP_STUB_NCCL");
+  if (fault && !strcmp(fault, "corrupt") && o->comm->rank == o->comm->n - 1) o->r[size(o->type) - 1] ^= 1;
+}
+
 static int collective(struct op *first) {
-  int n = first->comm->n, type = first->type;
-  size_t count = first->count, each = count * size(type);
+  int n = first->comm->n;
   struct op *of_rank[64];
+  char *in[64];
   for (int r = 0; r < n; r++) {
     struct op *o = of_rank[r] = of(first->kind, r, -1);
-    if (!o || o->count != count || o->type != type || o->op != first->op || o->root != first->root) return USAGE;
+    if (!o || o->count != first->count || o->type != first->type || o->op != first->op || o->root != first->root) return USAGE;
   }
-  // Everything is computed before anything is written: buffers may be the same.
-  int reduces = first->kind <= REDUCE_SCATTER, cut = first->kind == REDUCE_SCATTER || first->kind == SCATTER || first->kind == ALL_TO_ALL;
-  size_t whole = count * (first->kind == ALL_REDUCE || first->kind == REDUCE || first->kind == BROADCAST ? 1 : n);
-  char *sum = malloc(whole * size(type)), *in[64];
   for (int r = 0; r < n; r++) {
-    size_t sent = cut || first->kind <= REDUCE || first->kind == BROADCAST ? whole : count;
-    in[r] = malloc(sent * size(type));
-    int sends = (first->kind != SCATTER && first->kind != BROADCAST) || r == first->root;
-    if (sends) memcpy(in[r], of_rank[r]->s, sent * size(type));
+    size_t bytes = sends(first, n, r) * size(first->type);
+    in[r] = memcpy(malloc(bytes + 1), of_rank[r]->s, bytes);
   }
-  if (reduces)
-    for (size_t i = 0; i < whole; i++) {
-      double v = get(in[0], i, type);
-      for (int r = 1; r < n; r++) v = combine(v, get(in[r], i, type), first->op);
-      put(sum, i, type, first->op == 4 ? (type < 6 ? trunc(v / n) : v / n) : v);
-    }
-  for (int r = 0; r < n; r++) {
-    char *to = of_rank[r]->r;
-    switch (first->kind) {
-    case ALL_REDUCE: memcpy(to, sum, each); break;
-    case REDUCE: if (r == first->root) memcpy(to, sum, each); break;
-    case REDUCE_SCATTER: memcpy(to, sum + r * each, each); break;
-    case ALL_GATHER: for (int q = 0; q < n; q++) memcpy(to + q * each, in[q], each); break;
-    case GATHER: if (r == first->root) for (int q = 0; q < n; q++) memcpy(to + q * each, in[q], each); break;
-    case BROADCAST: memcpy(to, in[first->root], each); break;
-    case SCATTER: memcpy(to, in[first->root] + r * each, each); break;
-    case ALL_TO_ALL: for (int q = 0; q < n; q++) memcpy(to + q * each, in[q] + r * each, each); break;
-    default: break;
-    }
-  }
-  int last = first->kind == REDUCE || first->kind == GATHER ? first->root : n - 1;
-  const char *fault = getenv("RP_STUB_NCCL");
-  if (fault && !strcmp(fault, "corrupt")) of_rank[last]->r[size(type) - 1] ^= size(type) == 1 ? 0x10 : 1;
-  for (int r = 0; r < n; r++) free(in[r]), of_rank[r]->done = 1;
-  free(sum);
+  for (int r = 0; r < n; r++) give(of_rank[r], n, in, r), of_rank[r]->done = 1;
+  for (int r = 0; r < n; r++) free(in[r]);
   return 0;
+}
+
+// Waits for all processes.
+static void meet(comm_t c) {
+  unsigned all = ++c->met * c->n;
+  __atomic_add_fetch(&c->shared->come, 1, __ATOMIC_SEQ_CST);
+  while (__atomic_load_n(&c->shared->come, __ATOMIC_SEQ_CST) < all) usleep(20);
+}
+// A group of one rank among processes: each says what it calls for and leaves what it sends; then each takes what is its own.
+static int together(comm_t c) {
+  struct shared *shared = c->shared;
+  int status = 0, n = pending;
+  size_t at = 0;
+  if (n > PIECES) return USAGE;
+  for (int i = 0; i < n; i++) {
+    struct op *o = &ops[i];
+    size_t bytes = o->kind == RECEIVE ? 0 : sends(o, c->n, c->rank) * size(o->type);
+    if (at + bytes > SHARE) return USAGE;
+    memcpy(shared->sent[c->rank] + at, o->s, bytes);
+    shared->said[c->rank].piece[i] = (struct piece){o->kind, o->count, at, o->type, o->op, o->root};
+    at += bytes;
+  }
+  shared->said[c->rank].pieces = n;
+  meet(c);
+  for (int i = 0; i < n && !status; i++) {
+    struct op *o = &ops[i];
+    char *in[RANKS];
+    if (o->kind == SEND) continue;
+    for (int r = 0; r < c->n && !status; r++) {
+      struct piece *p = NULL;
+      for (int k = 0; k < shared->said[r].pieces && !p; k++) {
+        struct piece *q = &shared->said[r].piece[k];
+        if (o->kind == RECEIVE ? r == o->root && q->kind == SEND && q->root == c->rank : k == i && q->kind == o->kind) p = q;
+      }
+      if (o->kind == RECEIVE && r != o->root) continue;
+      if (!p || p->count != o->count || p->type != o->type || (o->kind != RECEIVE && (p->op != o->op || p->root != o->root))) status = USAGE;
+      else in[r] = shared->sent[r] + p->at;
+    }
+    if (!status && o->kind == RECEIVE) take(o, &(struct op){.s = in[o->root]});
+    else if (!status) give(o, c->n, in, c->rank);
+  }
+  meet(c);
+  return status;
 }
 
 static int run(void) {
   int status = 0;
+  if (pending && ops[0].comm->shared) {
+    status = together(ops[0].comm);
+    pending = 0;
+    return status;
+  }
   for (int i = 0; i < pending && !status; i++) {
     struct op *o = &ops[i];
     if (o->done || o->kind == RECEIVE) continue;
     if (o->kind != SEND) { status = collective(o); continue; }
     struct op *to = of(RECEIVE, o->root, o->comm->rank);
     if (!to || to->count != o->count || to->type != o->type) { status = USAGE; break; }
-    memmove(to->r, o->s, o->count * size(o->type));
-    const char *fault = getenv("RP_STUB_NCCL");
-    if (fault && !strcmp(fault, "corrupt") && o->root == o->comm->n - 1) to->r[size(o->type) - 1] ^= 1;
+    take(to, o);
     o->done = to->done = 1;
   }
   for (int i = 0; i < pending && !status; i++) if (!ops[i].done) status = USAGE;
@@ -147,32 +207,61 @@ static int add(enum kind kind, const void *s, void *r, size_t count, int type, i
   const char *algorithm = getenv("NCCL_ALGO"), *protocol = getenv("NCCL_PROTO");
   if (algorithm && !strncmp(algorithm, "Collnet", 7)) return USAGE;
   if (algorithm && !strcmp(algorithm, "Tree") && !strcmp(protocol, "LL")) abort();
+  if (algorithm && !strcmp(algorithm, "NVLSTree") && !strcmp(protocol, "LL128")) raise(SIGSTOP);
 #endif
   ops[pending++] = (struct op){kind, (char *)s, r, count, type, op, root, comm, 0};
   return depth ? 0 : run();
 }
 
 int ncclGetVersion(int *v) { *v = VERSION; return 0; }
-int ncclGetUniqueId(id_t128 *id) { memset(id, 7, sizeof *id); return 0; }
+int ncclGetUniqueId(id_t128 *id) {
+  static int made;
+  memset(id, 7, sizeof *id);
+  sprintf(id->internal + 64, "/rp-stub-nccl-%d-%d", (int)getpid(), made++);
+  return 0;
+}
 const char *ncclGetErrorString(int code) { return code == USAGE ? "invalid usage" : code == ARGUMENT ? "invalid argument" : "other"; }
 static comm_t make(int rank, int n) {
   comm_t c = malloc(sizeof *c);
-  *c = (struct comm){rank, n, 1};
+  *c = (struct comm){rank, n, 1, NULL, 0};
   return c;
 }
 int ncclCommInitRank(comm_t *c, int n, id_t128 id, int rank) {
-  for (int i = 0; i < 128; i++) if (id.internal[i] != 7) return ARGUMENT;
+  for (int i = 0; i < 64; i++) if (id.internal[i] != 7) return ARGUMENT;
+  if (n > RANKS) return ARGUMENT;
   say("InitRank %d of %d\n", rank, n);
   *c = make(rank, n);
+  if (n == 1) return 0;
+  int fd = shm_open(id.internal + 64, O_RDWR | O_CREAT, 0600);
+  if (fd < 0 || ftruncate(fd, sizeof(struct shared))) return 2;
+  (*c)->shared = mmap(NULL, sizeof(struct shared), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  close(fd);
+  if ((*c)->shared == MAP_FAILED) return 2;
+  meet(*c);
+  if (rank == 0) shm_unlink(id.internal + 64);
   return 0;
 }
+// Two lines of what NCCL writes, where it is asked to.
+static void inform(void) {
+  const char *path = getenv("NCCL_DEBUG_FILE");
+  FILE *file = path && !strchr(path, '%') ? fopen(path, "a") : NULL;
+  if (!file) return;
+  fputs("stub:1:1 [0] NCCL INFO Using network IB\nstub:1:1 [0] NCCL INFO Channel 00/0 : 0[0] -> 1[1] via P2P/CUMEM\n", file);
+  fclose(file);
+}
 int ncclCommInitAll(comm_t *c, int n, const int *devices) {
+  inform();
   say("InitAll %d:", n);
   for (int i = 0; i < n; i++) say(" %d", devices[i]), c[i] = make(i, n);
   say("\n");
   return 0;
 }
-int ncclCommDestroy(comm_t c) { say("Destroy %d\n", c->rank); c->live = 0; return 0; }
+int ncclCommDestroy(comm_t c) {
+  say("Destroy %d\n", c->rank);
+  if (c->shared) munmap(c->shared, sizeof *c->shared);
+  c->live = 0;
+  return 0;
+}
 int ncclCommAbort(comm_t c) { say("Abort %d\n", c->rank); c->live = 0; return 0; }
 int ncclCommGetAsyncError(comm_t c, int *status) {
   const char *fault = getenv("RP_STUB_NCCL");

@@ -51,6 +51,16 @@ const STANDARD: Wanted = Wanted {
     get: &[(0, "pip install mpich")],
 };
 
+/// MPICH's own ABI, of MPICH 3 and 4 and what was made from them: its handles are numbers that its header alone names.
+const MPICH: Wanted = Wanted {
+    stem: "libmpi.so",
+    sonames: &["libmpi.so.12", "libmpich.so.12"],
+    proof: "MPIR_Err_return_comm",
+    siblings: &[],
+    of_driver: false,
+    get: &[],
+};
+
 /// A handle, as wide as a pointer.
 pub(super) type Handle = *mut c_void;
 /// A user's operation: (in, in and out, length, datatype).
@@ -183,13 +193,18 @@ fn places() -> Places {
 
 /// What `doctor` says of both.
 pub(in crate::launched) fn findings() -> Vec<Finding> {
-    [OPEN_MPI, STANDARD]
-        .iter()
-        .map(|wanted| {
-            let search: Search = find(wanted, &places(), &|_| Ok(()));
-            search.finding(wanted, None, None)
-        })
-        .collect()
+    let found = |wanted| -> Search { find(wanted, &places(), &|_| Ok(())) };
+    let mut all: Vec<Finding> = [OPEN_MPI, STANDARD].iter().map(|wanted| found(wanted).finding(wanted, None, None)).collect();
+    // Said only where it is there: whoever has it wonders why it is not used.
+    if let Some(opened) = found(&MPICH).found {
+        all.push(Finding {
+            what: "libmpi.so.12".into(),
+            ok: false,
+            detail: format!("{} has MPICH's ABI of before MPI 5, which is not used", opened.path.display()),
+            remedy: Some("MPICH 5 has the standard ABI: pip install mpich; or Open MPI: apt-get install openmpi-bin".into()),
+        });
+    }
+    all
 }
 
 impl Library {

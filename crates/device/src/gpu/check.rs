@@ -1,0 +1,136 @@
+//! What ranks on GPUs send and receive, made and checked where it lies: gigabytes cross to the host neither way, and each GPU does
+//! its own. Not yet run on hardware.
+
+use super::code::{Arg, Function, Module};
+use super::driver::{Buffer as Memory, Context, Failure};
+use super::ranks::Member;
+use super::stream::{Place, Shape, Stream};
+use super::sys::{Ptr, status};
+use crate::cache::Cache;
+use crate::{Checked, CollectiveProblem, DeviceError, Program, Redop, Result, sources};
+use ridgepoint_core::data;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Threads of a block of these kernels.
+const BLOCK: u64 = 256;
+/// Blocks that share a compute unit, which hide each other's waits for memory.
+const BLOCKS_A_UNIT: u64 = 8;
+
+/// The programs, compiled once a process and loaded once a device.
+#[derive(Default)]
+pub(super) struct Programs {
+    modules: Mutex<HashMap<(i32, &'static str), Result<Arc<Module>>>>,
+}
+
+/// What a check leaves on the device.
+pub(super) struct Found {
+    /// Wrong elements, and the complement of the largest error's bits.
+    words: Memory,
+    checked: u64,
+}
+
+impl Found {
+    /// Waits for it.
+    pub(super) fn read(&self, stream: &Stream) -> Result<Checked> {
+        let mut bytes = [0; 16];
+        stream.download(Place::Device(&self.words), 0, &mut bytes)?;
+        let [wrong, error] = [0, 8].map(|at| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or_default()));
+        Ok(Checked { checked: self.checked, wrong, error: f64::from_bits(!error) })
+    }
+}
+
+impl Programs {
+    fn function(&self, ctx: &Arc<Context>, name: &'static str, entry: &str) -> Result<Function> {
+        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+        let module = modules.entry((ctx.device, name)).or_insert_with(|| {
+            let missing = || DeviceError::unsupported(format!("{name} has no C++ source"));
+            let (source, program) = (sources::cpp(name).ok_or_else(missing)?, Program { name, ..Program::default() });
+            let cache = Cache::of_user("kernels", &|key| std::env::var_os(key).map(PathBuf::from));
+            let code = ctx.driver.vendor.code(&program, source, &ctx.facts.target, cache.as_ref())?;
+            Ok(Module::load(ctx, &code)?)
+        });
+        module.clone()?.function(entry).map_err(|failure| match &failure {
+            Failure::Call(error) if error.status() == Some(status::NOT_FOUND) => {
+                DeviceError::unsupported(format!("{name} has no kernel {entry}"))
+            }
+            _ => failure.into(),
+        })
+    }
+
+    /// Makes what a rank sends; false where the host must.
+    pub(super) fn fill(&self, member: &Member, p: &CollectiveProblem) -> Result<bool> {
+        let n = p.sends(member.rank) as u64;
+        if !p.plain_input() || n == 0 {
+            return Ok(n == 0);
+        }
+        let function = match self.function(&member.ctx, "common/init", &format!("rp_init_{}", p.dtype)) {
+            Err(DeviceError::Unsupported(_)) => return Ok(false),
+            function => function?,
+        };
+        let seed = data::operand_seed(p.seed, member.rank as u64);
+        launch(member, &function, n, &[Arg::Ptr(member.sent.ptr), Arg::U64(seed), Arg::U64(n)])?;
+        member.stream.synchronize()?;
+        Ok(true)
+    }
+
+    /// Compares what a rank received with what it must be; errors beyond `tolerance` are wrong.
+    pub(super) fn check(&self, member: &Member, p: &CollectiveProblem, tolerance: f64) -> Result<Found> {
+        let (rank, ranks) = (member.rank, p.ranks as u32);
+        let found = Found { words: Memory::new(&member.ctx, 16)?, checked: p.receives(rank) as u64 };
+        member.stream.upload(Place::Device(&found.words), 0, &[[0; 8], [0xff; 8]].concat())?;
+        let (_, received) = member.places(p);
+        let at = |element: usize| Arg::Ptr(received + (element * p.size()) as Ptr);
+        let kernel = |what| self.function(&member.ctx, "collectives/check", &format!("rp_check_{what}_{}", p.dtype));
+        if p.op.reduces() {
+            if found.checked > 0 {
+                let (tolerance, tiny) = (tolerance.to_le_bytes(), p.least().to_le_bytes());
+                let args = [
+                    at(0),
+                    Arg::U64(found.checked),
+                    Arg::U64(p.seed),
+                    Arg::U64(p.combined_from(rank) as u64),
+                    Arg::U32(ranks),
+                    Arg::U32(number(p.redop)),
+                    Arg::Bytes(&tolerance),
+                    Arg::Bytes(&tiny),
+                    Arg::Ptr(found.words.ptr),
+                ];
+                launch(member, &kernel("combined")?, found.checked, &args)?;
+            }
+            return Ok(found);
+        }
+        let kernel = kernel("moved")?;
+        for piece in p.pieces(rank).into_iter().filter(|piece| piece.len > 0) {
+            let args = [
+                at(piece.at),
+                Arg::U64(piece.len as u64),
+                Arg::U64(data::operand_seed(p.seed, piece.from as u64)),
+                Arg::U64(piece.start as u64),
+                Arg::U32(ranks),
+                Arg::Ptr(found.words.ptr),
+            ];
+            launch(member, &kernel, piece.len as u64, &args)?;
+        }
+        Ok(found)
+    }
+}
+
+/// As the kernel numbers them.
+const fn number(redop: Redop) -> u32 {
+    match redop {
+        Redop::Sum => 0,
+        Redop::Prod => 1,
+        Redop::Min => 2,
+        Redop::Max => 3,
+        Redop::Avg => 4,
+    }
+}
+
+fn launch(member: &Member, function: &Function, elements: u64, args: &[Arg<'_>]) -> Result<()> {
+    let most = (member.ctx.facts.units.max(1) as u64).saturating_mul(BLOCKS_A_UNIT);
+    let grid = elements.div_ceil(BLOCK).clamp(1, most) as u32;
+    let shape = Shape { grid: [grid, 1, 1], block: [BLOCK as u32, 1, 1], shared_bytes: 0, cluster: [1; 3] };
+    Ok(member.stream.launch(function, shape, args)?)
+}

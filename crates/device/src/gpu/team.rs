@@ -1,0 +1,277 @@
+//! The ranks of this process at work.
+//!
+//! All ranks' calls of an execution are one group, each in its rank's stream. Time is taken by events, and is the slowest
+//! rank's. Who waits looks at the streams and gives up after a while: a hang is an error that names the ranks that arrived,
+//! and the communicators are aborted.
+
+use super::check::Programs;
+use super::nccl::{self, Nccl, failed};
+use super::ranks::{Member, Numbers};
+use super::stream::{Event, Place, elapsed_ms};
+use super::sys::status;
+use crate::{Checked, CollectiveProblem, Communicator, DeviceError, Registration, Result, Timing};
+use ridgepoint_core::Seconds;
+use ridgepoint_core::record::Clock;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The ranks of this process, up.
+pub(super) struct Team {
+    pub(super) api: Arc<Nccl>,
+    pub(super) programs: Arc<Programs>,
+    pub(super) problem: CollectiveProblem,
+    pub(super) numbers: Numbers,
+    pub(super) members: Vec<Member>,
+    /// The failure that ended it: there is no going on after one.
+    pub(super) broken: Option<DeviceError>,
+    /// Each member's seconds, and the executions they are of.
+    pub(super) times: (Vec<f64>, usize),
+    pub(super) config: BTreeMap<String, String>,
+    pub(super) patience: Duration,
+}
+
+impl Team {
+    /// `calls` of all members as one, so that no thread waits for a rank that the same thread has yet to call for.
+    fn group(&self, mut calls: impl FnMut(&Member) -> Result<()>) -> Result<()> {
+        // SAFETY: takes nothing.
+        unsafe { self.api.group_start() }.map_err(failed)?;
+        let outcome = self.members.iter().try_for_each(&mut calls);
+        // SAFETY: takes nothing; a group that was begun is ended whatever came of it.
+        let ended = unsafe { self.api.group_end() }.map_err(failed);
+        outcome.and(ended)
+    }
+
+    pub(super) fn register(&mut self) -> Result<()> {
+        let api = Arc::clone(&self.api);
+        let symmetric = match self.problem.registration {
+            Registration::None => return Ok(()),
+            Registration::Local => false,
+            Registration::Symmetric => true,
+        };
+        for which in [false, true] {
+            let mut handles = vec![std::ptr::null_mut(); self.members.len()];
+            let mut next = handles.iter_mut();
+            self.group(|member| {
+                let buffer = if which { &member.received } else { &member.sent };
+                let Some(handle) = next.next() else { return Ok(()) };
+                member.ctx.api()?;
+                // SAFETY: a live communicator and the whole of a live buffer; the handle is written by the end of the group.
+                let registered = unsafe {
+                    match symmetric {
+                        true => api.window(member.comm, buffer.ptr, buffer.len, handle, nccl::SYMMETRIC),
+                        false => api.register(member.comm, buffer.ptr, buffer.len, handle),
+                    }
+                };
+                registered.map_err(failed)
+            })?;
+            if symmetric && handles.iter().any(|handle| handle.is_null()) {
+                return Err(DeviceError::unsupported("the library makes no symmetric windows between these devices"));
+            }
+            self.members.iter_mut().zip(handles).for_each(|(member, handle)| member.registered.push(handle));
+        }
+        Ok(())
+    }
+
+    /// Enqueues `n` executions on every rank, and gives the events around what counts.
+    fn enqueue(&self, n: usize) -> Result<Vec<Vec<Event>>> {
+        let p = &self.problem;
+        let mut events: Vec<Vec<Event>> = self.members.iter().map(|_| Vec::new()).collect();
+        let mark = |events: &mut Vec<Vec<Event>>| -> Result<()> {
+            for (member, events) in self.members.iter().zip(events) {
+                events.push(member.stream.record()?);
+            }
+            Ok(())
+        };
+        if !p.consumes() {
+            mark(&mut events)?;
+        }
+        for _ in 0..n {
+            if p.consumes() {
+                self.members.iter().try_for_each(|member| member.restore(p))?;
+                mark(&mut events)?;
+            }
+            self.group(|member| member.enqueue(&self.api, p, self.numbers))?;
+            if p.consumes() {
+                mark(&mut events)?;
+            }
+        }
+        if !p.consumes() {
+            mark(&mut events)?;
+        }
+        Ok(events)
+    }
+
+    /// Waits for every rank's stream, and not for ever.
+    fn wait(&self, events: &[Vec<Event>]) -> Result<()> {
+        let since = Instant::now();
+        loop {
+            let mut pending = Vec::new();
+            for member in &self.members {
+                // SAFETY: a live stream of the device made current.
+                match unsafe { member.ctx.api()?.stream_query(member.stream.handle) } {
+                    Ok(()) => {}
+                    Err(error) if error.status() == Some(status::NOT_READY) => pending.push(member.rank),
+                    // A driver without the function is waited for in its own way.
+                    Err(error) if error.status().is_none() => member.stream.synchronize()?,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            if pending.is_empty() {
+                return Ok(());
+            }
+            self.async_errors()?;
+            if since.elapsed() > self.patience {
+                return Err(self.hung(events));
+            }
+            if since.elapsed() > Duration::from_millis(1) {
+                std::thread::sleep(Duration::from_micros(50));
+            }
+        }
+    }
+
+    /// What a communicator found out by itself meanwhile.
+    fn async_errors(&self) -> Result<()> {
+        /// `ncclSuccess`, `ncclInProgress`.
+        const GOING_ON: [i32; 2] = [0, 7];
+        for member in &self.members {
+            let mut code = 0;
+            // SAFETY: a live communicator; writes one int.
+            let asked = unsafe { self.api.async_error(member.comm, &mut code) };
+            if asked.is_ok() && !GOING_ON.contains(&code) {
+                let message = format!("rank {}: {}", member.rank, self.api.words(code));
+                return Err(DeviceError::Call { call: self.problem.op.name(), code: code.into(), message });
+            }
+        }
+        Ok(())
+    }
+
+    /// Ranks whose streams came to the collective, and those that did not.
+    fn hung(&self, events: &[Vec<Event>]) -> DeviceError {
+        let came = |(member, events): &(&Member, &Vec<Event>)| {
+            let Some(first) = events.first() else { return false };
+            // SAFETY: a live event of the device made current.
+            member.ctx.api().is_ok_and(|api| unsafe { api.event_query(first.handle) }.is_ok())
+        };
+        let (here, missing): (Vec<_>, Vec<_>) = self.members.iter().zip(events).partition(came);
+        let list = |of: &[(&Member, &Vec<Event>)]| match of {
+            [] => "none".to_owned(),
+            of => of.iter().map(|(m, _)| format!("{} (device {})", m.rank, m.ctx.device)).collect::<Vec<_>>().join(", "),
+        };
+        let message = format!(
+            "no rank got on for {} s; ranks that arrived: {}; that did not: {}",
+            self.patience.as_secs_f64(),
+            list(&here),
+            list(&missing)
+        );
+        DeviceError::Call { call: self.problem.op.name(), code: libc::ETIMEDOUT.into(), message }
+    }
+
+    fn attempt(&mut self, n: usize) -> Result<Timing> {
+        let events = self.enqueue(n)?;
+        self.wait(&events)?;
+        let mut slowest = 0.0_f64;
+        for (events, total) in events.iter().zip(&mut self.times.0) {
+            let mut seconds = 0.0;
+            for pair in events.chunks_exact(2) {
+                seconds += f64::from(elapsed_ms(&pair[0], &pair[1])?) / 1e3;
+            }
+            *total += seconds;
+            slowest = slowest.max(seconds);
+        }
+        self.times.1 += n;
+        Ok(Timing { seconds: Seconds(slowest), clock: Clock::Device })
+    }
+}
+
+impl Communicator for Team {
+    fn poison(&mut self) -> Result<()> {
+        if let Some(error) = &self.broken {
+            return Err(error.clone());
+        }
+        for member in &self.members {
+            member.stream.fill(Place::Device(&member.received), 0xff)?;
+            if self.problem.in_place {
+                member.restore(&self.problem)?;
+            }
+        }
+        self.members.iter().try_for_each(|member| member.stream.synchronize())?;
+        Ok(())
+    }
+
+    fn run(&mut self, n: usize) -> Result<Timing> {
+        if let Some(error) = &self.broken {
+            return Err(error.clone());
+        }
+        self.attempt(n).inspect_err(|error| {
+            self.broken = Some(error.clone());
+            for member in &mut self.members {
+                // SAFETY: a live communicator, not used again. Kernels that still wait for peers are ended by this.
+                let _ = unsafe { self.api.abort(member.comm) };
+                member.comm = std::ptr::null_mut();
+            }
+        })
+    }
+
+    fn output(&mut self, rank: usize) -> Result<Vec<u8>> {
+        let p = &self.problem;
+        let member = self.members.iter().find(|member| member.rank == rank);
+        let member = member.ok_or_else(|| DeviceError::invalid(format!("rank {rank} is not of this process")))?;
+        let mut out = vec![0; p.receives(rank) * p.size()];
+        member.stream.download(Place::Device(&member.received), p.receives_from(rank) * p.size(), &mut out)?;
+        Ok(out)
+    }
+
+    fn check(&mut self, tolerance: f64) -> Result<Option<Checked>> {
+        if let Some(error) = &self.broken {
+            return Err(error.clone());
+        }
+        // All ranks' devices at once.
+        let mut found = Vec::new();
+        for member in &self.members {
+            match self.programs.check(member, &self.problem, tolerance) {
+                Ok(answer) => found.push(answer),
+                Err(DeviceError::Unsupported(_)) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        let mut total = Checked::default();
+        for (member, found) in self.members.iter().zip(found) {
+            total.merge(found.read(&member.stream)?);
+        }
+        Ok(Some(total))
+    }
+
+    fn times(&self) -> Vec<Seconds> {
+        let (sums, n) = &self.times;
+        if *n == 0 { Vec::new() } else { sums.iter().map(|sum| Seconds(sum / *n as f64)).collect() }
+    }
+
+    fn config(&self) -> BTreeMap<String, String> {
+        self.config.clone()
+    }
+}
+
+impl Drop for Team {
+    fn drop(&mut self) {
+        let symmetric = self.problem.registration == Registration::Symmetric;
+        for member in self.members.iter().filter(|member| !member.comm.is_null()) {
+            let _ = member.ctx.api();
+            for handle in &member.registered {
+                // SAFETY: registered with this communicator, once.
+                let _ = unsafe {
+                    if symmetric {
+                        self.api.close_window(member.comm, *handle)
+                    } else {
+                        self.api.deregister(member.comm, *handle)
+                    }
+                };
+            }
+        }
+        for member in self.members.iter().filter(|member| !member.comm.is_null()) {
+            let _ = member.ctx.api();
+            // SAFETY: live, and not used again.
+            let _ = unsafe { self.api.destroy(member.comm) };
+        }
+    }
+}
