@@ -116,6 +116,8 @@ fn a_run_on_a_chip_before_hopper_is_verified_from_end_to_end() {
         ("memory/d2h/1MiB/devices2", "copy-engine"),
         ("memory/p2p/1MiB/to1", "copy-engine"),
         ("memory/p2p/1MiB/to1/bidir", "copy-engine"),
+        ("memory/p2p/1MiB/to1", "kernel"),
+        ("memory/p2p/1MiB/to1/bidir", "kernel"),
         ("gemm/m33n50k65/f32", "tile"),
         ("gemm/m40n48k72/bf16", "mma-sync"),
         ("attention/prefill/b1hq2hkv1sq40sk56d64/bf16/causal", "flash-sm80"),

@@ -54,6 +54,8 @@ const FARTHEST: f64 = 0.3;
 const SPLIT: f64 = 0.22;
 /// Neighbours closer than this ratio are one plateau that noise cut in two.
 const SAME: f64 = 1.18;
+/// The same where the one begins at the end of a level: a core's second cache and the third may be as near to each other.
+const SAME_AT_AN_END: f64 = 1.08;
 /// Two flat parts of one cache that differ by this are its near and its far half.
 const NEAR_AND_FAR: f64 = 1.3;
 /// A smaller L2 has no halves: it is a core's own.
@@ -74,7 +76,12 @@ pub fn plateaus(points: &[Point], figure: Figure, levels: &[Capacity], memory: &
     // No set is served faster than a smaller one: a point slower than a later one was disturbed, and its shape is not kept.
     let mut clean = cost.clone();
     (0..clean.len().saturating_sub(1)).rev().for_each(|i| clean[i] = clean[i].min(clean[i + 1]));
-    let flat = merge(&clean, segments(&clean));
+    // Where a level ends there may be a step, however low.
+    let ends = |cut: usize| {
+        let set = points[cut].set.0;
+        levels.iter().any(|level| (level.bytes.0 / 2..=level.bytes.0.saturating_mul(2)).contains(&set))
+    };
+    let flat = merge(&clean, segments(&clean), &ends);
     let found = flat.into_iter().map(|(first, last)| Plateau {
         name: String::new(),
         from: points[first].set,
@@ -117,7 +124,7 @@ fn segments(cost: &[f64]) -> Vec<(usize, usize)> {
 }
 
 /// Drops what lies between two levels or is alone in being slow, and joins what is the same level on both sides.
-fn merge(cost: &[f64], cuts: Vec<(usize, usize)>) -> Vec<(usize, usize)> {
+fn merge(cost: &[f64], cuts: Vec<(usize, usize)>, ends: &dyn Fn(usize) -> bool) -> Vec<(usize, usize)> {
     let many = |&(first, last): &(usize, usize)| last - first > 1;
     let level_of = |&(first, last): &(usize, usize)| level(&cost[first..last]);
     // In a coarse staircase each point is a level of its own; in a dense one a point alone is a ramp or an outlier.
@@ -133,7 +140,7 @@ fn merge(cost: &[f64], cuts: Vec<(usize, usize)>) -> Vec<(usize, usize)> {
         }
         match joined.last_mut() {
             // Levels only go one way: what seems to go back is noise on one of them.
-            Some(last) if level_of(cut) - level_of(last) < SAME.ln() => last.1 = cut.1,
+            Some(last) if level_of(cut) - level_of(last) < if ends(cut.0) { SAME_AT_AN_END } else { SAME }.ln() => last.1 = cut.1,
             _ => joined.push(*cut),
         }
     }

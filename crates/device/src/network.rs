@@ -189,7 +189,8 @@ fn line(file: &Path) -> Option<String> {
     Some(line).filter(|l| !l.is_empty())
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;

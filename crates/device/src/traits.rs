@@ -155,7 +155,8 @@ pub trait Device: Send {
     }
 
     /// Opens another device of this backend, for work between the two: each may be named in [`Device::copy_at_once`] of the
-    /// other, directly where the two reach each other's memory and else through the host.
+    /// other, directly where the two reach each other's memory and else through the host. Where they do, kernels of each may be
+    /// given the other's buffers.
     ///
     /// # Errors
     /// `Unsupported` where there is no such device or it is this one.

@@ -48,7 +48,7 @@ impl Suite for Memory {
         match Shape::parse(case.id.as_str()) {
             Some(Shape::Stream(stream)) => stream::prepare(stream, provider, device, seed),
             Some(Shape::Latency(chase)) => chase::prepare(chase, device, seed),
-            Some(Shape::Link(link)) => links::prepare(link, device, seed),
+            Some(Shape::Link(link)) => links::prepare(link, provider, device, seed),
             Some(Shape::Pattern(pattern)) => patterns::prepare(pattern, device, seed),
             Some(Shape::Shared(ways)) => shared::prepare(ways, device, seed),
             None => Err(ridgepoint_device::DeviceError::invalid(format!("{} is no memory case", case.id))),

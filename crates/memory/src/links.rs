@@ -1,11 +1,14 @@
-//! Links: copies between a device and its host, and between devices, by the copy engines; one way, both ways at once, and from the
-//! host to all devices at once. Where several copies run at once, each is also timed alone: the parts' sum against the whole
+//! Links: copies between a device and its host by the copy engines, and between devices by those or by a kernel that stores into the
+//! other's memory; one way, both ways at once, and from the host to all devices at once. Where several copies run at once, each is also timed alone: the parts' sum against the whole
 //! says whether they overlapped.
 
 use crate::cases::Op;
 use crate::stream::compare_all;
-use ridgepoint_core::{Bytes, Cache, Case, CaseId, Component, Distribution, Dtype, Level, Metric, Verification, Work, data};
-use ridgepoint_device::{Buffer, Device, DeviceError, HostMemory, Result, Transfer};
+use ridgepoint_core::record::Clock;
+use ridgepoint_core::{
+    Bytes, Cache, Case, CaseId, Component, Distribution, Dtype, Level, Metric, Seconds, Verification, Work, data,
+};
+use ridgepoint_device::{Arg, Buffer, Device, DeviceError, Geometry, HostMemory, Kernel, Program, Result, Timing, Transfer};
 use ridgepoint_harness::verify::Comparison;
 use ridgepoint_harness::{Prepared, Ready, random, trial};
 use std::collections::BTreeMap;
@@ -133,11 +136,17 @@ struct Copies<'d> {
     parts: Vec<Part>,
     /// One copy that the device can make alone.
     alone: bool,
+    /// The kernel that copies, of each device that sends; empty where copy engines do.
+    kernels: Vec<Kernel>,
 }
 
-pub(crate) fn prepare<'d>(link: Link, device: &'d dyn Device, seed: u64) -> Result<Prepared<'d>> {
+/// Threads of a block (RP_BLOCK of stream.cu), and its floats of a tile.
+const BLOCK: u32 = 512;
+const TILE: u64 = 512 * 4 * 4;
+
+pub(crate) fn prepare<'d>(link: Link, provider: &str, device: &'d dyn Device, seed: u64) -> Result<Prepared<'d>> {
     let (_, bytes) = link.copies();
-    let mut copies = Copies { device, siblings: vec![], parts: vec![], alone: false };
+    let mut copies = Copies { device, siblings: vec![], parts: vec![], alone: false, kernels: vec![] };
     let mut labels = Vec::new();
     match link {
         Link::Host(route, _, host) => {
@@ -171,15 +180,33 @@ pub(crate) fn prepare<'d>(link: Link, device: &'d dyn Device, seed: u64) -> Resu
             if both {
                 copies.peer(1, 0, bytes, seed)?;
             }
+            if provider == "kernel" {
+                if !sibling.direct {
+                    let ids = format!("{} and device {to}", device.info().id);
+                    return Err(DeviceError::unsupported(format!("{ids} do not reach each other's memory: no kernel can copy")));
+                }
+                for source in 0..copies.parts.len() {
+                    let program = Program { name: "memory/stream", ..Program::default() };
+                    copies.kernels.push(copies.at(source).compile(&program, "rp_copy")?);
+                }
+            }
         }
     }
     (0..=copies.siblings.len()).try_for_each(|i| copies.at(i).synchronize())?;
     let mut config = BTreeMap::new();
+    if let Some(part) = copies.parts.first().filter(|_| !copies.kernels.is_empty()) {
+        config.insert("launch".into(), format!("{} blocks of {BLOCK}, storing into the other's memory", blocks(part)));
+    }
     if !copies.siblings.is_empty() {
         let ids: Vec<&str> = (0..=copies.siblings.len()).map(|i| copies.at(i).info().id.as_str()).collect();
         config.insert("devices".into(), ids.join(", "));
     }
     Ok(Prepared { ready: Box::new(copies), config, labels, dtype: Dtype::F32 })
+}
+
+/// A block a tile.
+fn blocks(part: &Part) -> u32 {
+    (part.to.len() as u64 / 4).div_ceil(TILE).clamp(1, u64::from(u32::MAX >> 1)) as u32
 }
 
 /// The number in a device's id.
@@ -222,6 +249,21 @@ impl Copies<'_> {
         Ok(())
     }
 
+    /// Has the source of part `i` copy it by a kernel of its own.
+    fn launch(&self, i: usize) -> Result<()> {
+        let part = &self.parts[i];
+        let args = [Arg::Buffer(&part.from, 0), Arg::Buffer(&part.to, 0), Arg::U64(part.to.len() as u64 / 4), Arg::U32(0)];
+        self.at(i).launch(&self.kernels[i], Geometry::linear(blocks(part), BLOCK), &args)
+    }
+
+    /// All parts by kernels, `n` times, each in its source's queue; waits for them.
+    fn launch_all(&self, n: u64) -> Result<()> {
+        for _ in 0..n {
+            (0..self.parts.len()).try_for_each(|i| self.launch(i))?;
+        }
+        (0..self.parts.len()).try_for_each(|i| self.at(i).synchronize())
+    }
+
     fn go(&self, parts: &[Part]) -> Result<()> {
         match parts {
             [part] if self.alone => self.device.copy(&part.from, 0, &part.to, 0, part.to.len()),
@@ -253,7 +295,20 @@ impl Ready for Copies<'_> {
     }
 
     fn enqueue(&mut self, _turn: usize) -> Result<()> {
-        self.go(&self.parts)
+        match self.kernels.len() {
+            0 => self.go(&self.parts),
+            1 => self.launch(0),
+            _ => self.launch_all(1),
+        }
+    }
+
+    /// Kernels of two devices have no clock but the host's.
+    fn run_timed(&mut self, _first: usize, n: u64) -> Option<Result<Timing>> {
+        (self.kernels.len() > 1).then(|| {
+            let start = std::time::Instant::now();
+            self.launch_all(n)?;
+            Ok(Timing { seconds: Seconds(start.elapsed().as_secs_f64()), clock: Clock::Host })
+        })
     }
 
     fn poison(&mut self) -> Result<()> {
@@ -282,7 +337,7 @@ impl Ready for Copies<'_> {
     }
 
     fn observed(&self) -> BTreeMap<String, String> {
-        if self.parts.len() < 2 {
+        if self.parts.len() < 2 || !self.kernels.is_empty() {
             return BTreeMap::new();
         }
         let overlap = self.overlap().unwrap_or_else(|error| format!("not known: {error}"));

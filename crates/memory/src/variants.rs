@@ -1,6 +1,7 @@
 //! Who can do a memory case on which device, and how each launches it. Adding a variant is adding a line to [`VARIANTS`].
 
 use crate::cases::{Op, Shape, Stream};
+use crate::links::Link;
 use ridgepoint_core::Backend;
 use ridgepoint_device::Device;
 
@@ -48,12 +49,12 @@ impl Variant {
             && !(cached && self.provider != "native" && self.provider != "kernel")
     }
 
-    /// True where a kernel of its own reads a cached set: WGSL has none yet.
+    /// True where a kernel of its own reads a cached set.
     pub(crate) fn climbs(&self, stream: Stream, backend: Backend) -> bool {
         stream.cache == ridgepoint_core::Cache::Hot
             && stream.op == Op::Read
             && self.provider == "kernel"
-            && matches!(backend, Backend::Cuda | Backend::Hip)
+            && matches!(backend, Backend::Cuda | Backend::Hip | Backend::Vulkan)
     }
 }
 
@@ -62,6 +63,10 @@ pub(crate) fn providers(shape: Shape, device: &dyn Device) -> Vec<String> {
     let backend = device.info().backend;
     let stream = match shape {
         Shape::Stream(stream) => stream,
+        // What one device writes into another's memory by its own stores.
+        Shape::Link(Link::Peer { .. }) if matches!(backend, Backend::Cuda | Backend::Hip) => {
+            return vec!["copy-engine".into(), "kernel".into()];
+        }
         Shape::Link(_) => return vec!["copy-engine".into()],
         Shape::Shared(_) => return vec!["kernel".into()],
         Shape::Pattern(_) => {

@@ -1,6 +1,7 @@
 //! The page of a run: an interactive roofline, staircases, and every sample behind a row.
 
 use super::page::page;
+use super::peers::{Matrix, matrices};
 use super::staircase::{Staircase, staircases};
 use super::{Model, forward, heat};
 use ridgepoint_core::record::{Outcome, Record};
@@ -36,8 +37,13 @@ fn data(model: &Model) -> Value {
         "components": Component::ALL.map(Component::name),
         "rows": rows.collect::<Vec<_>>(),
         "forward": forward::data(model),
+        "peers": matrices(model).iter().map(matrix).collect::<Vec<_>>(),
         "staircases": staircases(model).iter().map(staircase).collect::<Vec<_>>(),
     })
+}
+
+fn matrix(m: &Matrix) -> Value {
+    json!({ "bytes": m.bytes, "provider": m.provider, "both": m.both, "devices": m.devices, "cells": m.cells })
 }
 
 fn staircase(s: &Staircase) -> Value {

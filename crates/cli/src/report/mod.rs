@@ -11,6 +11,7 @@ mod json;
 mod markdown;
 pub(crate) mod nccl_tests;
 mod page;
+mod peers;
 mod staircase;
 mod table;
 mod text;

@@ -83,8 +83,12 @@ fn of(rows: &[&Row], info: &DeviceInfo) -> Vec<Plateau> {
     let mut best: BTreeMap<u64, f64> = BTreeMap::new();
     for row in rows {
         let Some(placement) = &row.placement else { continue };
-        let slot = best.entry(row.record.work.bytes.0).or_insert(placement.achieved);
-        *slot = if figure == Figure::Latency { slot.min(placement.achieved) } else { slot.max(placement.achieved) };
+        // Of a point's samples those tell of the hierarchy that no neighbour disturbed: on a shared machine the median may be of
+        // another's cache misses. On one's own machine the two are the same.
+        let less = placement.summary.p5 / placement.summary.median;
+        let value = if figure == Figure::Latency { placement.achieved * less } else { placement.achieved / less };
+        let slot = best.entry(row.record.work.bytes.0).or_insert(value);
+        *slot = if figure == Figure::Latency { slot.min(value) } else { slot.max(value) };
     }
     let points: Vec<Point> = best.into_iter().map(|(set, value)| Point { set: ridgepoint_core::Bytes(set), value }).collect();
     plateaus(&points, figure, &levels, &memory)

@@ -33,6 +33,7 @@ pub(super) fn render(model: &Model) -> String {
         }
     }
     text += &super::staircase::text(model);
+    text += &super::peers::text(model);
     text += &super::forward::text(model);
     text += &super::heat::text(model);
     text += &not_measured(model);

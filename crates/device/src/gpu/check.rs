@@ -21,8 +21,11 @@ const BLOCKS_A_UNIT: u64 = 8;
 /// The programs, compiled once a process and loaded once a device.
 #[derive(Default)]
 pub(super) struct Programs {
-    modules: Mutex<HashMap<(i32, &'static str), Result<Arc<Module>>>>,
+    modules: Mutex<HashMap<Key, Result<Arc<Module>>>>,
 }
+
+/// A device, and a program.
+type Key = (i32, &'static str);
 
 /// What a check leaves on the device.
 pub(super) struct Found {

@@ -47,6 +47,8 @@ pub(crate) struct GpuDevice {
     modules: RefCell<HashMap<u64, Arc<Module>>>,
     /// Our own entries, resolved once: a hold must cost little.
     own: RefCell<HashMap<&'static str, Arc<Function>>>,
+    /// Devices whose memory this one's kernels may be given: siblings that it reaches.
+    reached: RefCell<Vec<i32>>,
     /// Queues for copies that run at once, of this device or a sibling.
     sides: RefCell<Vec<Stream>>,
     flags: Arc<Pinned>,
@@ -91,6 +93,7 @@ impl GpuDevice {
             cache: Cache::of_user("kernels", &|key| std::env::var_os(key).map(PathBuf::from)),
             modules: RefCell::new(HashMap::new()),
             own: RefCell::default(),
+            reached: RefCell::default(),
             sides: RefCell::default(),
             flags: Arc::new(Pinned::new(&ctx, 4 * HOLDS)?),
             holds: Cell::new(0),
@@ -139,6 +142,13 @@ impl GpuDevice {
     fn place<'a>(&self, buffer: &'a Buffer) -> Result<Place<'a>> {
         let place = self.any_place(buffer)?;
         if place.context().is(&self.shared.ctx) { Ok(place) } else { Err(foreign()) }
+    }
+
+    /// The same, where it may be that of a sibling whose memory this device reaches.
+    fn reachable<'a>(&self, buffer: &'a Buffer) -> Result<Place<'a>> {
+        let place = self.any_place(buffer)?;
+        let own = place.context().is(&self.shared.ctx) || self.reached.borrow().contains(&place.context().device);
+        if own { Ok(place) } else { Err(foreign()) }
     }
 
     /// The same, where it may be a sibling's too.
@@ -217,7 +227,7 @@ impl Device for GpuDevice {
         for arg in args {
             values.push(match arg {
                 Arg::Buffer(buffer, offset) if *offset <= buffer.len() => {
-                    if !self.place(buffer)?.seen_by_kernels() {
+                    if !self.reachable(buffer)?.seen_by_kernels() {
                         return Err(DeviceError::invalid("a kernel cannot be given pageable memory"));
                     }
                     code::Arg::Ptr(buffer.address() + *offset as Ptr)
@@ -353,6 +363,10 @@ impl Device for GpuDevice {
         let device = Self::open(&self.shared.ctx.driver, index)?;
         let (own, other) = (&self.shared.ctx, &device.shared.ctx);
         let direct = own.reach(other)? && other.reach(own)?;
+        if direct {
+            self.reached.borrow_mut().push(other.device);
+            device.reached.borrow_mut().push(own.device);
+        }
         Ok(Sibling { device: Box::new(device), direct })
     }
 

@@ -194,8 +194,16 @@ const label = r => `${r.case.split('/')[1]} ${r.provider}` + (data.devices.lengt
 for (const [title, plot] of [
   ['bandwidth staircase', curves(measured.filter(r => /^memory\/\w+\/[^/]+\/f32(\/hot)?$/.test(r.case)), label, 'working set', 'GB/s', set, data.staircases.filter(s => s.unit === 'GB/s' && s.op === 'read'))],
   ['latency staircase', curves(measured.filter(r => r.component === 'memory' && r.unit === 'ns'), r => [label(r), r.case.split('/')[3]].filter(Boolean).join(' '), 'footprint', 'ns', set, data.staircases.filter(s => s.unit === 'ns'))],
-  ['collectives', curves(measured.filter(r => r.component === 'collectives'), r => `${r.case.split('/')[1]} ${r.case.split('/')[2]} ${r.provider}`, 'bytes', 'busbw, GB/s')]]) {
+  ['collectives', curves(measured.filter(r => r.component === 'collectives' && r.unit === 'GB/s'), r => `${r.case.split('/')[1]} ${r.case.split('/')[2]} ${r.provider}`, 'bytes', 'busbw, GB/s')]]) {
   if (plot) page.append(element('section', {}, element('h2', {}, title), plot));
+}
+// Copies from each device to each other; the darker, the faster.
+for (const m of data.peers) {
+  const all = m.cells.flat().filter(v => v !== null), most = Math.max(...all);
+  const cell = v => v === null ? element('td', {}, '·') : element('td', { style: `background: rgb(9 105 218 / ${(v / most * 0.5).toFixed(2)})` }, digits(v));
+  const rows = m.cells.map((cells, i) => element('tr', {}, element('th', {}, m.devices[i]), ...cells.map(cell)));
+  const head = element('tr', {}, element('th', {}, 'from \\ to'), ...m.devices.map(id => element('th', {}, id)));
+  page.append(element('section', {}, element('h2', {}, `copies between devices, ${m.bytes} by ${m.provider}`), element('p', { class: 'soft' }, `GB/s, ${m.both ? 'both ways at once, the sum' : 'one way'}`), element('table', { class: 'peers' }, element('thead', {}, head), element('tbody', {}, ...rows))));
 }
 // A sustained case over time: its figure and each sensor, one above the other.
 function heat(r) {
