@@ -94,6 +94,32 @@ fn a_model_runs_as_it_is_listed_resumes_and_is_summed_to_a_pass() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
+/// Latent attention, a dense layer, experts and a shared one.
+const LATENT: &str = r#"{"model_type": "deepseek_v3", "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2, "q_lora_rank": 24,
+    "kv_lora_rank": 32, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16, "intermediate_size": 64, "moe_intermediate_size": 32,
+    "n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2, "first_k_dense_replace": 1, "vocab_size": 80}"#;
+
+#[test]
+fn latent_attention_and_experts_are_measured_on_the_cpu() {
+    let folder = scratch("latent");
+    let config = folder.join("latent.json");
+    std::fs::write(&config, LATENT).unwrap();
+    let flags = ["--model", text(&config), "--batch", "3", "--context", "20", "--tokens", "12", "--dtype", "f32"];
+    let out = folder.join("out");
+    let (code, table, err) = outcome(&ridgepoint(&[&["run"], &flags[..], &HERE, &["--out", text(&out)]].concat()));
+    assert_eq!(code, 0, "{table}{err}");
+    let found = records(&out);
+    assert!(found.iter().all(|(_, outcome)| outcome == "measured"), "{found:?}");
+    // Absorbed where it decodes: a product a head, and one latent head.
+    for part in
+        ["/grouped/e4m24n64k48/f32/routed", "/mla-prefill/b1hq2hkv2sq12sk20d24v16/", "/b2m3n32k16/f32", "/mla-decode/b3hq2hkv1"]
+    {
+        assert!(found.iter().any(|(id, _)| id.contains(part)), "{part}: {found:?}");
+    }
+    assert!(table.contains("a forward pass of latent") && !table.contains("not measured"), "{table}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
 #[test]
 fn what_is_no_model_is_wrong_usage() {
     let folder = scratch("no-model");

@@ -221,7 +221,10 @@ impl Parts<'_> {
 
     fn grouped(&mut self, layer: &str, (experts, per_token): (u64, u64), n: u64, k: u64, count: u64) {
         let rows = self.rows * per_token;
-        self.push(layer, format!("gemm/grouped/e{experts}m{rows}n{n}k{k}/{}/routed", self.dtype), count);
+        // Grouped products have the plain types alone; a part of another type than the rest says so.
+        let dtype = self.dtype.split('/').next().unwrap_or_default();
+        let layer = if dtype == self.dtype { layer.to_owned() } else { format!("{layer}, {dtype}") };
+        self.push(&layer, format!("gemm/grouped/e{experts}m{rows}n{n}k{k}/{dtype}/routed"), count);
     }
 
     fn attention(
@@ -343,5 +346,10 @@ mod tests {
         let narrow: Vec<String> =
             model.pass(&how).unwrap().parts.into_iter().filter(|p| p.case.contains("e4m3")).map(|p| p.layer).collect();
         assert_eq!(narrow, ["qkv", "o", "experts gate-up", "experts down"]);
+        // The experts have one scale a tensor, whatever the others have, and are called so.
+        let scaled = model.pass(&Use { dtype: "e4m3/scale=block128".into(), ..how }).unwrap();
+        let find = |layer: &str| scaled.parts.iter().find(|p| p.layer == layer).map(|p| p.case.as_str());
+        assert_eq!(find("qkv"), Some("gemm/m1n9216k4096/e4m3/scale=block128"));
+        assert_eq!(find("experts down, e4m3"), Some("gemm/grouped/e128m8n4096k1536/e4m3/routed"));
     }
 }
