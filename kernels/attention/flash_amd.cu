@@ -16,17 +16,28 @@
 //   The exponentials and the packing of P, which the matrix units do not wait for but a wave does; two blocks a compute unit overlap.
 //
 // Host contract
-//   rp_flash_amd(const u16* q, const u16* k, const u16* v, u16* o, int group, int queries, int keys, float scale)
-//   Q, O [heads, queries, D], K, V [heads / group, keys, D], contiguous, aligned to 16 bytes. With RP_CAUSAL query i sees keys
-//   j ≤ i + keys − queries; a row that sees nothing gives zeros. scale > 0. grid (heads, ceil(queries / 128)), block 256, no dynamic shared memory.
-//   Heads come first so that the dies, to which blocks are dealt in turn, keep a head's keys in their caches.
+//   rp_flash_amd(const u16* q, const u16* k, const u16* v, u16* o, const int* lengths, const float* sinks, int group, int queries, int keys,
+//                int heads_q, int window, float scale)
+//   Q [heads, queries, D], K [heads / group, keys, D], V [heads / group, keys, DV], O [heads, queries, DV], contiguous, aligned to 16 bytes. With
+//   RP_CAUSAL query i sees keys j ≤ i + keys − queries; a row that sees nothing gives zeros. scale > 0. grid (heads, ceil(queries / 128)), block 256,
+//   no dynamic shared memory. Heads come first so that the dies, to which blocks are dealt in turn, keep a head's keys in their caches.
+//   Only with RP_GENERAL, of heads = B · heads_q:
+//   lengths  B numbers of valid keys, at most `keys`, or null
+//   sinks    heads_q logits that join a row's sum without a value, or null
+//   window   with RP_CAUSAL: the last so many keys that a query sees, or 0 for all; tiles that no query of a block sees are skipped
 //
-// Macros: RP_DTYPE bf16 | f16; RP_D 64 | 128; RP_CAUSAL 0 | 1.
+// Macros: RP_DTYPE bf16 | f16; RP_D, RP_DV 64, 96, 128, 192/128, on CDNA 256; RP_CAUSAL 0 | 1; RP_GENERAL 0 | 1.
 #include "../common/rp.h"
 #include "../common/amd.h"
 
 #ifndef RP_D
 #define RP_D 128
+#endif
+#ifndef RP_DV
+#define RP_DV RP_D
+#endif
+#ifndef RP_GENERAL
+#define RP_GENERAL 0
 #endif
 #ifndef RP_CAUSAL
 #define RP_CAUSAL 0
@@ -34,23 +45,24 @@
 
 using namespace rp_matrix;
 
-constexpr int kThreads = 256, kQueries = 128, kKeys = 64, kRowBytes = RP_D * 2;
-constexpr int kRowUnits = RP_D / 8, kKeyUnits = kKeys / 8;           // 16-byte units of a row of K, of a row of Vᵀ
+constexpr int kThreads = 256, kQueries = 128, kKeys = 64, kRowBytes = RP_D * 2, kValueBytes = RP_DV * 2;
+constexpr int kRowUnits = RP_D / 8, kValueUnits = RP_DV / 8, kKeyUnits = kKeys / 8;    // 16-byte units of a row of K, of V, of Vᵀ
+constexpr int kMixed = kRowUnits & -kRowUnits;                      // units that change places among themselves
 constexpr int kSteps = kRowBytes / kStepBytes, kKeySteps = kKeys * 2 / kStepBytes;
-constexpr int kTiles = kKeys / kSide, kParts = RP_D / kSide;        // of scores, of the output
+constexpr int kTiles = kKeys / kSide, kParts = RP_DV / kSide;       // of scores, of the output
 constexpr int kHeldK = kKeys * kRowUnits / kThreads;                // units a thread fetches of K
-constexpr int kColumns = kKeys / 4 * kRowUnits;                     // of four keys by eight of V's columns, one a thread
+constexpr int kColumns = kKeys / 4 * kValueUnits, kTasks = (kColumns + kThreads - 1) / kThreads;    // of four keys by eight of V's columns
 static_assert(RP_HALF, "bf16 or f16");
 static_assert(kSide * (kThreads / RP_WARP) == kQueries, "a wave has a side of queries");
-static_assert(kHeldK * kThreads == kKeys * kRowUnits && kColumns <= kThreads, "each thread's share");
+static_assert(kHeldK * kThreads == kKeys * kRowUnits && (kColumns <= kThreads || kTasks * kThreads == kColumns), "each thread's share");
 
 struct Tiles {
   rp_u8 k[kKeys * kRowBytes];
-  rp_u8 v[RP_D * kKeys * 2];
+  rp_u8 v[RP_DV * kKeys * 2];
 };
-struct Held { rp_u4 k[kHeldK], v[4]; };
+struct Held { rp_u4 k[kHeldK], v[kTasks][4]; };
 
-RP_DEVICE int place_k(int key, int unit) { return key * kRowBytes + (unit ^ key % kRowUnits) * 16; }
+RP_DEVICE int place_k(int key, int unit) { return key * kRowBytes + (unit ^ key % kMixed) * 16; }
 RP_DEVICE int place_v(int column, int unit) { return column * kKeys * 2 + (unit ^ (column ^ column / 8) % kKeyUnits) * 16; }
 
 // 64 keys from `first` on. Rows beyond the last repeat it: what they give is masked.
@@ -63,10 +75,12 @@ RP_DEVICE void fetch(Held &held, const rp_u8 *k, const rp_u8 *v, int first, int 
   }
   if (kColumns < kThreads && thread >= kColumns) return;
 #pragma unroll
-  for (int i = 0; i < 4; i++) {
-    int key = first + thread / kRowUnits * 4 + i;
-    held.v[i] = rp_load16<RP_CACHED>(v + (rp_u64)(key < keys ? key : keys - 1) * kRowBytes + thread % kRowUnits * 16);
-  }
+  for (int task = 0; task < kTasks; task++)
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      int at = task * kThreads + thread, key = first + at / kValueUnits * 4 + i;
+      held.v[task][i] = rp_load16<RP_CACHED>(v + (rp_u64)(key < keys ? key : keys - 1) * kValueBytes + at % kValueUnits * 16);
+    }
 }
 
 RP_DEVICE void place(const Held &held, Tiles &tiles) {
@@ -77,16 +91,19 @@ RP_DEVICE void place(const Held &held, Tiles &tiles) {
     *(rp_u4 *)(tiles.k + place_k(at / kRowUnits, at % kRowUnits)) = held.k[i];
   }
   if (kColumns < kThreads && thread >= kColumns) return;
-  int group = key_group(thread / kRowUnits);
 #pragma unroll
-  for (int x = 0; x < 8; x++) {    // column x of this thread's eight: its four keys become eight bytes of a row
-    struct alignas(8) Four { rp_u32 v[2]; } four;
+  for (int task = 0; task < kTasks; task++) {
+    int at = task * kThreads + thread, group = key_group(at / kValueUnits);
 #pragma unroll
-    for (int pair = 0; pair < 2; pair++) {
-      rp_u32 low = held.v[2 * pair].v[x / 2] >> x % 2 * 16 & 0xffffu, high = held.v[2 * pair + 1].v[x / 2] >> x % 2 * 16;
-      four.v[pair] = low | high << 16;
+    for (int x = 0; x < 8; x++) {    // column x of this thread's eight: its four keys become eight bytes of a row
+      struct alignas(8) Four { rp_u32 v[2]; } four;
+#pragma unroll
+      for (int pair = 0; pair < 2; pair++) {
+        rp_u32 low = held.v[task][2 * pair].v[x / 2] >> x % 2 * 16 & 0xffffu, high = held.v[task][2 * pair + 1].v[x / 2] >> x % 2 * 16;
+        four.v[pair] = low | high << 16;
+      }
+      *(Four *)(tiles.v + place_v(at % kValueUnits * 8 + x, group / 2) + group % 2 * 8) = four;
     }
-    *(Four *)(tiles.v + place_v(thread % kRowUnits * 8 + x, group / 2) + group % 2 * 8) = four;
   }
 }
 
@@ -101,13 +118,16 @@ template <class Place> RP_DEVICE Fragment fragment(const rp_u8 *tile, int row, i
   return f;
 }
 
-RP_KERNEL_OF(kThreads) rp_flash_amd(const rp_u8 *q, const rp_u8 *k, const rp_u8 *v, rp_u8 *o, int group, int queries, int keys, float scale) {
+RP_KERNEL_OF(kThreads) rp_flash_amd(const rp_u8 *q, const rp_u8 *k, const rp_u8 *v, rp_u8 *o, const int *lengths, const float *sinks, int group, int queries,
+    int keys, int heads_q, int window, float scale) {
   RP_SHARED RP_ALIGN(1024) Tiles tiles;
   int lane = (int)rp_thread() % RP_WARP, wave = rp_wave_uniform((int)rp_thread() / RP_WARP);
   int head = (int)rp_block(), block = (int)rp_blocks_y() - 1 - (int)rp_block_y();    // of a causal square, the longest first
-  int first = block * kQueries, mine = first + wave * kSide + lane % kSide, offset = keys - queries;
+  int first = block * kQueries, mine = first + wave * kSide + lane % kSide;
   k += (rp_u64)(head / group) * keys * kRowBytes;
-  v += (rp_u64)(head / group) * keys * kRowBytes;
+  v += (rp_u64)(head / group) * keys * kValueBytes;
+  if (RP_GENERAL && lengths) keys = lengths[head / heads_q] < keys ? lengths[head / heads_q] : keys;
+  int offset = keys - queries;
   rp_u64 row = ((rp_u64)head * queries + (mine < queries ? mine : queries - 1)) * kRowBytes;
 
   Fragment query[kSteps];
@@ -126,9 +146,15 @@ RP_KERNEL_OF(kThreads) rp_flash_amd(const rp_u8 *q, const rp_u8 *k, const rp_u8 
   int end = keys;
   if (RP_CAUSAL && first + kQueries + offset < end) end = first + kQueries + offset;
 
+  int begin = 0, hidden = 0;    // the wave's last query does not see the first `hidden` keys
+  if (RP_GENERAL && RP_CAUSAL && window) {
+    if (first + offset + 1 > window) begin = (first + offset + 1 - window) / kKeys * kKeys;
+    hidden = first + wave * kSide + kSide + offset - window;
+  }
+
   Held held;
-  if (end > 0) fetch(held, k, v, 0, keys);
-  for (int key0 = 0; key0 < end; key0 += kKeys) {
+  if (begin < end) fetch(held, k, v, begin, keys);
+  for (int key0 = begin; key0 < end; key0 += kKeys) {
     rp_sync();    // everyone has read the keys before
     place(held, tiles);
     rp_sync();
@@ -150,6 +176,13 @@ RP_KERNEL_OF(kThreads) rp_flash_amd(const rp_u8 *q, const rp_u8 *k, const rp_u8 
 #pragma unroll
         for (int i = 0; i < kSums; i++)
           if (t * kSide + sum_row(lane, i) >= seen) score[t].v[i] = -infinity;
+    }
+    if (RP_GENERAL && RP_CAUSAL && key0 < hidden) {
+#pragma unroll
+      for (int t = 0; t < kTiles; t++)
+#pragma unroll
+        for (int i = 0; i < kSums; i++)
+          if (key0 + t * kSide + sum_row(lane, i) < mine + offset + 1 - window) score[t].v[i] = -infinity;
     }
     float highest = top;
 #pragma unroll
@@ -185,7 +218,14 @@ RP_KERNEL_OF(kThreads) rp_flash_amd(const rp_u8 *q, const rp_u8 *k, const rp_u8 
 
   sum += rp_shuffle_xor(sum, kSide);
   if (mine >= queries) return;
-  float inverse = sum > 0 ? 1 / sum : 0;
+  float factor = 1;
+  if (RP_GENERAL && sinks) {    // one more logit, whose part of the sum can be far greater or smaller than all others'
+    float sink = sinks[head % heads_q] * 1.4426950408889634f, both = __builtin_fmaxf(top * to_log2, sink);
+    factor = rp_exp2(top * to_log2 - both);
+    sum = sum * factor + rp_exp2(sink - both);
+  }
+  float inverse = sum > 0 ? factor / sum : 0;
+  row = ((rp_u64)head * queries + mine) * kValueBytes;
 #pragma unroll
   for (int part = 0; part < kParts; part++)
 #pragma unroll

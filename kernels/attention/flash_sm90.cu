@@ -16,20 +16,33 @@
 //             out-of-bounds zero; box (64, 64, D/64, 1) for q, (64, N, D/64, 1) for k and v.
 //   o         output; heads = B·Hq; group = Hq / Hkv
 //   counter   two u32, zero before the first launch; the kernel leaves them zero. One pair for each launch in flight.
-//   grid min(SMs, tiles), block 384, dynamic shared memory 128·D·2 + 8·N·D + 128 bytes (smem_bytes below), 1 block an SM.
-// Entries rp_flash_sm90_{bf16,f16}_d{128,64}_{full,causal}; N = 176 for full, 128 for causal.
+//   grid min(SMs, tiles), block 384, dynamic shared memory 256·D + 4·N·(D + DV) + 128 bytes, 1 block an SM.
+// Entries rp_flash_sm90_{bf16,f16}_d{128,64}_{full,causal}; N = 176 for full, 128 for causal. With RP_GENERAL=1 the one entry
+// rp_flash_sm90, not yet run on hardware, for other head dims and what serving asks besides:
+//   V and O have DV columns (box (64, N, DV/64, 1) for v); 64, 128, 192/128 with N = 128, 256 with N = 80
+//   lengths   B numbers of valid keys, at most Sk, or null; heads_q = Hq. Keys past a length must be finite.
+//   sinks     Hq logits that join a row's sum without a value, or null
+//   window    with RP_CAUSAL: the last so many keys that a query sees, or 0 for all; blocks that no row of a tile sees are skipped
+// Macros: RP_GENERAL 0 | 1; with it RP_D, RP_DV, RP_N, RP_F16 0 | 1, RP_CAUSAL 0 | 1.
 
 #include "../common/nvidia.h"
 
-namespace flash_sm90 {
+#ifndef RP_GENERAL
+#define RP_GENERAL 0
+#endif
+#ifndef RP_FLASH
+#define RP_FLASH flash_sm90  // a program that includes this file several times names each
+#endif
+
+namespace RP_FLASH {
 
 constexpr int ROWS = 64;             // query rows of one consumer warpgroup: the M of wgmma
 constexpr int STAGES = 2;            // K tiles and V tiles in flight; a third does not fit beside N = 176
 constexpr u64 L2_BUDGET = 32 << 20;  // K and V of the heads walked together stay below this, of Hopper's 50 MB
 
-template <int D, int N, int GROUPS> __host__ __device__ constexpr int smem_bytes() { return GROUPS * ROWS * D * 2 + 2 * STAGES * N * D * 2 + 128; }
-
 struct Problem { int heads, group, queries, keys; float scale; };
+// What only RP_GENERAL knows.
+struct Extra { const int* lengths; const float* sinks; int heads_q, window; };
 
 // What the tile with this row block can see: its keys end at `end`, its blocks of N count `blocks`.
 template <int N, bool CAUSAL, int TILE> RP_DEVICE int block_count(const Problem& p, int row) {
@@ -38,15 +51,18 @@ template <int N, bool CAUSAL, int TILE> RP_DEVICE int block_count(const Problem&
     return (end + N - 1) / N;
 }
 
-template <int D, int N, bool CAUSAL, bool F16, int GROUPS, int TUNE>
+// The first block that the tile's first row can see through its window.
+template <int N> RP_DEVICE int first_block(const Problem& p, int window, int row) { return window ? max(0, row + p.keys - p.queries + 1 - window) / N : 0; }
+
+template <int D, int DV, int N, bool CAUSAL, bool F16, int GROUPS, bool GENERAL, int TUNE>
 struct Kernel {
-    static constexpr int TILE = GROUPS * ROWS, TILE_BYTES = N * D * 2, Q_BYTES = ROWS * D * 2;
+    static constexpr int TILE = GROUPS * ROWS, K_BYTES = N * D * 2, V_BYTES = N * DV * 2, Q_BYTES = ROWS * D * 2;
     static constexpr u32 SLAB = N * 128;  // one 64-column slab of a K or V tile
     u32 q, k, v, bars;
     int* tile;
 
     __device__ __forceinline__ explicit Kernel(unsigned char* smem) {
-        q = smem_address(smem); k = q + GROUPS * Q_BYTES; v = k + STAGES * TILE_BYTES; bars = v + STAGES * TILE_BYTES;
+        q = smem_address(smem); k = q + GROUPS * Q_BYTES; v = k + STAGES * K_BYTES; bars = v + STAGES * V_BYTES;
         tile = (int*)(smem + (bars - q) + 96);
     }
     __device__ __forceinline__ u32 q_full() const { return bars; }
@@ -69,7 +85,7 @@ struct Kernel {
     __device__ __forceinline__ bool place(const Problem& p, int t, int& row, int& head) const {
         int row_blocks = (p.queries + TILE - 1) / TILE;
         if (t >= row_blocks * p.heads) return false;
-        u64 per_head = (u64)p.keys * D * 4 / p.group;
+        u64 per_head = (u64)p.keys * (D + DV) * 2 / p.group;
         int section = max(1, (int)min((u64)p.heads, L2_BUDGET / max((u64)1, per_head)));
         int first = t / (section * row_blocks) * section, width = min(section, p.heads - first);
         t -= first * row_blocks;
@@ -77,20 +93,22 @@ struct Kernel {
         return true;
     }
 
-    __device__ __forceinline__ void produce(const Problem& p, const TensorMap* mq, const TensorMap* mk, const TensorMap* mv, u32* counter) const {
+    __device__ __forceinline__ void produce(Problem p, const Extra& x, const TensorMap* mq, const TensorMap* mk, const TensorMap* mv, u32* counter) const {
         u32 kc = 0, vc = 0;
         for (u32 q_parity = 1;; q_parity ^= 1) {
-            int row = -1, head = 0, blocks = 0;
+            int row = -1, head = 0, blocks = 0, first = 0;
             bool more = place(p, (int)atomicAdd(counter, 1), row, head);
+            if (GENERAL && more && x.lengths) p.keys = x.lengths[head / x.heads_q];
             if (more) blocks = block_count<N, CAUSAL, TILE>(p, row);
+            if (GENERAL && CAUSAL) first = first_block<N>(p, x.window, row);
             int kv_head = head / p.group;
             auto load_k = [&](int n) {
                 u32 s = kc % STAGES; barrier_wait(k_empty(s), kc / STAGES & 1 ^ 1); kc++;
-                barrier_expect(k_full(s), TILE_BYTES); load_tile(k + s * TILE_BYTES, mk, k_full(s), n * N, kv_head);
+                barrier_expect(k_full(s), K_BYTES); load_tile(k + s * K_BYTES, mk, k_full(s), n * N, kv_head);
             };
             auto load_v = [&](int n) {
                 u32 s = vc % STAGES; barrier_wait(v_empty(s), vc / STAGES & 1 ^ 1); vc++;
-                barrier_expect(v_full(s), TILE_BYTES); load_tile(v + s * TILE_BYTES, mv, v_full(s), n * N, kv_head);
+                barrier_expect(v_full(s), V_BYTES); load_tile(v + s * V_BYTES, mv, v_full(s), n * N, kv_head);
             };
             if (blocks) load_k(blocks - 1);
             barrier_wait(q_empty(), q_parity);
@@ -99,8 +117,8 @@ struct Kernel {
                 barrier_expect(q_full(), GROUPS * Q_BYTES);
                 for (int g = 0; g < GROUPS; g++) load_tile(q + g * Q_BYTES, mq, q_full(), row + g * ROWS, head);
             } else barrier_arrive(q_full());
-            for (int n = blocks - 2; n >= 0; n--) { load_k(n); load_v(n + 1); }
-            if (blocks) load_v(0);
+            for (int n = blocks - 2; n >= first; n--) { load_k(n); load_v(n + 1); }
+            if (blocks) load_v(first);
             if (!more) break;
         }
         // The last block to finish leaves the counters as it found them.
@@ -108,28 +126,34 @@ struct Kernel {
     }
 
     // One warpgroup's state: two rows a thread (r and r + 8 of its warp's 16), columns 2·(lane % 4) + {0, 1} of every eight.
-    struct State { float o[D / 2]; u32 p[N / 4]; float top[2], sum[2]; };
+    struct State { float o[DV / 2]; u32 p[N / 4]; float top[2], sum[2]; };
 
     __device__ __forceinline__ void issue_scores(float (&s)[N / 2], u32 q_rows, u32 stage) const {
+        u32 keys = k + stage * K_BYTES;
+        if constexpr (D > 192) { keys = renewed(keys); q_rows = renewed(q_rows); }
 #pragma unroll
         for (int i = 0; i < D / 16; i++)
             mma_ss<N, F16>(s, descriptor(q_rows + i / 4 * (ROWS * 128) + i % 4 * 32, 16, 1024),
-                           descriptor(k + stage * TILE_BYTES + i / 4 * SLAB + i % 4 * 32, 16, 1024), i > 0);
+                           descriptor(keys + i / 4 * SLAB + i % 4 * 32, 16, 1024), i > 0);
         wgmma_commit();
     }
     __device__ __forceinline__ void issue_values(State& w, u32 stage) const {
+        u32 values = v + stage * V_BYTES;
+        if constexpr (DV > 192) values = renewed(values);
 #pragma unroll
-        for (int i = 0; i < N / 16; i++) mma_rs<D, F16>(w.o, w.p + 4 * i, descriptor(v + stage * TILE_BYTES + i * 2048, SLAB, 1024));
+        for (int i = 0; i < N / 16; i++) mma_rs<DV, F16>(w.o, w.p + 4 * i, descriptor(values + i * 2048, SLAB, 1024));
         wgmma_commit();
     }
 
     // Masks, updates the running maximum and sum, and turns scores into probabilities; returns by how much older output shrinks.
     // A scheduler has one warp of each group, so four chains (two rows, even and odd columns) hide the latency of max and add.
-    template <bool MASK> __device__ __forceinline__ void softmax(float (&s)[N / 2], State& w, float (&shrink)[2], float scale, int limit0, int limit1) const {
+    // A thread's rows see columns from limit − reach (of a window) to before limit.
+    template <bool MASK> __device__ __forceinline__ void softmax(float (&s)[N / 2], State& w, float (&shrink)[2], float scale, int limit0, int limit1, int reach) const {
         float top[4] = {w.top[0], w.top[0], w.top[1], w.top[1]}, sum[4] = {}, base[2];
 #pragma unroll
         for (int i = 0; i < N / 2; i++) {  // element i: row i / 2 % 2, column i / 4 · 8 + i % 2
             if (MASK && i / 4 * 8 + i % 2 >= (i & 2 ? limit1 : limit0)) s[i] = minus_infinity();
+            if (MASK && GENERAL && CAUSAL && i / 4 * 8 + i % 2 < (i & 2 ? limit1 : limit0) - reach) s[i] = minus_infinity();
             top[i % 4] = fmaxf(top[i % 4], s[i]);
         }
 #pragma unroll
@@ -159,7 +183,7 @@ struct Kernel {
     static __device__ __forceinline__ void release(u32 bar) { __syncwarp(); if (threadIdx.x % 32 == 0) barrier_arrive(bar); }
 
     // The scores of the next block are issued before the values of this one: their softmax runs while P·V does.
-    template <bool MASK> __device__ __forceinline__ void step(State& w, Cursor& c, float scale, int limit0, int limit1) const {
+    template <bool MASK> __device__ __forceinline__ void step(State& w, Cursor& c, float scale, int limit0, int limit1, int reach) const {
         float s[N / 2], shrink[2];
         barrier_wait(k_full(c.k % STAGES), c.k / STAGES & 1);
         if (!(TUNE & 1)) turn_wait(c.group);
@@ -171,30 +195,35 @@ struct Kernel {
         if (!(TUNE & 1)) turn_pass(c.group);
         wgmma_wait<1>(); pin(s);
         release(k_empty(c.k % STAGES)); c.k++;
-        softmax<MASK>(s, w, shrink, scale, limit0, limit1);
+        softmax<MASK>(s, w, shrink, scale, limit0, limit1, reach);
         if (!(TUNE & 4)) compute_before_wait(w.sum[0] + w.sum[1], bars + 112);
         wgmma_wait<0>(); pin(w.o); pin(s);
         release(v_empty(c.v % STAGES)); c.v++;
         if (!(TUNE & 2) || __any_sync(~0u, shrink[0] != 1 || shrink[1] != 1))
 #pragma unroll
-            for (int i = 0; i < D / 2; i++) w.o[i] *= shrink[i / 2 % 2];
+            for (int i = 0; i < DV / 2; i++) w.o[i] *= shrink[i / 2 % 2];
         to_p(s, w);
     }
 
-    __device__ __forceinline__ void store(const State& w, u16* o, const Problem& p, int row, int head, int lane) const {
+    __device__ __forceinline__ void store(const State& w, u16* o, const Problem& p, const Extra& x, float scale, int row, int head, int lane) const {
         float inverse[2];
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             float sum = w.sum[r];
             sum += __shfl_xor_sync(~0u, sum, 1); sum += __shfl_xor_sync(~0u, sum, 2);
-            inverse[r] = sum > 0 ? 1 / sum : 0;
+            float factor = 1;
+            if (GENERAL && x.sinks) {
+                const float top = w.top[r] * scale, sink = x.sinks[head % x.heads_q] * 1.4426950408889634f, both = fmaxf(top, sink);
+                factor = exp2_approx(top - both); sum = sum * factor + exp2_approx(sink - both);
+            }
+            inverse[r] = sum > 0 ? factor / sum : 0;
         }
         bool odd = lane & 1, high = lane & 2;
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             int at = row + lane / 4 + 8 * r;
 #pragma unroll
-            for (int c = 0; c < D / 32; c++) {
+            for (int c = 0; c < DV / 32; c++) {
                 u32 x[4];
 #pragma unroll
                 for (int i = 0; i < 4; i++) { const float* y = w.o + (4 * c + i) * 4 + 2 * r; x[i] = pack<F16>(y[0] * inverse[r], y[1] * inverse[r]); }
@@ -203,12 +232,12 @@ struct Kernel {
                 if (odd) { x[0] = t0; x[2] = t1; } else { x[1] = t0; x[3] = t1; }
                 t0 = __shfl_xor_sync(~0u, high ? x[0] : x[2], 2); t1 = __shfl_xor_sync(~0u, high ? x[1] : x[3], 2);
                 if (high) { x[0] = t0; x[1] = t1; } else { x[2] = t0; x[3] = t1; }
-                if (at < p.queries) *(uint4*)(o + ((u64)head * p.queries + at) * D + c * 32 + lane % 4 * 8) = make_uint4(x[0], x[1], x[2], x[3]);
+                if (at < p.queries) *(uint4*)(o + ((u64)head * p.queries + at) * DV + c * 32 + lane % 4 * 8) = make_uint4(x[0], x[1], x[2], x[3]);
             }
         }
     }
 
-    __device__ __forceinline__ void consume(const Problem& p, u16* o, int group) const {
+    __device__ __forceinline__ void consume(Problem p, const Extra& x, u16* o, int group) const {
         int warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32;
         float scale = p.scale * 1.4426950408889634f;  // exp(x) = 2^(x · log2 e), so that one fused multiply-add feeds ex2
         Cursor c = {0, 0, q + group * Q_BYTES, group};
@@ -217,7 +246,12 @@ struct Kernel {
             barrier_wait(q_full(), q_parity);
             int row = tile[0], head = tile[1];
             if (row < 0) break;
-            int blocks = block_count<N, CAUSAL, TILE>(p, row), n = blocks - 1;
+            if (GENERAL && x.lengths) p.keys = x.lengths[head / x.heads_q];
+            int blocks = block_count<N, CAUSAL, TILE>(p, row), n = blocks - 1, first = 0, whole = 0, reach = 1 << 30;
+            if (GENERAL && CAUSAL && x.window) {
+                first = first_block<N>(p, x.window, row); reach = x.window;
+                whole = max(0, row + group * ROWS + ROWS - 1 + p.keys - p.queries + 1 - x.window + N - 1) / N;  // blocks from it on begin in every row's window
+            }
             row += group * ROWS;
             int mine = row + warp * 16 + lane / 4;  // this thread's first row
             int visible = CAUSAL ? min(p.keys, row + p.keys - p.queries + 1) : p.keys;
@@ -227,52 +261,63 @@ struct Kernel {
             limit0 -= lane % 4 * 2; limit1 -= lane % 4 * 2;
             State w;
 #pragma unroll
-            for (int i = 0; i < D / 2; i++) w.o[i] = 0;
+            for (int i = 0; i < DV / 2; i++) w.o[i] = 0;
             w.top[0] = w.top[1] = minus_infinity(); w.sum[0] = w.sum[1] = 0;
             if (blocks) {
                 float s[N / 2], shrink[2];
                 barrier_wait(k_full(c.k % STAGES), c.k / STAGES & 1);
                 wgmma_fence(); issue_scores(s, c.q_rows, c.k % STAGES); wgmma_wait<0>(); pin(s);
                 release(k_empty(c.k % STAGES)); c.k++;
-                softmax<true>(s, w, shrink, scale, limit0 - n * N, limit1 - n * N);
+                softmax<true>(s, w, shrink, scale, limit0 - n * N, limit1 - n * N, reach);
                 to_p(s, w);
             }
             n--;
-            if (CAUSAL) for (; n >= unmasked; n--) step<true>(w, c, scale, limit0 - n * N, limit1 - n * N);
-            for (; n >= 0; n--) step<false>(w, c, scale, 0, 0);
+            if (CAUSAL) for (; n >= max(unmasked, first); n--) step<true>(w, c, scale, limit0 - n * N, limit1 - n * N, reach);
+            for (; n >= max(whole, first); n--) step<false>(w, c, scale, 0, 0, 0);
+            if (GENERAL && CAUSAL) for (; n >= first; n--) step<true>(w, c, scale, limit0 - n * N, limit1 - n * N, reach);
             release(q_empty());
             if (blocks) {
                 barrier_wait(v_full(c.v % STAGES), c.v / STAGES & 1);
                 wgmma_fence(); issue_values(w, c.v % STAGES); wgmma_wait<0>(); pin(w.o);
                 release(v_empty(c.v % STAGES)); c.v++;
             }
-            store(w, o, p, row + warp * 16, head, lane);
+            store(w, o, p, x, scale, row + warp * 16, head, lane);
         }
     }
 };
 
-template <int D, int N, bool CAUSAL, bool F16, int GROUPS, int TUNE = 0>
-RP_DEVICE void run(const TensorMap* q, const TensorMap* k, const TensorMap* v, u16* o, u32* counter, Problem p) {
+template <int D, int DV, int N, bool CAUSAL, bool F16, int GROUPS, bool GENERAL = false, int TUNE = 0>
+RP_DEVICE void run(const TensorMap* q, const TensorMap* k, const TensorMap* v, u16* o, u32* counter, Problem p, Extra x = {}) {
     RP_DYNAMIC_SMEM(smem, 1024);
-    Kernel<D, N, CAUSAL, F16, GROUPS, TUNE> kernel(smem);
+    Kernel<D, DV, N, CAUSAL, F16, GROUPS, GENERAL, TUNE> kernel(smem);
     if (threadIdx.x == 0) kernel.init();
     __syncthreads();
     // 384 threads at launch's 168 registers: the producer hands its own to the consumers, who hold S, P and O.
     if (threadIdx.x < 128) {
         registers_give<GROUPS == 2 ? 24 : 32>();
-        if (threadIdx.x == 0) kernel.produce(p, q, k, v, counter);
+        if (threadIdx.x == 0) kernel.produce(p, x, q, k, v, counter);
     } else {
         registers_take<GROUPS == 2 ? 240 : 160>();
-        kernel.consume(p, o, (int)threadIdx.x / 128 - 1);
+        kernel.consume(p, x, o, (int)threadIdx.x / 128 - 1);
     }
 }
 
-}  // namespace flash_sm90
+}  // namespace RP_FLASH
 
+#if RP_GENERAL
+#ifndef RP_NAME
+#define RP_NAME rp_flash_sm90
+#endif
+extern "C" __global__ void __launch_bounds__(384, 1) RP_NAME(const __grid_constant__ TensorMap q, const __grid_constant__ TensorMap k, const __grid_constant__ TensorMap v, u16* o,
+    u32* counter, const int* lengths, const float* sinks, int heads, int group, int queries, int keys, int heads_q, int window, float scale) {
+    RP_FLASH::run<RP_D, RP_DV, RP_N, RP_CAUSAL, RP_F16, 2, true>(&q, &k, &v, o, counter, {heads, group, queries, keys, scale}, {lengths, sinks, heads_q, window});
+}
+#undef RP_NAME
+#else
 #define RP_ENTRY(NAME, D, N, CAUSAL, F16)                                                                                         \
     extern "C" __global__ void __launch_bounds__(384, 1) NAME(const __grid_constant__ TensorMap q, const __grid_constant__ TensorMap k, \
         const __grid_constant__ TensorMap v, u16* o, u32* counter, int heads, int group, int queries, int keys, float scale) {     \
-        flash_sm90::run<D, N, CAUSAL, F16, 2>(&q, &k, &v, o, counter, {heads, group, queries, keys, scale});                       \
+        RP_FLASH::run<D, D, N, CAUSAL, F16, 2>(&q, &k, &v, o, counter, {heads, group, queries, keys, scale});                      \
     }
 RP_ENTRY(rp_flash_sm90_bf16_d128_full, 128, 176, false, false)
 RP_ENTRY(rp_flash_sm90_bf16_d128_causal, 128, 128, true, false)
@@ -283,3 +328,6 @@ RP_ENTRY(rp_flash_sm90_bf16_d64_causal, 64, 128, true, false)
 RP_ENTRY(rp_flash_sm90_f16_d64_full, 64, 176, false, true)
 RP_ENTRY(rp_flash_sm90_f16_d64_causal, 64, 128, true, true)
 #undef RP_ENTRY
+#endif
+#undef RP_FLASH
+#undef RP_GENERAL

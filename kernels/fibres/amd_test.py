@@ -49,12 +49,17 @@ VARIANTS = [
     "mla __gfx90a__ RP_DTYPE=bf16",
     "mla __gfx942__ RP_DTYPE=f16",
     "mla __gfx950__ RP_DTYPE=bf16",
+    "flash __gfx90a__ RP_DTYPE=bf16 RP_D=96 RP_DV=96 RP_CAUSAL=1 RP_GENERAL=1",
+    "flash __gfx950__ RP_DTYPE=f16 RP_D=192 RP_DV=128 RP_CAUSAL=1 RP_GENERAL=1",
+    "flash __gfx942__ RP_DTYPE=bf16 RP_D=256 RP_DV=256 RP_GENERAL=1",
+    "flash __gfx1201__ RP_DTYPE=f16 RP_D=128 RP_DV=128 RP_CAUSAL=1 RP_GENERAL=1",
+    "flash __gfx1250__ RP_DTYPE=bf16 RP_D=192 RP_DV=128 RP_CAUSAL=1 RP_GENERAL=1",
 ]
 # Those that every run proves: each chip, each type, each way into LDS.
-FIRST = [1, 3, 4, 9, 11, 17, 18, 22, 24, 25, 27, 28]
+FIRST = [1, 3, 4, 9, 11, 17, 18, 22, 24, 25, 27, 28, 30, 32]
 
 CDNA, DIRECT4, DIRECT16, RDNA3, RDNA4 = VARIANTS[0], VARIANTS[3], VARIANTS[7], VARIANTS[11], VARIANTS[14]
-FLASH_CDNA, FLASH_RDNA4, MLA_CDNA = VARIANTS[21], VARIANTS[24], VARIANTS[26]
+FLASH_CDNA, FLASH_RDNA4, MLA_CDNA, WINDOW = VARIANTS[21], VARIANTS[24], VARIANTS[26], VARIANTS[29]
 
 # what, file, old text, new text, the variant; * for those that every run plants (planted.py)
 BUGS = [
@@ -101,11 +106,16 @@ BUGS = [
     ("mask of the diagonal begun too late", FLASH, "key0 + kKeys > first + wave * kSide + offset + 1", "key0 + kKeys > first + wave * kSide + kSide + offset + 1", FLASH_RDNA4),
     ("* keys beyond the last not masked", FLASH, "key0 + kKeys > keys || ", "", VARIANTS[22]),
     ("keys beyond the last read", FLASH, "v + (rp_u64)(key < keys ? key : keys - 1)", "v + (rp_u64)key", FLASH_CDNA),
-    ("swizzle of V forgotten by whoever writes", FLASH, "place_v(thread % kRowUnits * 8 + x, group / 2)", "(thread % kRowUnits * 8 + x) * kKeys * 2 + group / 2 * 16", FLASH_CDNA),
+    ("swizzle of V forgotten by whoever writes", FLASH, "place_v(at % kValueUnits * 8 + x, group / 2)", "(at % kValueUnits * 8 + x) * kKeys * 2 + group / 2 * 16", FLASH_CDNA),
     ("fours of keys on each other", FLASH, "+ group % 2 * 8) = four", ") = four", FLASH_CDNA),
     ("runs of the output in the wrong columns", FLASH, "(part * kSide + sum_row(lane, i)) * 2", "(part * kSide + i) * 2", FLASH_CDNA),
     ("heads that share keys read others'", FLASH, "v += (rp_u64)(head / group)", "v += (rp_u64)head", FLASH_RDNA4),
     ("a row that sees nothing is no number", FLASH, "highest == -infinity ? 0.0f : highest * to_log2", "highest * to_log2", FLASH_CDNA),
+    ("* window off by one", FLASH, "< mine + offset + 1 - window)", "< mine + offset - window)", WINDOW),
+    ("window's first keys not masked", FLASH, "key0 < hidden)", "key0 < hidden - kSide)", WINDOW),
+    ("window's first tile skipped", FLASH, "1 - window) / kKeys * kKeys;", "1 - window) / kKeys * kKeys + kKeys;", WINDOW),
+    ("lengths of another sequence", FLASH, "lengths[head / heads_q] < keys ? lengths[head / heads_q]", "lengths[0] < keys ? lengths[0]", WINDOW),
+    ("a sink that does not join the sum", FLASH, "sum = sum * factor + rp_exp2(sink - both);", "sum = sum * factor;", WINDOW),
     ("* mla: a stale page", MLA, "cache.table[key / cache.page] * cache.page", "cache.table[(key ^ 16) / cache.page] * cache.page", MLA_CDNA),
     ("mla: a page of the sequence before", MLA, "table + (rp_u64)batch *", "table + 0 * (rp_u64)batch *", MLA_CDNA),
     ("* mla: scores read before all waves have them", MLA, "    place(held, tiles);\n    rp_sync();\n", "    place(held, tiles);\n", MLA_CDNA),

@@ -32,6 +32,46 @@ static void flash(const char* name, Flash kernel, int n, const Shape& s, int gri
     check(name, t);
     if (counter[0] || counter[1]) { printf("BAD the counters were left at %u, %u\n", counter[0], counter[1]); attention::failures++; }
 }
+#define RP_GENERAL 1
+#define RP_FLASH general_causal_d128
+#define RP_NAME rp_flash_general_causal
+#define RP_D 128
+#define RP_DV 128
+#define RP_N 128
+#define RP_CAUSAL 1
+#define RP_F16 0
+#include "../attention/flash_sm90.cu"
+#undef RP_D
+#define RP_GENERAL 1
+#define RP_FLASH general_causal_d192
+#define RP_NAME rp_flash_general_d192
+#define RP_D 192
+#include "../attention/flash_sm90.cu"
+#undef RP_D
+#undef RP_DV
+#undef RP_N
+#undef RP_CAUSAL
+#define RP_GENERAL 1
+#define RP_FLASH general_full_d256
+#define RP_NAME rp_flash_general_d256
+#define RP_D 256
+#define RP_DV 256
+#define RP_N 80
+#define RP_CAUSAL 0
+#include "../attention/flash_sm90.cu"
+#undef RP_D
+#undef RP_DV
+#undef RP_N
+#undef RP_CAUSAL
+#undef RP_F16
+typedef void (*FlashGeneral)(const TensorMap, const TensorMap, const TensorMap, u16*, u32*, const int*, const float*, int, int, int, int, int, int, float);
+static void flash_general(const char* name, FlashGeneral kernel, int n, const Shape& s, int grid) {
+    Operands t(s); u32 counter[2] = {0, 0};
+    auto mq = tensor_map(t.q.data(), s.d, s.sq, s.b * s.hq, 64, s.d / 64), mk = tensor_map(t.k.data(), s.d, s.sk, s.b * s.hkv, n, s.d / 64), mv = tensor_map(t.v.data(), s.dv, s.sk, s.b * s.hkv, n, s.dv / 64);
+    fibres::launch(dim3(grid), dim3(384), [&] { kernel(mq, mk, mv, t.o.data(), counter, t.lengths(), s.sinks ? t.sinks.data() : nullptr, s.b * s.hq, s.hq / s.hkv, s.sq, s.sk, s.hq, s.window, t.scale); });
+    check(name, t);
+    if (counter[0] || counter[1]) { printf("BAD the counters were left at %u, %u\n", counter[0], counter[1]); attention::failures++; }
+}
 static void flash_section() {
     auto full = rp_flash_sm90_bf16_d128_full, causal = rp_flash_sm90_bf16_d128_causal;
     flash("flash bf16", full, 176, {1, 1, 1, 128, 176, 1, 128, 128, false, false}, 1);
@@ -41,6 +81,13 @@ static void flash_section() {
     flash("flash bf16", causal, 128, {1, 2, 1, 77, 500, 1, 128, 128, false, true}, 1);
     flash("flash f16 huge", rp_flash_sm90_f16_d64_causal, 128, {2, 2, 2, 129, 257, 60, 64, 64, true, true}, 3);
     flash("flash f16", rp_flash_sm90_f16_d64_full, 176, {1, 1, 1, 1, 1, 1, 64, 64, true, false}, 1);
+    flash_general("flash window", rp_flash_general_causal, 128, {1, 2, 1, 300, 420, 1, 128, 128, false, true, 100}, 2);
+    flash_general("flash window of one", rp_flash_general_causal, 128, {1, 1, 1, 130, 257, 1, 128, 128, false, true, 1}, 1);
+    Shape ragged{3, 1, 1, 130, 260, 1, 128, 128, false, true, 0, 0, true}; ragged.lengths = {260, 0, 70};
+    flash_general("flash ragged, sinks", rp_flash_general_causal, 128, ragged, 2);
+    flash_general("flash mla prefill", rp_flash_general_d192, 128, {1, 2, 2, 150, 200, 1, 192, 128, false, true, 150}, 2);
+    Shape wide{2, 1, 1, 70, 190, 4, 256, 256, false, false, 0, 0, true}; wide.lengths = {190, 81};
+    flash_general("flash d256 ragged, sinks", rp_flash_general_d256, 80, wide, 1);
 }
 #endif
 
@@ -52,12 +99,52 @@ static void flash80(const char* name, Flash80 kernel, const Shape& s) {
     fibres::launch(dim3((s.sq + 127) / 128, s.b * s.hq), dim3(128), [&] { kernel(t.q.data(), (const u16*)t.k.data(), (const u16*)t.v.data(), t.o.data(), s.hq / s.hkv, s.sq, s.sk, t.scale); });
     check(name, t);
 }
+#define RP_GENERAL 1
+#define RP_FLASH general80_causal_d96
+#define RP_NAME rp_flash80_d96
+#define RP_D 96
+#define RP_DV 96
+#define RP_CAUSAL 1
+#define RP_F16 0
+#include "../attention/flash_sm80.cu"
+#undef RP_D
+#undef RP_DV
+#define RP_GENERAL 1
+#define RP_FLASH general80_causal_d192
+#define RP_NAME rp_flash80_d192
+#define RP_D 192
+#define RP_DV 128
+#include "../attention/flash_sm80.cu"
+#undef RP_D
+#undef RP_DV
+#undef RP_CAUSAL
+#define RP_GENERAL 1
+#define RP_FLASH general80_full_d256
+#define RP_NAME rp_flash80_d256
+#define RP_D 256
+#define RP_DV 256
+#define RP_CAUSAL 0
+#include "../attention/flash_sm80.cu"
+#undef RP_D
+#undef RP_DV
+#undef RP_CAUSAL
+#undef RP_F16
+typedef void (*Flash80General)(const u16*, const u16*, const u16*, u16*, const int*, const float*, int, int, int, int, int, float);
+static void flash80_general(const char* name, Flash80General kernel, const Shape& s) {
+    Operands t(s); unsigned rows = s.dv > 128 ? 64 : 128;
+    fibres::launch(dim3((s.sq + rows - 1) / rows, s.b * s.hq), dim3(128), [&] { kernel(t.q.data(), (const u16*)t.k.data(), (const u16*)t.v.data(), t.o.data(), t.lengths(), s.sinks ? t.sinks.data() : nullptr, s.hq / s.hkv, s.sq, s.sk, s.hq, s.window, t.scale); });
+    check(name, t);
+}
 static void flash80_section() {
     auto full = rp_flash_sm80_bf16_d128_full, causal = rp_flash_sm80_bf16_d128_causal;
     flash80("flash sm80 bf16", full, {1, 2, 1, 130, 200, 1, 128, 128, false, false});
     flash80("flash sm80 bf16", causal, {1, 2, 1, 300, 300, 1, 128, 128, false, true});
     flash80("flash sm80 bf16", causal, {1, 1, 1, 200, 77, 1, 128, 128, false, true});
     flash80("flash sm80 f16 huge", rp_flash_sm80_f16_d64_causal, {2, 2, 2, 77, 257, 60, 64, 64, true, true});
+    flash80_general("flash sm80 d96 window", rp_flash80_d96, {1, 2, 1, 140, 230, 1, 96, 96, false, true, 50});
+    Shape ragged{3, 2, 1, 30, 100, 2, 192, 128, false, true, 0, 0, true}; ragged.lengths = {100, 0, 41};
+    flash80_general("flash sm80 mla, ragged, sinks", rp_flash80_d192, ragged);
+    flash80_general("flash sm80 d256", rp_flash80_d256, {1, 1, 1, 70, 75, 1, 256, 256, false, false});
     flash80("flash sm80 f16", rp_flash_sm80_f16_d64_full, {1, 1, 1, 1, 1, 1, 64, 64, true, false});
 }
 #endif

@@ -5,6 +5,7 @@
 use crate::mla_cdna;
 use crate::nvidia::scale;
 use crate::shape::{Kind, Shape};
+use crate::splits::given;
 use ridgepoint_core::{Backend, Dtype};
 use ridgepoint_device::{Arg, AttentionOperands, AttentionPlan, Device, DeviceError, Geometry, Kernel, Program, Result};
 use std::collections::BTreeMap;
@@ -24,17 +25,19 @@ pub(crate) fn provider(shape: Shape, device: &dyn Device) -> Option<&'static str
     match info.arch.as_str() {
         "gfx90a" | "gfx942" | "gfx950" if mla_cdna::fits(shape) => Some(mla_cdna::PROVIDER),
         "gfx90a" | "gfx942" | "gfx950" if fits(shape) => Some("flash-mfma"),
-        "gfx1200" | "gfx1201" | "gfx1250" if fits(shape) => Some("flash-wmma"),
+        "gfx1250" if fits(shape) => Some("flash-wmma"),
+        // With half as many registers a wave.
+        "gfx1200" | "gfx1201" if fits(shape) && shape.dqk <= 128 => Some("flash-wmma"),
         _ => None,
     }
 }
 
 fn fits(shape: Shape) -> bool {
-    shape.kind == Kind::Prefill
-        && shape.plain()
+    matches!(shape.kind, Kind::Prefill | Kind::MlaPrefill)
         && matches!(shape.dtype, Dtype::Bf16 | Dtype::F16)
-        && shape.dqk == shape.dv
-        && matches!(shape.dqk, 64 | 128)
+        && shape.kv == shape.dtype
+        && shape.page.is_none()
+        && matches!((shape.dqk, shape.dv), (64, 64) | (96, 96) | (128, 128) | (192, 128) | (256, 256))
         && shape.sq.div_ceil(QUERIES) <= MOST_BLOCKS
 }
 
@@ -52,7 +55,9 @@ pub(crate) fn plan<'d>(shape: Shape, device: &'d dyn Device) -> Result<Box<dyn A
     let defines = [
         ("RP_DTYPE", shape.dtype.name().to_owned()),
         ("RP_D", shape.dqk.to_string()),
+        ("RP_DV", shape.dv.to_string()),
         ("RP_CAUSAL", u8::from(shape.causal).to_string()),
+        ("RP_GENERAL", u8::from(!shape.plain()).to_string()),
     ];
     let program = Program { name: "attention/flash_amd", defines: &defines, ..Program::default() };
     Ok(Box::new(Flash { device, shape, kernel: device.compile(&program, "rp_flash_amd")? }))
@@ -73,9 +78,13 @@ impl AttentionPlan for Flash<'_> {
             Arg::Buffer(k, 0),
             Arg::Buffer(v, 0),
             Arg::Buffer(o, 0),
+            given(s.ragged, operands.lengths, "lengths")?,
+            given(s.sinks, operands.sinks, "sinks")?,
             Arg::I32((s.hq / s.hkv) as i32),
             Arg::I32(s.sq as i32),
             Arg::I32(s.sk as i32),
+            Arg::I32(s.hq as i32),
+            Arg::I32(s.window.unwrap_or(0) as i32),
             Arg::F32(scale(s)),
         ];
         let grid = [(s.b * s.hq) as u32, s.sq.div_ceil(QUERIES) as u32, 1];
@@ -93,21 +102,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prefill_of_halves_with_one_head_dimension_is_what_it_does() {
+    fn prefill_of_halves_is_what_it_does() {
         let does = |id: &str| fits(Shape::parse(&format!("attention/{id}")).unwrap());
         for id in [
             "prefill/b1hq16hkv16sq16384sk16384d128/bf16",
             "prefill/b1hq64hkv8sq8192sk8192d128/bf16/causal",
             "prefill/b1hq2hkv1sq5sk7d64/f16",
+            "prefill/b1hq4hkv4sq1024sk1024d96/bf16",
+            "prefill/b1hq64hkv8sq8192sk8192d256/bf16/causal/w128/sinks/ragged",
+            "mla-prefill/b1hq4hkv4sq512sk512d192v128/bf16/causal",
         ] {
             assert!(does(id), "{id}");
         }
         for id in [
             "prefill/b1hq4hkv4sq1024sk1024d128/f32",
-            "prefill/b1hq4hkv4sq1024sk1024d96/bf16",
+            "prefill/b1hq4hkv4sq1024sk1024d80/bf16",
             "decode/b128hq64hkv8sq1sk8192d128/bf16",
-            "mla-prefill/b1hq4hkv4sq512sk512d192v128/bf16/causal",
-            "prefill/b1hq64hkv8sq8192sk8192d128/bf16/causal/w128",
+            "prefill/b1hq64hkv8sq8192sk8192d128/bf16/page16",
             "prefill/b1hq64hkv8sq8192sk8192d128/bf16/kv=e4m3",
         ] {
             assert!(!does(id), "{id}");

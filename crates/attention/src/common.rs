@@ -1,20 +1,17 @@
-//! Our flash kernels for chips that have no kernel of their own: kernels/attention/flash_sm80.cu by mma.sync from sm_80 on, and
-//! flash_portable.cu in plain f32 arithmetic for whatever CUDA or HIP drives. Their host contracts stand in the sources. Not yet
-//! run on hardware as providers.
+//! Our flash kernels for chips that have no kernel of their own: (flash_sm80.rs) by mma.sync from sm_80 on, and
+//! kernels/attention/flash_portable.cu in plain f32 arithmetic for whatever CUDA or HIP drives, whose host contract stands in the
+//! source. Not yet run on hardware as providers.
 
+use crate::flash_sm80;
 use crate::nvidia::scale;
 use crate::shape::{Kind, Shape};
 use ridgepoint_core::{Backend, Dtype};
 use ridgepoint_device::{Arg, AttentionOperands, AttentionPlan, Device, DeviceError, Geometry, Kernel, Program, Result, Support};
 use std::collections::BTreeMap;
 
-/// The providers' names.
-pub(crate) const SM80: &str = "flash-sm80";
+/// The portable kernel's name as a provider.
 pub(crate) const PORTABLE: &str = "flash-portable";
 
-/// Query rows of a block of the mma.sync kernel, and its threads.
-const ROWS: u64 = 128;
-const THREADS: u32 = 128;
 /// Threads of a block of the portable kernel.
 const PORTABLE_THREADS: u32 = 256;
 /// Most blocks along y.
@@ -23,17 +20,13 @@ const MOST_BLOCKS: u64 = 65_535;
 /// The kernel for a shape where the chip has none of its own.
 pub(crate) fn provider(shape: Shape, device: &dyn Device) -> Option<&'static str> {
     let backend = device.info().backend;
-    let cuda_or_hip = matches!(backend, Backend::Cuda | Backend::Hip);
-    if !cuda_or_hip || !shape.plain() || shape.kind == Kind::MlaDecode || shape.b * shape.hq > MOST_BLOCKS {
+    if !matches!(backend, Backend::Cuda | Backend::Hip) || shape.b * shape.hq > MOST_BLOCKS {
         return None;
     }
-    let half = matches!(shape.dtype, Dtype::Bf16 | Dtype::F16);
-    let square = shape.dqk == shape.dv && matches!(shape.dqk, 64 | 128);
-    match shape.kind {
-        Kind::Prefill if backend == Backend::Cuda && half && square => Some(SM80),
-        _ if shape.dqk <= 256 && shape.dv <= 256 => Some(PORTABLE),
-        _ => None,
+    if backend == Backend::Cuda && flash_sm80::fits(shape) {
+        return Some(flash_sm80::PROVIDER);
     }
+    (shape.plain() && shape.kind != Kind::MlaDecode && shape.dqk <= 256 && shape.dv <= 256).then_some(PORTABLE)
 }
 
 /// Compiles the kernel of a provider.
@@ -45,47 +38,11 @@ pub(crate) fn plan<'d>(shape: Shape, provider: &str, device: &'d dyn Device) -> 
     if !fits(shape.sq) || !fits(shape.sk) {
         return Err(DeviceError::unsupported("more queries or keys than the kernel counts"));
     }
-    Ok(if provider == SM80 { Box::new(Sm80::new(shape, device)?) } else { Box::new(Portable::new(shape, device)?) })
-}
-
-struct Sm80<'d> {
-    device: &'d dyn Device,
-    shape: Shape,
-    kernel: Kernel,
-}
-
-impl<'d> Sm80<'d> {
-    fn new(shape: Shape, device: &'d dyn Device) -> Result<Self> {
-        let mask = if shape.causal { "causal" } else { "full" };
-        let entry = format!("rp_flash_sm80_{}_d{}_{mask}", shape.dtype, shape.dqk);
-        let kernel = device.compile(&Program { name: "attention/flash_sm80", ..Program::default() }, &entry)?;
-        Ok(Self { device, shape, kernel })
-    }
-}
-
-impl AttentionPlan for Sm80<'_> {
-    fn enqueue(&self, operands: &AttentionOperands<'_>) -> Result<()> {
-        let AttentionOperands { q, k, v, o, .. } = *operands;
-        let s = self.shape;
-        let args = [
-            Arg::Buffer(q, 0),
-            Arg::Buffer(k, 0),
-            Arg::Buffer(v, 0),
-            Arg::Buffer(o, 0),
-            Arg::I32((s.hq / s.hkv) as i32),
-            Arg::I32(s.sq as i32),
-            Arg::I32(s.sk as i32),
-            Arg::F32(scale(s)),
-        ];
-        let grid = [s.sq.div_ceil(ROWS) as u32, (s.b * s.hq) as u32, 1];
-        let shared = if s.dqk == 64 { 32_768 } else { 49_152 };
-        self.device.launch(&self.kernel, Geometry { grid, ..Geometry::linear(1, THREADS).with_shared(shared) }, &args)
-    }
-
-    fn config(&self) -> BTreeMap<String, String> {
-        let keys = if self.shape.dqk == 64 { 64 } else { 32 };
-        BTreeMap::from([("tile".into(), format!("{ROWS} queries × {keys} keys"))])
-    }
+    Ok(if provider == flash_sm80::PROVIDER {
+        Box::new(flash_sm80::Plan::new(shape, device)?)
+    } else {
+        Box::new(Portable::new(shape, device)?)
+    })
 }
 
 struct Portable<'d> {

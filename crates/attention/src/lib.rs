@@ -13,6 +13,8 @@ mod cases;
 mod check;
 mod common;
 mod decode;
+mod flash_sm80;
+mod flash_sm90;
 mod layout;
 mod mla;
 mod mla_cdna;

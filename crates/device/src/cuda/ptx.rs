@@ -39,6 +39,8 @@ const FORMS: &[Form] = &[
     ("attention/flash_portable", "RP_D=192 RP_DV=128 RP_TYPE=2", "sm_80"),
     ("attention/flash_sm80", "", "sm_80"),
     ("attention/flash_sm90", "", "sm_90a"),
+    ("attention/flash_sm90", "RP_GENERAL=1 RP_D=128 RP_DV=128 RP_N=128 RP_CAUSAL=1 RP_F16=0", "sm_90a"),
+    ("attention/flash_sm90", "RP_GENERAL=1 RP_D=192 RP_DV=128 RP_N=128 RP_CAUSAL=1 RP_F16=0", "sm_90a"),
     ("attention/mla_decode_sm90", "", "sm_90a"),
     ("collectives/check", "", "sm_80"),
     ("common/arguments", "", "sm_80"),

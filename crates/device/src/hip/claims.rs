@@ -97,6 +97,11 @@ const CLAIMS: &[Claim] = &[
     claim("attention/flash_amd", "RP_DTYPE=f16 RP_D=64", &["gfx90a", "gfx942"], &["v_mfma_f32_32x32x8", LOAD, LDS, "v_exp_f32"], 192),
     claim("attention/flash_amd", "RP_DTYPE=bf16 RP_CAUSAL=1", &["gfx950"], &["v_mfma_f32_32x32x16_bf16", "v_cvt_pk_bf16_f32", LOAD, LDS], 256),
     claim("attention/flash_amd", "RP_DTYPE=bf16 RP_CAUSAL=1", GFX12, &["v_wmma_f32_16x16x16_bf16", LOAD, LDS, "v_exp_f32"], 256),
+    claim("attention/flash_amd", "RP_DTYPE=bf16 RP_D=96 RP_DV=96 RP_CAUSAL=1 RP_GENERAL=1", &["gfx90a", "gfx1201"], &["v_mfma_f32_32x32x8bf16_1k/v_wmma_f32_16x16x16_bf16", LOAD, LDS], 256),
+    claim("attention/flash_amd", "RP_DTYPE=bf16 RP_D=128 RP_DV=128 RP_CAUSAL=1 RP_GENERAL=1", &["gfx942", "gfx1200"], &["v_mfma_f32_32x32x8_bf16/v_wmma_f32_16x16x16_bf16", LOAD, LDS], 256),
+    // One wave of a compute unit's quarter may have all of its 512 registers.
+    claim("attention/flash_amd", "RP_DTYPE=bf16 RP_D=192 RP_DV=128 RP_CAUSAL=1", &["gfx90a", "gfx942", "gfx950", "gfx1250"], &["v_mfma_f32_32x32x/v_wmma_f32_16x16x32_bf16", LOAD, LDS], 336),
+    claim("attention/flash_amd", "RP_DTYPE=bf16 RP_D=256 RP_DV=256 RP_CAUSAL=1 RP_GENERAL=1", &["gfx90a", "gfx942", "gfx950", "gfx1250"], &["v_mfma_f32_32x32x/v_wmma_f32_16x16x32_bf16", LOAD, LDS], 512),
     claim("attention/flash_amd", "RP_DTYPE=f16", &["gfx1250"], &["v_wmma_f32_16x16x32_f16", LOAD, LDS, "v_exp_f32"], 336),
 ];
 
