@@ -225,7 +225,7 @@ RP_KERNEL_OF(kThreads) rp_flash_amd(const rp_u8 *q, const rp_u8 *k, const rp_u8 
     sum = sum * factor + rp_exp2(sink - both);
   }
   float inverse = sum > 0 ? factor / sum : 0;
-  row = ((rp_u64)head * queries + mine) * kValueBytes;
+  if (RP_D != RP_DV) row = ((rp_u64)head * queries + mine) * kValueBytes;
 #pragma unroll
   for (int part = 0; part < kParts; part++)
 #pragma unroll
