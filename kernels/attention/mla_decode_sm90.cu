@@ -18,8 +18,8 @@
 //             128-byte swizzle, out of bounds zero
 //   q         the same Q, for its rope columns
 //   lengths   B numbers of valid keys, at most Sk, or null; keys past a length must be finite
-//   partial   f32 [B·rows, splits, 512], stats f32x2 (maximum in log2 units, sum) [B·rows, splits]; unused if splits is 1. Join them
-//             with rp_decode_combine_{bf16,f16}_d512 of decode_splitkv.cu.
+//   partial   f32 [B·rows, splits, 512], stats f32x2 (maximum in log2 units, sum) [B·rows, splits]; unused if splits is 1. combine.cu
+//             joins them.
 //   grid (⌈rows / 64⌉, splits, B), block 384, dynamic shared memory 230912 bytes, 1 block an SM
 // Entries rp_mla_decode_sm90_{bf16,f16}.
 
