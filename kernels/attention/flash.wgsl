@@ -7,9 +7,13 @@
 // pitch, so that threads on neighbouring keys, and (with RP_SHARED_KV, where V is the first RP_DV columns of K and is read
 // once) threads on neighbouring columns, read different banks. Limit: f32 fused multiply-adds and workgroup memory.
 //
-// rp_flash(q, k, v, o, partial, stats, u32 rows, u32 sq, u32 sk, u32 split, u32 causal, f32 scale): block 128,
-//   grid ⌈rows / RP_BQ⌉ × splits × (batch · key heads). rows: query heads a key head × sq; split: keys of a split.
+// rp_flash(q, k, v, o, partial, stats, lengths, table, sinks, u32 rows, u32 sq, u32 sk, u32 split, u32 causal, u32 window, u32 page,
+//   u32 heads, u32 ragged, u32 sunk, f32 scale): block 128, grid ⌈rows / RP_BQ⌉ × splits × (batch · key heads). rows: query heads a
+//   key head × sq; split: keys of a split; heads: key heads of a sequence.
 //   With one split o is written, else partial f32 [row, split, RP_DV], not normalised, and stats f32 [row, split, 2]: maximum, sum.
+//   ragged: sequence b has lengths[b] keys. page: 0, or keys of a page of k [pool, heads, page, RP_DQK] and v alike, found by
+//   table [b, ⌈sk / page⌉]. window: 0, or (with causal) the last so many keys that a query sees. sunk: sinks [query head] join
+//   the sum of a row's weights. What is not asked for is not read, but some buffer must be given.
 // rp_combine(partial, stats, o, u32 rows, u32 splits): joins them. Block 128, grid min(rows, 65535).
 
 const RP_BQ: u32 = 4u;
@@ -27,7 +31,10 @@ const KEYS: u32 = max(RP_DQK * PITCH, RP_BK * RP_DV * (1u - RP_SHARED_KV));
 // Below every logit, and finite: the difference of two of them is a number.
 const LOWEST: f32 = -3.0e38;
 
-struct Arguments { grid: vec3<u32>, rows: u32, sq: u32, sk: u32, split: u32, causal: u32, scale: f32 }
+struct Arguments {
+  grid: vec3<u32>, rows: u32, sq: u32, sk: u32, split: u32, causal: u32, window: u32, page: u32, heads: u32, ragged: u32, sunk: u32,
+  scale: f32,
+}
 struct Joining { grid: vec3<u32>, rows: u32, splits: u32 }
 var<immediate> p: Arguments;
 var<immediate> joining: Joining;
@@ -37,18 +44,31 @@ var<immediate> joining: Joining;
 @group(0) @binding(3) var<storage, read_write> o: array<RP_STORED>;
 @group(0) @binding(4) var<storage, read_write> partial: array<f32>;
 @group(0) @binding(5) var<storage, read_write> stats: array<f32>;
-@group(0) @binding(6) var<storage, read> parts: array<f32>;
-@group(0) @binding(7) var<storage, read> sums: array<f32>;
-@group(0) @binding(8) var<storage, read_write> joined: array<RP_STORED>;
+@group(0) @binding(6) var<storage, read> lengths: array<u32>;
+@group(0) @binding(7) var<storage, read> table: array<u32>;
+@group(0) @binding(8) var<storage, read> sinks: array<f32>;
+@group(0) @binding(9) var<storage, read> parts: array<f32>;
+@group(0) @binding(10) var<storage, read> sums: array<f32>;
+@group(0) @binding(11) var<storage, read_write> joined: array<RP_STORED>;
 var<workgroup> queries: array<f32, RP_BQ * RP_DQK>;
 var<workgroup> keys: array<f32, KEYS>;
 var<workgroup> logits: array<f32, RP_BQ * RP_BK * RP_SEG>;
 
-// Keys that a row sees.
-fn visible(row: u32) -> u32 {
-  if p.causal == 0u { return p.sk; }
-  let end = row % p.sq + p.sk + 1u;
-  return min(select(0u, end - p.sq, end > p.sq), p.sk);
+// Behind the last key that a row of a sequence of `length` keys sees.
+fn visible(row: u32, length: u32) -> u32 {
+  if p.causal == 0u { return length; }
+  let end = row % p.sq + length + 1u;
+  return min(select(0u, end - p.sq, end > p.sq), length);
+}
+
+// The first key that a row sees whose last is before `end`.
+fn earliest(end: u32) -> u32 { return select(0u, end - p.window, p.window > 0u && end > p.window); }
+
+// Which row of k and v holds a key of a head of all sequences'.
+fn row_of(head: u32, key: u32) -> u32 {
+  if p.page == 0u { return head * p.sk + key; }
+  let width = (p.sk + p.page - 1u) / p.page;
+  return (table[head / p.heads * width + key / p.page] * p.heads + head % p.heads) * p.page + key % p.page;
 }
 
 @compute @workgroup_size(THREADS)
@@ -60,23 +80,33 @@ fn rp_flash(@builtin(workgroup_id) w: vec3<u32>, @builtin(local_invocation_index
     queries[i] = 0.0;
     if row < p.rows { queries[i] = rp_decode(u32(q[(head * p.rows + row) * RP_DQK + i % RP_DQK])); }
   }
-  // The keys of this split that any of the rows sees: those of the last query among them.
+  var length = p.sk;
+  if p.ragged != 0u { length = lengths[head / p.heads]; }
+  // The keys of this split that any of the rows sees: up to those of the last query among them, from those of the first on.
   let last = min(first + RP_BQ, p.rows) - 1u;
-  let latest = select(p.sq - 1u, last % p.sq, first / p.sq == last / p.sq);
-  let end = min(min((w.y + 1u) * p.split, p.sk), visible(latest));
+  let one = first / p.sq == last / p.sq;
+  let latest = select(p.sq - 1u, last % p.sq, one);
+  let end = min(min((w.y + 1u) * p.split, p.sk), visible(latest, length));
+  let begin = max(w.y * p.split, earliest(visible(select(0u, first % p.sq, one), length)));
   let mine = first + t / LANES;
-  let sees = visible(mine);
+  let sees = visible(mine, length);
+  let from_key = earliest(sees);
   let lane = t % LANES;
   var top = LOWEST;
   var sum = 0.0;
+  // A sink is a key without a value, there before the first real one.
+  if p.sunk != 0u && w.y == 0u && mine < p.rows {
+    top = sinks[head % p.heads * (p.rows / p.sq) + mine / p.sq];
+    sum = 1.0;
+  }
   var out: array<f32, COLUMNS>;
   for (var c = 0u; c < COLUMNS; c++) { out[c] = 0.0; }
-  for (var at = w.y * p.split; at < end; at += RP_BK) {
+  for (var at = begin; at < end; at += RP_BK) {
     for (var i = t; i < RP_BK * RP_DQK; i += THREADS) {
       let key = i / RP_DQK;
       let d = i % RP_DQK;
       keys[d * PITCH + key] = 0.0;
-      if at + key < end { keys[d * PITCH + key] = rp_decode(u32(k[(head * p.sk + at + key) * RP_DQK + d])); }
+      if at + key < end { keys[d * PITCH + key] = rp_decode(u32(k[row_of(head, at + key) * RP_DQK + d])); }
     }
     workgroupBarrier();
     for (var i = t; i < RP_BQ * RP_BK * RP_SEG; i += THREADS) {
@@ -92,7 +122,7 @@ fn rp_flash(@builtin(workgroup_id) w: vec3<u32>, @builtin(local_invocation_index
     if RP_SHARED_KV == 0u {
       for (var i = t; i < RP_BK * RP_DV; i += THREADS) {
         keys[i] = 0.0;
-        if at + i / RP_DV < end { keys[i] = rp_decode(u32(v[(head * p.sk + at) * RP_DV + i])); }
+        if at + i / RP_DV < end { keys[i] = rp_decode(u32(v[row_of(head, at + i / RP_DV) * RP_DV + i % RP_DV])); }
       }
       workgroupBarrier();
     }
@@ -101,7 +131,7 @@ fn rp_flash(@builtin(workgroup_id) w: vec3<u32>, @builtin(local_invocation_index
     for (var j = 0u; j < RP_BK; j++) {
       var logit = 0.0;
       for (var s = 0u; s < RP_SEG; s++) { logit += logits[(s * RP_BQ + t / LANES) * RP_BK + j]; }
-      weight[j] = select(LOWEST, logit * p.scale, at + j < min(end, sees));
+      weight[j] = select(LOWEST, logit * p.scale, at + j < min(end, sees) && at + j >= from_key);
       highest = max(highest, weight[j]);
     }
     let rescale = exp(top - highest);

@@ -4,9 +4,8 @@
 #define FLASH80 2
 #define DECODE 4
 #define MLA 8
-#define PORTABLE 16
 #ifndef PARTS
-#define PARTS 31
+#define PARTS 15
 #endif
 #include "attention.h"
 using attention::Operands;
@@ -267,20 +266,6 @@ static void mla_section() {
 }
 #endif
 
-#if PARTS & PORTABLE
-#define RP_TYPE 2
-#define RP_D 64
-#define RP_NAME rp_flash_portable
-#include "../attention/flash_portable.cu"
-static void portable_section() {
-    for (bool causal : {false, true}) for (Shape s : {Shape{1, 2, 1, 70, 70, 1, 64, 64, false, causal}, Shape{1, 2, 2, 5, 100, 1, 64, 64, false, causal}, Shape{1, 1, 1, 100, 5, 1, 64, 64, false, causal}}) {
-        Operands t(s);
-        fibres::launch(dim3((s.sq + 31) / 32, s.b * s.hq), dim3(256), [&] { rp_flash_portable(t.q.data(), (const u16*)t.k.data(), (const u16*)t.v.data(), t.o.data(), nullptr, nullptr, s.hq, s.hq / s.hkv, s.sq, s.sk, causal, 0, t.scale); });
-        check("portable bf16", t);
-    }
-}
-#endif
-
 int main(int argc, char** argv) {
     std::string what = argc > 1 ? argv[1] : "all";
 #define SECTION(NAME) if (what == "all" || what == #NAME) NAME##_section();
@@ -295,9 +280,6 @@ int main(int argc, char** argv) {
 #endif
 #if PARTS & MLA
     SECTION(mla)
-#endif
-#if PARTS & PORTABLE
-    SECTION(portable)
 #endif
     printf("%d failures\n", attention::failures); return attention::failures != 0;
 }

@@ -4,7 +4,7 @@
 //!
 //! The error of a row is ‖o − reference‖ / ‖reference‖: entries of a long row are small, and each is a sum over all keys.
 
-use crate::reference::{Operands, Row, scales};
+use crate::reference::{Operands, Row, reach, scales};
 use crate::shape::{Kind, Shape};
 use ridgepoint_core::{Dtype, Verification, data};
 use ridgepoint_harness::verify::{Comparison, in_chunks};
@@ -95,8 +95,9 @@ pub(crate) fn scan(shape: Shape, out: &[u8], total: &mut Comparison) {
 /// that see no key and are not zero.
 ///
 /// A row is Σ p·v over n keys with Σ p = 1 and v of variance 1, so its mean square is Σ p²: at least 1/n, about e/n for logits of
-/// variance 1, and a few hundred times that for the one row in a million whose query met a key like itself; a sink takes at most
-/// half. FP8 scales make v larger. Where K and V are one, the weights also draw the average towards q/√d.
+/// variance 1, and a few hundred times that for the one row in a million whose query met a key like itself. A sink may weigh as
+/// much as all keys that a row could see. FP8 scales make v larger. Where K and V are one, the weights also draw the average
+/// towards q/√d.
 fn norms(shape: Shape, out: &[u8]) -> u64 {
     let (dtype, dv) = (shape.output(), shape.dv as usize);
     let size = dtype.element_bytes().unwrap_or(4);
@@ -114,7 +115,8 @@ fn norms(shape: Shape, out: &[u8]) -> u64 {
             return false;
         }
         let rms = (row.map(|x| x.powi(2)).sum::<f64>() / dv as f64).sqrt() / v;
-        !(0.25 / n.sqrt()..=(24.0 / n.sqrt()).min(1.5) + drawn).contains(&rms)
+        let share = if shape.sinks { n / (n + reach(shape) as f64) } else { 1.0 };
+        !(0.25 * share / n.sqrt()..=(24.0 / n.sqrt()).min(1.5) + drawn).contains(&rms)
     };
     in_chunks(shape.b * shape.hq * shape.sq, |rows| rows.filter(|r| wrong(*r)).count() as u64).into_iter().sum()
 }
@@ -209,7 +211,7 @@ mod tests {
             let all = shape.b * shape.hq * shape.sq;
             let rows: Vec<(Row, Vec<f64>)> = (0..all).map(|r| split(shape, r)).map(|r| (r, operands.row(shape, r))).collect();
             assert_eq!(norms(shape, &bytes(shape, &rows)), 0, "{id}");
-            for factor in [0.0, 0.1, 100.0, f64::NAN] {
+            for factor in [0.0, 0.05, 100.0, f64::NAN] {
                 let mut rows = rows.clone();
                 rows[all as usize - 1].1.iter_mut().for_each(|x| *x *= factor);
                 assert_eq!(norms(shape, &bytes(shape, &rows)), 1, "{id} with a row times {factor}");

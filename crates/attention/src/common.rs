@@ -1,12 +1,15 @@
 //! Our flash kernels for chips that have no kernel of their own: (flash_sm80.rs) by mma.sync from sm_80 on, and
-//! kernels/attention/flash_portable.cu in plain f32 arithmetic for whatever CUDA or HIP drives, whose host contract stands in the
-//! source. Not yet run on hardware as providers.
+//! kernels/attention/flash_portable.cu in plain f32 arithmetic for whatever CUDA or HIP drives, every variant
+//! there is; its host contract stands in the source. Not yet run on hardware as providers.
 
 use crate::flash_sm80;
 use crate::nvidia::scale;
 use crate::shape::{Kind, Shape};
 use ridgepoint_core::{Backend, Dtype};
-use ridgepoint_device::{Arg, AttentionOperands, AttentionPlan, Device, DeviceError, Geometry, Kernel, Program, Result, Support};
+use ridgepoint_device::{
+    Arg, AttentionOperands, AttentionPlan, Buffer, Device, DeviceError, Geometry, Kernel, Program, Result, Support,
+};
+use ridgepoint_harness::encoding;
 use std::collections::BTreeMap;
 
 /// The portable kernel's name as a provider.
@@ -14,6 +17,8 @@ pub(crate) const PORTABLE: &str = "flash-portable";
 
 /// Threads of a block of the portable kernel.
 const PORTABLE_THREADS: u32 = 256;
+/// Widest head of the portable kernel: the absorbed form's.
+const WIDEST: u64 = 576;
 /// Most blocks along y.
 const MOST_BLOCKS: u64 = 65_535;
 
@@ -26,7 +31,7 @@ pub(crate) fn provider(shape: Shape, device: &dyn Device) -> Option<&'static str
     if backend == Backend::Cuda && flash_sm80::fits(shape) {
         return Some(flash_sm80::PROVIDER);
     }
-    (shape.plain() && shape.kind != Kind::MlaDecode && shape.dqk <= 256 && shape.dv <= 256).then_some(PORTABLE)
+    (shape.dqk <= WIDEST && shape.dv <= WIDEST).then_some(PORTABLE)
 }
 
 /// Compiles the kernel of a provider.
@@ -53,19 +58,30 @@ struct Portable<'d> {
 
 impl<'d> Portable<'d> {
     fn new(shape: Shape, device: &'d dyn Device) -> Result<Self> {
-        let number = match shape.dtype {
-            Dtype::F16 => "1",
-            Dtype::Bf16 => "2",
-            _ => "0",
+        let number = |dtype| match encoding(dtype, device) {
+            Dtype::F16 => 1,
+            Dtype::Bf16 => 2,
+            Dtype::E4m3 => 3,
+            Dtype::E4m3fnuz => 4,
+            _ => 0,
         };
-        let defines = [("RP_D", shape.dqk.to_string()), ("RP_DV", shape.dv.to_string()), ("RP_TYPE", number.to_owned())];
+        let latent = u64::from(shape.kind == Kind::MlaDecode);
+        let defines = [("RP_D", shape.dqk), ("RP_DV", shape.dv), ("RP_TYPE", number(shape.dtype))];
+        // Only what differs from the usual form, which is there ready compiled.
+        let other = [("RP_KV", number(shape.kv), shape.kv != shape.dtype), ("RP_SHARED_KV", latent, latent > 0)];
+        let other = other.into_iter().filter_map(|(name, value, given)| given.then_some((name, value)));
+        let defines: Vec<_> = defines.into_iter().chain(other).map(|(name, value)| (name, value.to_string())).collect();
         let program = Program { name: "attention/flash_portable", defines: &defines, ..Program::default() };
         Ok(Self { device, shape, kernel: device.compile(&program, "rp_flash_portable")? })
     }
 
     /// Rows and keys of a tile, as the kernel's own macro has it.
     fn tile(&self) -> u64 {
-        if self.shape.dqk.max(self.shape.dv) > 128 { 16 } else { 32 }
+        match self.shape.dqk.max(self.shape.dv) {
+            257.. => 8,
+            129..=256 => 16,
+            _ => 32,
+        }
     }
 }
 
@@ -73,20 +89,28 @@ impl AttentionPlan for Portable<'_> {
     fn enqueue(&self, operands: &AttentionOperands<'_>) -> Result<()> {
         let AttentionOperands { q, k, v, o, .. } = *operands;
         let s = self.shape;
+        // Of the absorbed form no V is passed: the kernel reads K for it.
+        let v = if s.kind == Kind::MlaDecode { k } else { v };
+        let fp8 = s.dtype.bits() == 8 || s.kv.bits() == 8;
+        fn some<'a>(buffer: Option<&'a Buffer>, asked: bool) -> Arg<'a> {
+            buffer.filter(|_| asked).map_or(Arg::U64(0), |buffer| Arg::Buffer(buffer, 0))
+        }
         let args = [
             Arg::Buffer(q, 0),
             Arg::Buffer(k, 0),
             Arg::Buffer(v, 0),
             Arg::Buffer(o, 0),
-            // No lengths, every sequence has all its keys; and no sinks.
-            Arg::U64(0),
-            Arg::U64(0),
+            some(operands.lengths, s.ragged),
+            some(operands.sinks, s.sinks),
+            some(operands.pages, s.page.is_some()),
+            some(operands.scales, fp8),
             Arg::I32(s.hq as i32),
             Arg::I32((s.hq / s.hkv) as i32),
             Arg::I32(s.sq as i32),
             Arg::I32(s.sk as i32),
             Arg::I32(i32::from(s.causal)),
-            Arg::I32(0),
+            Arg::I32(s.window.unwrap_or(0) as i32),
+            Arg::I32(s.page.unwrap_or(0) as i32),
             Arg::F32(scale(s)),
         ];
         let grid = [s.sq.div_ceil(self.tile()) as u32, (s.b * s.hq) as u32, 1];
@@ -95,7 +119,7 @@ impl AttentionPlan for Portable<'_> {
 
     /// Narrow types are widened to f32: there is no peak of theirs to compare with.
     fn support(&self) -> Support {
-        if self.shape.dtype == Dtype::F32 { Support::Native } else { Support::Emulated }
+        if [self.shape.dtype, self.shape.kv] == [Dtype::F32; 2] { Support::Native } else { Support::Emulated }
     }
 
     fn config(&self) -> BTreeMap<String, String> {

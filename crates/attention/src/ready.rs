@@ -2,7 +2,7 @@
 
 use crate::check::{Reference, finish, scan, tolerance};
 use crate::layout::{spare, table};
-use crate::reference::{Operand, Operands, scales};
+use crate::reference::{Operand, Operands, scales, sinks};
 use crate::shape::{Kind, Shape};
 use crate::{amd, common, nvidia, vulkan};
 use ridgepoint_core::{Dtype, Seconds, Verification, data};
@@ -133,7 +133,7 @@ impl Around {
         Ok(Self {
             lengths: numbers(shape.ragged, &|| (0..shape.b).map(|b| (shape.length(b) as u32).to_le_bytes()).collect())?,
             pages: numbers(shape.page.is_some(), &|| table(shape).into_iter().map(u32::to_le_bytes).collect())?,
-            sinks: numbers(shape.sinks, &|| (0..shape.hq).map(|h| data::normal(seed_of_sinks(seed), h).to_le_bytes()).collect())?,
+            sinks: numbers(shape.sinks, &|| sinks(shape, seed_of_sinks(seed)).into_iter().map(f32::to_le_bytes).collect())?,
             scales: numbers(fp8, &|| scales(shape).map(f32::to_le_bytes).to_vec())?,
         })
     }

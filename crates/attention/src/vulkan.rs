@@ -23,7 +23,9 @@ const TILES: [(u64, u64); 8] = [(16, 32), (16, 16), (8, 16), (4, 16), (4, 8), (2
 
 /// The providers of a shape, where a device is reached through Vulkan.
 pub(crate) fn providers(shape: Shape, device: &dyn Device) -> &'static [&'static str] {
-    if device.info().backend == Backend::Vulkan && shape.plain() { &[FLASH, MATERIALISED] } else { &[] }
+    // No FP8: WGSL has no bytes to store it in.
+    let fp8 = shape.dtype.bits() == 8 || shape.kv.bits() == 8;
+    if device.info().backend == Backend::Vulkan && !fp8 { &[FLASH, MATERIALISED] } else { &[] }
 }
 
 /// Compiles the kernels of a provider.
@@ -55,6 +57,11 @@ fn storage(dtype: Dtype) -> Vec<(&'static str, String)> {
 /// Narrow types are widened: there is no peak of theirs to compare with.
 fn support(dtype: Dtype) -> Support {
     if dtype == Dtype::F32 { Support::Native } else { Support::Emulated }
+}
+
+/// The small operands, each a buffer even where there is none: a kernel's bindings are always all there.
+fn around<'a>(operands: &AttentionOperands<'a>) -> [Arg<'a>; 3] {
+    [operands.lengths, operands.pages, operands.sinks].map(|buffer| Arg::Buffer(buffer.unwrap_or(operands.q), 0))
 }
 
 struct Flash<'d> {
@@ -123,6 +130,7 @@ impl AttentionPlan for Flash<'_> {
         let AttentionOperands { q, k, v, o, .. } = *operands;
         let (s, rows, heads) = (self.shape, rows(self.shape), self.shape.b * self.shape.hkv);
         let blocks = rows.div_ceil(self.tile.0);
+        let [lengths, pages, sinks] = around(operands);
         let (split, _) = splits(s, blocks * heads, u64::from(self.device.info().units), self.tile.1);
         let args = [
             Arg::Buffer(q, 0),
@@ -131,11 +139,19 @@ impl AttentionPlan for Flash<'_> {
             Arg::Buffer(o, 0),
             Arg::Buffer(&self.partial, 0),
             Arg::Buffer(&self.stats, 0),
+            lengths,
+            pages,
+            sinks,
             Arg::U32(rows as u32),
             Arg::U32(s.sq as u32),
             Arg::U32(s.sk as u32),
             Arg::U32(split as u32),
             Arg::U32(u32::from(s.causal)),
+            Arg::U32(s.window.unwrap_or(0) as u32),
+            Arg::U32(s.page.unwrap_or(0) as u32),
+            Arg::U32(s.hkv as u32),
+            Arg::U32(u32::from(s.ragged)),
+            Arg::U32(u32::from(s.sinks)),
             Arg::F32(scale(s)),
         ];
         let geometry = Geometry { grid: [blocks as u32, self.splits as u32, heads as u32], ..Geometry::linear(1, 128) };
@@ -205,19 +221,21 @@ impl AttentionPlan for Materialised<'_> {
             block: [16, 16, 1],
             ..Geometry::linear(1, 1)
         };
-        let (causal, d) = (Arg::U32(u32::from(s.causal)), Arg::U32(s.dqk as u32));
-        let args = [Arg::Buffer(q, 0), Arg::Buffer(k, 0), weights, Arg::U32(rows), sq, sk, d, causal, Arg::F32(scale(s))];
+        let [lengths, pages, sinks] = around(operands);
+        let (page, hkv, ragged) = (Arg::U32(s.page.unwrap_or(0) as u32), Arg::U32(s.hkv as u32), Arg::U32(u32::from(s.ragged)));
+        let (causal, window, d) = (Arg::U32(u32::from(s.causal)), Arg::U32(s.window.unwrap_or(0) as u32), Arg::U32(s.dqk as u32));
+        let args = [Arg::Buffer(q, 0), Arg::Buffer(k, 0), weights, lengths, pages, Arg::U32(rows), sq, sk, d];
+        let args: Vec<Arg<'_>> = args.into_iter().chain([causal, window, page, hkv, ragged, Arg::F32(scale(s))]).collect();
         self.device.launch(&self.logits, tiles(s.sk), &args)?;
         let all = rows * heads;
-        self.device.launch(&self.softmax, Geometry::linear(all.min(MOST_BLOCKS as u32), 128), &[weights, Arg::U32(all), sk])?;
+        let args = [weights, sinks, Arg::U32(all), sk, sq, Arg::U32(s.hq as u32), Arg::U32(u32::from(s.sinks))];
+        self.device.launch(&self.softmax, Geometry::linear(all.min(MOST_BLOCKS as u32), 128), &args)?;
         // The absorbed form's V lies in K.
         let (v, pitch) = if s.kind == Kind::MlaDecode { (k, s.dqk) } else { (v, s.dv) };
         let (dv, pitch) = (Arg::U32(s.dv as u32), Arg::U32(pitch as u32));
-        self.device.launch(
-            &self.values,
-            tiles(s.dv),
-            &[weights, Arg::Buffer(v, 0), Arg::Buffer(o, 0), Arg::U32(rows), sk, dv, pitch],
-        )
+        let args =
+            [weights, Arg::Buffer(v, 0), Arg::Buffer(o, 0), lengths, pages, Arg::U32(rows), sk, dv, pitch, page, hkv, ragged];
+        self.device.launch(&self.values, tiles(s.dv), &args)
     }
 
     fn support(&self) -> Support {

@@ -4,7 +4,7 @@
 
 use ridgepoint_attention::Attention;
 use ridgepoint_core::record::Clock;
-use ridgepoint_core::{DeviceInfo, Outcome, Seconds};
+use ridgepoint_core::{DeviceInfo, Dtype, Outcome, Seconds};
 use ridgepoint_device::cpu::CpuDevice;
 use ridgepoint_device::{
     Arg, AttentionKernels, AttentionOperands, AttentionPlan, AttentionProblem, Buffer, Device, Event, Geometry, Kernel, Program,
@@ -35,8 +35,21 @@ enum Fault {
     Unwritten,
     /// One row of the whole output is zero.
     ZeroRow,
+    /// The window holds one key more.
+    WindowOffByOne,
+    /// A sequence's last keys are taken from the page before theirs.
+    StalePage,
+    /// The sinks are left out of the sum.
+    DroppedSink,
+    /// What stored values of Q, of K or of V are multiplied by is left out.
+    DroppedScale(usize),
+    /// Ragged sequences are taken to be all of the same length.
+    LengthIgnored,
+    /// Keys are found as if they did not lie in pages.
+    PagesIgnored,
 }
 
+/// Those that any attention may have.
 const FAULTS: [Fault; 9] = [
     Fault::MaskOffByOne,
     Fault::MissingRescale,
@@ -76,11 +89,46 @@ struct Row {
     out: Vec<f32>,
 }
 
+/// A sequence's keys and values of one head, in order.
+struct Keys {
+    k: Vec<f32>,
+    v: Vec<f32>,
+    n: usize,
+}
+
 impl Plan {
-    fn read(&self, buffer: &Buffer) -> Result<Vec<f32>> {
+    fn bytes(&self, buffer: &Buffer) -> Result<Vec<u8>> {
         let mut bytes = vec![0; buffer.len()];
         self.memory.lock().unwrap().download(buffer, 0, &mut bytes)?;
-        Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+        Ok(bytes)
+    }
+
+    /// A tensor, its values times their scale.
+    fn read(&self, buffer: &Buffer, dtype: Dtype, scale: f32) -> Result<Vec<f32>> {
+        let size = dtype.element_bytes().unwrap();
+        Ok(self.bytes(buffer)?.chunks_exact(size).map(|b| dtype.read(b) as f32 * scale).collect())
+    }
+
+    fn numbers(&self, buffer: Option<&Buffer>) -> Result<Vec<usize>> {
+        let bytes = buffer.map_or(Ok(Vec::new()), |b| self.bytes(b))?;
+        Ok(bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize).collect())
+    }
+
+    /// Collects what lies in pages, or not.
+    fn keys(&self, (k, v): (&[f32], &[f32]), (b, h): (usize, usize), table: &[usize], n: usize) -> Keys {
+        let (p, fault) = (&self.problem, self.fault);
+        let row = |j: usize| match p.paged {
+            Some(pages) if fault != Fault::PagesIgnored => {
+                let stale =
+                    usize::from(fault == Fault::StalePage && j / pages.tokens > 0 && j / pages.tokens == (n - 1) / pages.tokens);
+                let page = table[b * p.sk.div_ceil(pages.tokens) + j / pages.tokens - stale];
+                (page * p.hkv + h) * pages.tokens + j % pages.tokens
+            }
+            _ => (b * p.hkv + h) * p.sk + j,
+        };
+        // A pool is shorter than the rows that one who ignores it would find.
+        let collect = |x: &[f32], d: usize| (0..n).flat_map(|j| x[row(j) % (x.len() / d) * d..][..d].to_vec()).collect();
+        Keys { k: collect(k, p.dqk), v: collect(v, p.dv), n }
     }
 
     /// Keys `keys` of one row, sixteen at a time.
@@ -110,16 +158,21 @@ impl Plan {
         row
     }
 
-    /// One row of the output, from two halves of the keys.
-    fn output(&self, i: usize, query: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
-        let p = &self.problem;
+    /// One row of the output, from two halves of the keys and the head's sink.
+    fn output(&self, i: usize, query: &[f32], keys: &Keys, sink: Option<f32>) -> Vec<f32> {
+        let (p, Keys { k, v, n }) = (&self.problem, keys);
         let more = usize::from(self.fault == Fault::MaskOffByOne);
-        let seen = if p.causal { (i + 1 + more + p.sk).saturating_sub(p.sq).min(p.sk) } else { p.sk };
-        let (mut a, b) = (self.row(query, k, v, 0..seen / 2), self.row(query, k, v, seen / 2..seen));
-        let max = a.max.max(b.max);
+        let end = if p.causal { (i + 1 + more + n).saturating_sub(p.sq).min(*n) } else { *n };
+        let wider = usize::from(self.fault == Fault::WindowOffByOne);
+        let first = p.window.map_or(0, |w| end.saturating_sub(w + wider));
+        let middle = first.midpoint(end);
+        let (mut a, b) = (self.row(query, k, v, first..middle), self.row(query, k, v, middle..end));
+        let sink = sink.filter(|_| self.fault != Fault::DroppedSink && first < end);
+        let max = a.max.max(b.max).max(sink.unwrap_or(f32::MIN));
         let combine = self.fault != Fault::WrongCombine;
         let [fa, fb] = [&a, &b].map(|r| if combine { (r.max - max).exp() } else { 1.0 / r.sum.max(f32::MIN_POSITIVE) });
-        let sum = if self.fault == Fault::NotNormalised { 1.0 } else { fa * a.sum + fb * b.sum };
+        let all = fa * a.sum + fb * b.sum + sink.map_or(0.0, |s| (s - max).exp());
+        let sum = if self.fault == Fault::NotNormalised { 1.0 } else { all };
         a.out.iter_mut().zip(&b.out).for_each(|(x, y)| *x = if sum == 0.0 { 0.0 } else { (fa * *x + fb * y) / sum });
         a.out
     }
@@ -127,20 +180,31 @@ impl Plan {
 
 impl AttentionPlan for Plan {
     fn enqueue(&self, operands: &AttentionOperands<'_>) -> Result<()> {
-        let AttentionOperands { q, k, v, o, .. } = *operands;
-        let p = &self.problem;
-        let (queries, k, v) = (self.read(q)?, self.read(k)?, self.read(v)?);
-        for (index, query) in queries.chunks_exact(p.dqk).enumerate() {
-            let (batch, head, i) = (index / (p.hq * p.sq), index / p.sq % p.hq, index % p.sq);
-            let shared = if self.fault == Fault::WrongGroup { head % p.hkv } else { head / (p.hq / p.hkv) };
-            let at = (batch * p.hkv + shared) * p.sk;
-            let mut row = self.output(i, query, &k[at * p.dqk..], &v[at * p.dv..]);
-            if self.fault == Fault::ZeroRow && index == 3 * p.sq / 2 {
-                row.fill(0.0);
+        let (p, o) = (&self.problem, operands.o);
+        let mut scales = operands.scales.map_or(Ok(vec![1.0; 3]), |b| self.read(b, Dtype::F32, 1.0))?;
+        if let Fault::DroppedScale(which) = self.fault {
+            scales[which] = 1.0;
+        }
+        let queries = self.read(operands.q, p.dtype, scales[0])?;
+        let (k, v) = (self.read(operands.k, p.kv, scales[1])?, self.read(operands.v, p.kv, scales[2])?);
+        let (lengths, table) = (self.numbers(operands.lengths)?, self.numbers(operands.pages)?);
+        let sinks = operands.sinks.map_or(Ok(Vec::new()), |b| self.read(b, Dtype::F32, 1.0))?;
+        for (head, queries) in queries.chunks_exact(p.sq * p.dqk).enumerate() {
+            let (batch, head_of) = (head / p.hq, head % p.hq);
+            let shared = if self.fault == Fault::WrongGroup { head_of % p.hkv } else { head_of / (p.hq / p.hkv) };
+            let n = lengths.get(batch).filter(|_| self.fault != Fault::LengthIgnored).map_or(p.sk, |n| *n);
+            let keys = self.keys((&k, &v), (batch, shared), &table, n);
+            for (i, query) in queries.chunks_exact(p.dqk).enumerate() {
+                let mut row = self.output(i, query, &keys, sinks.get(head_of).copied());
+                if self.fault == Fault::ZeroRow && head * p.sq + i == 3 * p.sq / 2 {
+                    row.fill(0.0);
+                }
+                let written = p.dv - usize::from(self.fault == Fault::Unwritten);
+                let size = p.output.element_bytes().unwrap();
+                let mut bytes = vec![0; written * size];
+                row.iter().zip(bytes.chunks_exact_mut(size)).for_each(|(x, to)| p.output.write(f64::from(*x), to));
+                self.memory.lock().unwrap().upload(o, (head * p.sq + i) * p.dv * size, &bytes)?;
             }
-            let written = p.dv - usize::from(self.fault == Fault::Unwritten);
-            let bytes: Vec<u8> = row[..written].iter().flat_map(|x| x.to_le_bytes()).collect();
-            self.memory.lock().unwrap().upload(o, index * p.dv * 4, &bytes)?;
         }
         Ok(())
     }
@@ -211,19 +275,43 @@ fn outcome(device: &mut Faulty, fault: Fault, id: &str) -> Outcome {
 
 #[test]
 fn every_usual_mistake_of_a_flash_kernel_is_found() {
-    let open = || CpuDevice::open().unwrap();
-    let kernels = Kernels { memory: Arc::new(Mutex::new(open())), fault: Fault::None };
-    let mut device = Faulty { cpu: open(), kernels };
+    let mut device = faulty();
     for (id, method) in [
         ("attention/prefill/b1hq4hkv2sq40sk56d32/f32/causal", "every row"),
         ("attention/prefill/b1hq4hkv2sq140sk1001d64/f32/causal", "rows against"),
     ] {
-        let right = outcome(&mut device, Fault::None, id);
-        let Outcome::Measured { verification, .. } = &right else { panic!("{id} without a fault: {right:?}") };
-        assert!(verification.method.contains(method), "{verification:?}");
-        for fault in FAULTS {
-            let wrong = outcome(&mut device, fault, id);
-            assert!(matches!(wrong, Outcome::Wrong { .. }), "{id} with {fault:?}: {wrong:?}");
-        }
+        finds(&mut device, id, method, &FAULTS);
+    }
+}
+
+#[test]
+fn every_usual_mistake_with_windows_pages_sinks_lengths_and_scales_is_found() {
+    use Fault::{
+        DroppedScale, DroppedSink, LengthIgnored, MaskOffByOne, MissingRescale, PagesIgnored, StalePage, WindowOffByOne,
+        WrongCombine,
+    };
+    let mut device = faulty();
+    let all = [WindowOffByOne, StalePage, DroppedSink, LengthIgnored, PagesIgnored, MaskOffByOne, WrongCombine];
+    finds(&mut device, "attention/prefill/b4hq4hkv2sq20sk56d32/f32/causal/w17/page8/sinks/ragged", "every row", &all);
+    let narrow = [StalePage, DroppedSink, LengthIgnored, DroppedScale(1), DroppedScale(2), MissingRescale, WrongCombine];
+    finds(&mut device, "attention/decode/b5hq8hkv2sq1sk700d64/bf16/kv=e4m3/page16/sinks/ragged", "every row", &narrow);
+    let fp8 = [DroppedScale(0), DroppedScale(1), DroppedScale(2), MaskOffByOne, MissingRescale];
+    finds(&mut device, "attention/prefill/b1hq4hkv2sq40sk70d32/e4m3/causal", "every row", &fp8);
+}
+
+fn faulty() -> Faulty {
+    let open = || CpuDevice::open().unwrap();
+    let kernels = Kernels { memory: Arc::new(Mutex::new(open())), fault: Fault::None };
+    Faulty { cpu: open(), kernels }
+}
+
+/// A right kernel passes, checked by `method`; each of the faults comes out as Wrong.
+fn finds(device: &mut Faulty, id: &str, method: &str, faults: &[Fault]) {
+    let right = outcome(device, Fault::None, id);
+    let Outcome::Measured { verification, .. } = &right else { panic!("{id} without a fault: {right:?}") };
+    assert!(verification.method.contains(method), "{verification:?}");
+    for fault in faults {
+        let wrong = outcome(device, *fault, id);
+        assert!(matches!(wrong, Outcome::Wrong { .. }), "{id} with {fault:?}: {wrong:?}");
     }
 }

@@ -7,7 +7,8 @@ mod common;
 use common::{python, scratch};
 use ridgepoint_core::{Dtype, data};
 use ridgepoint_device::{
-    Arg, AttentionOperands, AttentionProblem, Buffer, Device, GemmOperands, GemmProblem, Geometry, Program, open,
+    Arg, AttentionKernels, AttentionOperands, AttentionProblem, Buffer, Device, GemmOperands, GemmProblem, Geometry, Paged,
+    Program, open,
 };
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -61,7 +62,7 @@ fn save(device: &dyn Device, buffer: &Buffer, file: &Path) {
     std::fs::write(file, bytes).unwrap();
 }
 
-/// Reads raw arrays of f32, bf16, f16 and int8 as float64.
+/// Reads raw arrays of f32, bf16, f16, e4m3 and int8 as float64.
 const READ: &str = "
 import sys, numpy as np
 folder = sys.argv[1]
@@ -69,6 +70,11 @@ def read(name, dtype, shape):
     raw = open(f'{folder}/{name}', 'rb').read()
     if dtype == 'bf16':
         x = (np.frombuffer(raw, '<u2').astype('<u4') << 16).view('<f4')
+    elif dtype == 'e4m3':
+        code = np.arange(256)
+        exponent, mantissa = code >> 3 & 15, code & 7
+        value = np.where(exponent, 8 + mantissa, mantissa) * 2.0 ** (np.maximum(exponent, 1) - 10)
+        x = np.where(code & 128, -value, value)[np.frombuffer(raw, 'u1')]
     else:
         x = np.frombuffer(raw, {'f32': '<f4', 'f16': '<f2', 'i8': 'i1', 'i32': '<i4'}[dtype])
     return x.astype(np.float64).reshape(shape)
@@ -116,58 +122,129 @@ fn numpy_agrees_with_every_attention_of_the_cpu() {
     let Some(python) = python("numpy") else { return };
     let device = open("cpu:0").unwrap();
     let folder = scratch("attention");
-    // (batch, hq, hkv, sq, sk, dqk, dv, causal): full and causal, lengths that are no tile, groups, one query, fully masked rows,
-    // MLA's two dimensions; the absorbed form last.
-    let shapes = [
-        (2, 4, 4, 64, 64, 64, 64, false),
-        (1, 4, 2, 77, 129, 128, 128, true),
-        (1, 8, 2, 1, 513, 64, 64, false),
-        (1, 2, 1, 9, 5, 32, 32, true),
-        (1, 2, 2, 33, 33, 192, 128, true),
-        (2, 16, 1, 1, 130, 576, 512, false),
+    // Full and causal, lengths that are no tile, groups, one query, fully masked rows, MLA's two dimensions and its absorbed form;
+    // then windows, pages, sinks and lengths of each sequence.
+    let plain = AttentionProblem::default();
+    let of = |batch, (hq, hkv), (sq, sk), (dqk, dv)| AttentionProblem { batch, hq, hkv, sq, sk, dqk, dv, ..plain };
+    let causal = |p| AttentionProblem { causal: true, ..p };
+    let paged = |tokens: usize, p: AttentionProblem| AttentionProblem {
+        paged: Some(Paged { tokens, pool: p.batch * p.sk.div_ceil(tokens) + 3 }),
+        ..p
+    };
+    let window = |w, p| AttentionProblem { window: Some(w), ..causal(p) };
+    let ragged = |p| AttentionProblem { ragged: true, ..p };
+    let sinks = |p| AttentionProblem { sinks: true, ..p };
+    let latent = AttentionProblem { shared_kv: true, ..of(3, (16, 1), (1, 130), (576, 512)) };
+    let problems = [
+        of(2, (4, 4), (64, 64), (64, 64)),
+        causal(of(1, (4, 2), (77, 129), (128, 128))),
+        of(1, (8, 2), (1, 513), (64, 64)),
+        causal(of(1, (2, 1), (9, 5), (32, 32))),
+        causal(of(1, (2, 2), (33, 33), (192, 128))),
+        latent,
+        window(40, of(1, (4, 2), (77, 129), (96, 96))),
+        paged(16, of(2, (8, 2), (1, 513), (64, 64))),
+        sinks(causal(of(2, (4, 2), (50, 70), (64, 64)))),
+        ragged(sinks(paged(64, window(33, of(5, (4, 2), (20, 150), (256, 256)))))),
+        ragged(paged(16, latent)),
+    ];
+    let types = [
+        (Dtype::F32, Dtype::F32, Dtype::F32, 2e-5),
+        (Dtype::Bf16, Dtype::Bf16, Dtype::Bf16, 1e-2),
+        (Dtype::Bf16, Dtype::E4m3, Dtype::Bf16, 1e-2),
+        (Dtype::E4m3, Dtype::E4m3, Dtype::Bf16, 1e-2),
     ];
     for attention in device.attention() {
-        for (dtype, limit) in [(Dtype::F32, 2e-5), (Dtype::Bf16, 1e-2)] {
-            for (batch, hq, hkv, sq, sk, dqk, dv, causal) in shapes {
-                let shared_kv = dqk == 576;
-                let problem =
-                    AttentionProblem { batch, hq, hkv, sq, sk, dqk, dv, causal, shared_kv, ..AttentionProblem::default() };
-                let problem = problem.of(dtype);
-                let plan = attention.plan(&problem).unwrap();
-                let make = |name: &str, seed, n| operand(device.as_ref(), dtype, seed, n, &folder.join(name));
-                let (q, k, v) = (
-                    make("q", 1, batch * hq * sq * dqk),
-                    make("k", 2, batch * hkv * sk * dqk),
-                    make("v", 3, batch * hkv * sk * dv),
-                );
-                let o = device.alloc(dtype.bytes((batch * hq * sq * dv) as u64).0 as usize).unwrap();
-                device.fill(&o, 0xff).unwrap();
-                plan.enqueue(&AttentionOperands::new(&q, &k, &v, &o)).unwrap();
-                save(device.as_ref(), &o, &folder.join("o"));
-                let (python_causal, python_shared) =
-                    (if causal { "True" } else { "False" }, if shared_kv { "True" } else { "False" });
-                let script = format!(
-                    "{READ}
-q = read('q', '{dtype}', ({batch}, {hq}, {sq}, {dqk}))
-k = read('k', '{dtype}', ({batch}, {hkv}, {sk}, {dqk}))
-v = k[..., :{dv}] if {python_shared} else read('v', '{dtype}', ({batch}, {hkv}, {sk}, {dv}))
-o = read('o', '{dtype}', ({batch}, {hq}, {sq}, {dv}))
-k, v = (np.repeat(x, {hq} // {hkv}, axis=1) for x in (k, v))
-s = q @ k.transpose(0, 1, 3, 2) / np.sqrt({dqk})
-seen = np.arange({sk})[None, :] <= np.arange({sq})[:, None] + {sk} - {sq} if {python_causal} else np.ones(({sq}, {sk}), bool)
-s = np.where(seen, s, -np.inf)
-p = np.exp(s - np.where(np.isfinite(s.max(-1, keepdims=True)), s.max(-1, keepdims=True), 0))
-p = p / np.maximum(p.sum(-1, keepdims=True), 1e-300)
-want = p @ v
-error = np.linalg.norm(o - want, axis=-1).max() / np.linalg.norm(want, axis=-1).mean()
-assert np.isfinite(o).all() and error <= {limit}, ('{} {dtype}', {batch}, {sq}, {sk}, {dqk}, error)",
-                    attention.provider()
-                );
-                passes(&Command::new(&python).args(["-c", &script]).arg(&folder).output().unwrap());
+        for (n, problem) in problems.into_iter().enumerate() {
+            for (dtype, kv, output, limit) in types {
+                // FP8 on a share of the problems: each is a process.
+                if kv == Dtype::E4m3 && n % 2 == 0 {
+                    continue;
+                }
+                let p = AttentionProblem { dtype, kv, output, ..problem };
+                numpy_agrees(Path::new(&python), device.as_ref(), attention, &p, limit, &folder);
             }
         }
     }
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Runs a problem and has numpy compute the same from the operands' bytes: pages are put together by the table, and each
+/// sequence is an attention of its own.
+fn numpy_agrees(
+    python: &Path,
+    device: &dyn Device,
+    attention: &dyn AttentionKernels,
+    p: &AttentionProblem,
+    limit: f64,
+    folder: &Path,
+) {
+    let plan = attention.plan(p).unwrap();
+    let rows = p.paged.map_or(p.batch * p.hkv * p.sk, |pages| pages.pool * p.hkv * pages.tokens);
+    let make = |name: &str, dtype, seed, n| operand(device, dtype, seed, n, &folder.join(name));
+    let q = make("q", p.dtype, 1, p.batch * p.hq * p.sq * p.dqk);
+    let (k, v) = (make("k", p.kv, 2, rows * p.dqk), make("v", p.kv, 3, rows * p.dv));
+    let numbers = |name: &str, bytes: Vec<u8>| {
+        let buffer = device.alloc(bytes.len()).unwrap();
+        device.upload(&buffer, 0, &bytes).unwrap();
+        save(device, &buffer, &folder.join(name));
+        buffer
+    };
+    let lengths = (0..p.batch).map(|b| if p.ragged { [p.sk, 0, 1, p.sk / 2][b % 4] } else { p.sk } as i32);
+    let lengths = numbers("lengths", lengths.flat_map(i32::to_le_bytes).collect());
+    let width = p.paged.map_or(1, |pages| p.sk.div_ceil(pages.tokens));
+    let pool = p.paged.map_or(1, |pages| pages.pool);
+    let table = (0..p.batch * width).map(|n| data::permuted(9, n as u64 % pool as u64, pool as u64) as i32);
+    let table = numbers("table", table.flat_map(i32::to_le_bytes).collect());
+    let sinks = numbers("sinks", (0..p.hq).flat_map(|h| (2.0 * data::normal(8, h as u64)).to_le_bytes()).collect());
+    let of = |dtype: Dtype, scale: f32| if dtype == Dtype::E4m3 { scale } else { 1.0f32 };
+    let scales = [of(p.dtype, 0.5), of(p.kv, 1.5), of(p.kv, if p.shared_kv { 1.5 } else { 1.25 })];
+    let scales = numbers("scales", scales.into_iter().flat_map(f32::to_le_bytes).collect());
+    let o = device.alloc(p.output.bytes((p.batch * p.hq * p.sq * p.dv) as u64).0 as usize).unwrap();
+    device.fill(&o, 0xff).unwrap();
+    let operands = AttentionOperands {
+        lengths: Some(&lengths),
+        pages: Some(&table),
+        sinks: Some(&sinks),
+        scales: Some(&scales),
+        ..AttentionOperands::new(&q, &k, &v, &o)
+    };
+    plan.enqueue(&operands).unwrap();
+    save(device, &o, &folder.join("o"));
+    let AttentionProblem { batch, hq, hkv, sq, sk, dqk, dv, dtype, kv, output, .. } = *p;
+    let flag = |asked: bool| if asked { "True" } else { "False" };
+    let (causal, shared, has_sinks) = (flag(p.causal), flag(p.shared_kv), flag(p.sinks));
+    let (window, page) = (p.window.unwrap_or(sk + sq), p.paged.map_or(0, |pages| pages.tokens));
+    let script = format!(
+        "{READ}
+q = read('q', '{dtype}', ({batch}, {hq}, {sq}, {dqk}))
+lengths, table = read('lengths', 'i32', {batch}).astype(int), read('table', 'i32', ({batch}, {width})).astype(int)
+sinks, scales = read('sinks', 'f32', {hq}), read('scales', 'f32', 3)
+def keys(name, d):
+    if not {page}: return read(name, '{kv}', ({batch}, {hkv}, {sk}, d))
+    pool = read(name, '{kv}', ({pool}, {hkv}, {page} or 1, d))
+    return np.stack([np.concatenate(list(pool[row]), axis=1)[:, :{sk}] for row in table])
+k = keys('k', {dqk})
+v = k[..., :{dv}] if {shared} else keys('v', {dv})
+o = read('o', '{output}', ({batch}, {hq}, {sq}, {dv}))
+want = np.zeros_like(o)
+for b, n in enumerate(lengths):
+    group = {hq} // {hkv}
+    kb, vb = (np.repeat(x[b, :, :n], group, axis=0) for x in (k, v))
+    s = scales[0] * scales[1] * (q[b] @ kb.transpose(0, 2, 1)) / np.sqrt({dqk})
+    at, key = np.arange({sq})[:, None] + n - {sq}, np.arange(n)[None, :]
+    seen = (key <= at) & (key > at - {window}) if {causal} else np.ones(({sq}, n), bool)
+    s = np.where(seen, s, -np.inf)
+    if {has_sinks}: s = np.concatenate([s, np.broadcast_to(sinks[:, None, None], ({hq}, {sq}, 1))], axis=2)
+    s = np.concatenate([s, np.full(({hq}, {sq}, 1), -1e300)], axis=2)
+    e = np.exp(s - s.max(-1, keepdims=True))
+    p = np.where(seen.any(-1)[None, :, None], e / e.sum(-1, keepdims=True), 0)[..., :n]
+    want[b] = scales[2] * (p @ vb)
+error = (np.linalg.norm(o - want, axis=-1) / np.maximum(np.linalg.norm(want, axis=-1), 1e-30)).max()
+assert np.isfinite(o).all() and error <= {limit}, ('{}', '{p:?}', error)",
+        attention.provider()
+    );
+    passes(&Command::new(python).args(["-c", &script]).arg(folder).output().unwrap());
 }
 
 #[test]

@@ -49,6 +49,8 @@ const FLASH: &str = "attention/flash";
 const MATERIALISED: &str = "attention/materialised";
 const CAUSAL: &str = "attention/prefill/b1hq4hkv2sq40sk56d32/f32/causal";
 const DECODE: &str = "attention/decode/b1hq8hkv2sq1sk1001d64/bf16";
+const PAGED: &str = "attention/prefill/b3hq4hkv2sq20sk56d32/f16/causal/w17/page8/sinks/ragged";
+const SUNK: &str = "attention/decode/b1hq8hkv2sq1sk1001d64/f32/page16/sinks";
 const MLA: &str = "attention/mla-decode/b1hq4hkv1sq1sk70d576v512/f32";
 
 const BUGS: &[Bug] = &[
@@ -95,19 +97,29 @@ const BUGS: &[Bug] = &[
     bug(CAUSAL, "flash", FLASH, "sum *= rescale;", ""),
     bug(CAUSAL, "flash", FLASH, "rp_encode(out[c] * over)", "rp_encode(out[c])"),
     bug(CAUSAL, "flash", FLASH, "logit * p.scale", "logit * p.scale * p.scale"),
-    bug(CAUSAL, "flash", FLASH, "k[(head * p.sk + at + key)", "k[(at + key)"),
+    bug(CAUSAL, "flash", FLASH, "k[row_of(head, at + key)", "k[row_of(0u, at + key)"),
     bug(CAUSAL, "flash", FLASH, "at < end; at += RP_BK", "at + RP_BK <= end; at += RP_BK"),
     bug(CAUSAL, "flash", FLASH, "if column < RP_DV { o[", "if column + 1u < RP_DV { o["),
     bug(DECODE, "flash", FLASH, "exp(sums[(place + s) * 2u] - top) * sums[", "sums["),
-    bug(DECODE, "flash", FLASH, "var at = w.y * p.split;", "var at = w.y * p.split + RP_BK;"),
+    bug(DECODE, "flash", FLASH, "var at = begin;", "var at = begin + RP_BK;"),
     bug(DECODE, "flash", FLASH, "stats[place * 2u] = top;", "stats[place * 2u] = 0.0;"),
     bug(MLA, "flash", FLASH, "value = keys[column * PITCH + j];", "value = keys[(column + 64u) * PITCH + j];"),
     bug(MLA, "flash", FLASH, "s < RP_SEG; s++) { logit", "s < 1u; s++) { logit"),
+    bug(PAGED, "flash", FLASH, "at + j >= from_key", "at + j > from_key"),
+    bug(PAGED, "flash", FLASH, "earliest(visible(select(0u", "earliest(visible(select(1u"),
+    bug(PAGED, "flash", FLASH, "+ key / p.page]", "+ (key - min(key, p.page)) / p.page]"),
+    bug(PAGED, "flash", FLASH, "length = lengths[head / p.heads];", "length = p.sk + 0u * lengths[head / p.heads];"),
+    bug(PAGED, "flash", FLASH, "sum = 1.0;", ""),
+    bug(SUNK, "flash", FLASH, "p.sunk != 0u && w.y == 0u", "p.sunk != 0u"),
     // Materialised.
     bug(CAUSAL, "materialised", MATERIALISED, "key + lp.sq <= row", "key + lp.sq < row"),
     bug(CAUSAL, "materialised", MATERIALISED, "s[base + i] *= over;", ""),
-    bug(CAUSAL, "materialised", MATERIALISED, "v[(w.z * vp.sk + k0 + t.y) * vp.pitch", "v[(k0 + t.y) * vp.pitch"),
-    bug(MLA, "materialised", MATERIALISED, "k0 < vp.sk", "k0 + STEP <= vp.sk"),
+    bug(CAUSAL, "materialised", MATERIALISED, "v[row_of(w.z, k0 + t.y", "v[row_of(0u, k0 + t.y"),
+    bug(PAGED, "materialised", MATERIALISED, "lp.window > limit", "lp.window >= limit"),
+    bug(PAGED, "materialised", MATERIALISED, "+ key / page]", "+ (key - min(key, page)) / page]"),
+    bug(PAGED, "materialised", MATERIALISED, "return lengths[head / heads];", "return sk + 0u * lengths[head / heads];"),
+    bug(SUNK, "materialised", MATERIALISED, "select(0.0, exp(sink - top), sp.sunk != 0u)", "0.0"),
+    bug(MLA, "materialised", MATERIALISED, "k0 < length", "k0 + STEP <= length"),
 ];
 
 /// The same for the kernels that need the newer Mesa.

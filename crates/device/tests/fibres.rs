@@ -10,6 +10,7 @@ use std::process::Command;
 #[test]
 fn attention_kernels_agree_with_float64_on_host_fibres() {
     passes("attention_test", &[]);
+    passes("portable_test", &[]);
 }
 
 /// In warps of 32 lanes, and in waves of 64 as on CDNA.
@@ -65,6 +66,7 @@ fn amd_kernels_agree_with_float64_and_amds_layouts_on_host_fibres_and_planted_bu
 #[test]
 fn bugs_planted_in_the_attention_kernels_show() {
     script("attention_mutants.py");
+    script("portable_mutants.py");
 }
 
 /// Runs a script of kernels/fibres; each with `--all` does more than a test has time for.

@@ -83,6 +83,7 @@ const CLAIMS: &[Claim] = &[
     claim("gemm/tcgen05_sm100", "RP_DTYPE=e4m3 RP_BN=256 RP_STAGES=4", TCGEN05, &["UTCQMMA", "UTMALDG", "LDTM"], 128),
     claim("gemm/tcgen05_sm100", "RP_DTYPE=e5m2 RP_BN=256 RP_STAGES=4", TCGEN05, &["UTCQMMA", "UTMALDG", "LDTM"], 128),
     claim("attention/flash_portable", "", AMPERE, &["FFMA"], 255),
+    claim("attention/flash_portable", "RP_D=576 RP_DV=512 RP_TYPE=2 RP_KV=3 RP_SHARED_KV=1", AMPERE, &["FFMA"], 255),
     claim("attention/flash_sm80", "", BEFORE_TCGEN05, &["HMMA 16816", "LDGSTS 128", "LDSM"], 255),
     claim("attention/flash_sm80", "RP_GENERAL=1 RP_D=96 RP_DV=96 RP_CAUSAL=1 RP_F16=0", &["sm_80", "sm_90a"], &["HMMA 16816", "LDGSTS 128", "LDSM"], 255),
     claim("attention/flash_sm80", "RP_GENERAL=1 RP_D=192 RP_DV=128 RP_CAUSAL=1 RP_F16=0", &["sm_80", "sm_89"], &["HMMA 16816", "LDGSTS 128", "LDSM"], 255),

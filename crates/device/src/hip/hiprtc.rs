@@ -53,6 +53,7 @@ mod tests {
             ("gemm/tile", "RP_DTYPE=f16"),
             ("attention/flash_amd", "RP_DTYPE=f16 RP_D=64 RP_CAUSAL=1"),
             ("attention/flash_portable", "RP_TYPE=1"),
+            ("attention/flash_portable", "RP_TYPE=2 RP_KV=4"),
         ];
         for (name, defines) in programs.into_iter().map(|name| (name, "")).chain(forms) {
             let pairs = defines.split_whitespace().filter_map(|define| define.split_once('='));

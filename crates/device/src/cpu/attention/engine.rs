@@ -24,7 +24,8 @@ pub(super) struct Block {
     pub(super) max: *mut f32,
     /// Sum of exponentials so far.
     pub(super) sum: *mut f32,
-    /// Last key that each query sees.
+    /// First key that each query sees, and the last.
+    pub(super) from: *const f32,
     pub(super) limit: *const f32,
 }
 
@@ -47,6 +48,8 @@ pub(super) struct Tile {
     pub(super) keys: usize,
     /// True if some query of the block does not see all of them.
     pub(super) masked: bool,
+    /// True if that is so at the beginning: those before a query's window.
+    pub(super) windowed: bool,
     /// log₂e / √d.
     pub(super) scale: f32,
 }
@@ -58,11 +61,12 @@ pub(super) struct Tile {
 /// scores.
 pub(super) type Step = unsafe fn(tile: &Tile, block: &Block, scores: *mut f32);
 
-/// Turns `seen` logits into weights that add up to 1 (all 0 where none is seen), and zeroes the rest up to `n`.
+/// Turns `seen` logits into weights that add up to 1 (all 0 where none is seen), less what 2^`sink` takes, and zeroes the rest
+/// up to `n`.
 ///
 /// # Safety
 /// The CPU has its instructions, and `row` holds `n` f32 that only this thread uses.
-pub(super) type Softmax = unsafe fn(row: *mut f32, seen: usize, n: usize, scale: f32);
+pub(super) type Softmax = unsafe fn(row: *mut f32, seen: usize, n: usize, scale: f32, sink: f32);
 
 /// [`panels`] as wide as a kernel's.
 ///
@@ -189,14 +193,14 @@ mod x86 {
         4 => narrow::step::<Avx2, narrow::Halves, 4, 2, 1>);
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-    pub(super) unsafe fn softmax_avx512(row: *mut f32, seen: usize, n: usize, scale: f32) {
+    pub(super) unsafe fn softmax_avx512(row: *mut f32, seen: usize, n: usize, scale: f32, sink: f32) {
         // SAFETY: the caller's promise.
-        unsafe { softmax::<Avx512>(row, seen, n, scale) }
+        unsafe { softmax::<Avx512>(row, seen, n, scale, sink) }
     }
 
     #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn softmax_avx2(row: *mut f32, seen: usize, n: usize, scale: f32) {
+    pub(super) unsafe fn softmax_avx2(row: *mut f32, seen: usize, n: usize, scale: f32, sink: f32) {
         // SAFETY: the caller's promise.
-        unsafe { softmax::<Avx2>(row, seen, n, scale) }
+        unsafe { softmax::<Avx2>(row, seen, n, scale, sink) }
     }
 }

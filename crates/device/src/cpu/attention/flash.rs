@@ -1,15 +1,15 @@
 //! Flash attention's outer loops: which block of queries meets which tile of keys on which thread. Threads take tasks from a
 //! counter, so that a core the host takes away costs a task and not half the run; parts of the keys are combined at the end.
 
-use super::engine::{Block, Engine, TILE, Tile, engine};
-use super::rearrange::{Form, widen};
+use super::engine::{Engine, TILE, engine};
+use super::given::Given;
 use super::shape::Shape;
-use super::{check, from_bf16, operands, scale};
+use super::tiles::{Ready, Tiles};
+use super::{check, convert, work};
 use crate::cpu::kernels::Shared;
 use crate::cpu::{Pool, allocate};
 use crate::{AttentionKernels, AttentionOperands, AttentionPlan, AttentionProblem, Buffer, Result, Support};
 use ridgepoint_core::Dtype;
-use ridgepoint_core::minifloat::bf16_bits;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -47,7 +47,7 @@ impl AttentionKernels for Flash {
 
     fn plan(&self, problem: &AttentionProblem) -> Result<Box<dyn AttentionPlan>> {
         check(problem)?;
-        let mut engine = engine(problem.dtype);
+        let mut engine = engine(work(problem));
         if !problem.dqk.is_multiple_of(engine.group) {
             // Pairs run along the head dimension; an odd one is done in f32.
             engine = super::engine::engine(Dtype::F32);
@@ -66,9 +66,9 @@ pub(super) struct Plan {
 }
 
 impl AttentionPlan for Plan {
-    fn enqueue(&self, given: &AttentionOperands<'_>) -> Result<()> {
-        let [q, k, v, o] = operands(&self.shape.problem, given)?.map(Shared::new);
-        let run = Run { plan: self, shape: &self.shape, q, k, v, o };
+    fn enqueue(&self, operands: &AttentionOperands<'_>) -> Result<()> {
+        let given = Given::new(&self.shape.problem, operands)?;
+        let run = Run { plan: self, tiles: Tiles { shape: &self.shape, given: &given } };
         let tasks = self.shape.tasks() * self.shape.parts;
         let next = AtomicUsize::new(0);
         self.pool.run(&|thread, _| {
@@ -89,7 +89,10 @@ impl AttentionPlan for Plan {
     }
 
     fn support(&self) -> Support {
-        if self.shape.widens() { Support::Emulated } else { Support::Native }
+        // Done in a wider type than that of Q or of K and V.
+        let p = &self.shape.problem;
+        let wider = [p.dtype, p.kv].iter().any(|d| *d != self.shape.work);
+        if wider || self.shape.widens() { Support::Emulated } else { Support::Native }
     }
 
     fn config(&self) -> BTreeMap<String, String> {
@@ -100,6 +103,7 @@ impl AttentionPlan for Plan {
             ("tile".into(), format!("{} queries × {TILE} keys", s.width)),
             ("blocks a task".into(), s.span.to_string()),
             ("parts of the keys".into(), s.parts.to_string()),
+            ("keys".into(), if s.gathers { format!("copied together as {}", s.work) } else { "read in place".into() }),
             ("threads".into(), self.pool.threads().to_string()),
         ])
     }
@@ -111,26 +115,15 @@ fn take(counter: &AtomicUsize, end: usize) -> Option<usize> {
     (at < end).then_some(at)
 }
 
-/// A block that meets its tiles, with the last keys that the first and the last of its rows see.
-struct Ready {
-    block: Block,
-    least: isize,
-    greatest: isize,
-}
-
 /// One execution.
 struct Run<'a> {
     plan: &'a Plan,
-    shape: &'a Shape,
-    q: Shared<u8>,
-    k: Shared<u8>,
-    v: Shared<u8>,
-    o: Shared<u8>,
+    tiles: Tiles<'a>,
 }
 
 impl Run<'_> {
     fn task(&self, thread: usize, task: usize) {
-        let s = self.shape;
+        let s = self.tiles.shape;
         let (task, part) = (task / s.parts, task % s.parts);
         let head = task / s.chunks();
         // The last rows of a causal mask see most keys: they come first, so that the end of a run is made of short tasks.
@@ -140,26 +133,34 @@ impl Run<'_> {
         // SAFETY: the buffer is this thread's alone and holds `scratch()` f32.
         let scratch = unsafe { scratch.slice_mut(0..s.scratch()) };
         let (scores, rest) = scratch.split_at_mut(TILE * s.width);
-        let (copies, states) = rest.split_at_mut(s.k_copy() + s.v_copy());
+        let (copies, states) = rest.split_at_mut(s.gathered() + s.k_copy() + s.v_copy());
         let states = blocks.clone().zip(states.chunks_exact_mut(s.state()));
-        let ready: Vec<Ready> = states.map(|(block, state)| self.start(head, block, state)).collect();
-        let tiles = s.problem.sk.div_ceil(TILE);
-        let last = ready.iter().map(|r| r.greatest).max().unwrap_or(-1);
-        for t in tiles * part / s.parts..tiles * (part + 1) / s.parts {
-            let (first, end) = (t * TILE, ((t + 1) * TILE).min(s.problem.sk));
-            if first as isize > last {
-                break;
-            }
-            let mut tile = self.tile(head, first, end - first, copies);
-            for Ready { block, least, greatest } in &ready {
-                if first as isize > *greatest {
+        let ready: Vec<Ready> = states.map(|(block, state)| self.tiles.start(head, block, part, state)).collect();
+        // Rows are in the order of queries, and later ones see later keys.
+        let low = ready.first().map_or(0, |r| r.first.0);
+        let last = ready.last().map_or(-1, |r| r.last.1);
+        let stretch = s.stretch();
+        let all = if last < low { 0..0 } else { low as usize / stretch..last as usize / stretch + 1 };
+        let (from, count) = (all.start, all.len());
+        for at in from + count * part / s.parts..from + count * (part + 1) / s.parts {
+            let behind = (at + 1) * stretch;
+            for first in (at * stretch..behind).step_by(TILE) {
+                let end = (first + TILE).min(if s.gathers { last as usize + 1 } else { self.tiles.end(behind) });
+                if first as isize > last || end as isize <= low {
                     continue;
                 }
-                // On the diagonal, nothing behind the last key that any row sees; whole register tiles all the same.
-                tile.keys = ((*greatest as usize + 1 - first).next_multiple_of(16)).min(end - first);
-                tile.masked = *least < (first + tile.keys) as isize - 1;
-                // SAFETY: operands were checked for their lengths; block and scores are this thread's and of this shape.
-                unsafe { (s.kernel.step)(&tile, block, scores.as_mut_ptr()) };
+                let mut tile = self.tiles.tile(head, first, end - first, copies);
+                for Ready { block, first: (from, latest_from), last: (least, greatest) } in &ready {
+                    if first as isize > *greatest || end as isize <= *from {
+                        continue;
+                    }
+                    // On the diagonal, nothing behind the last key that any row sees; whole register tiles all the same.
+                    tile.keys = ((*greatest as usize + 1 - first).next_multiple_of(16)).min(end - first);
+                    tile.windowed = *latest_from > first as isize;
+                    tile.masked = tile.windowed || *least < (first + tile.keys) as isize - 1;
+                    // SAFETY: operands were checked for their lengths; block and scores are this thread's and of this shape.
+                    unsafe { (s.kernel.step)(&tile, block, scores.as_mut_ptr()) };
+                }
             }
         }
         for (index, Ready { block, .. }) in blocks.zip(&ready) {
@@ -183,104 +184,16 @@ impl Run<'_> {
     /// What part `part` of a block leaves; each task has its own.
     #[expect(clippy::mut_from_ref, reason = "each part is written by one task and read after all are done")]
     fn part(&self, block: usize, part: usize) -> &mut [f32] {
-        let n = self.shape.part();
-        let at = (block * self.shape.parts + part) * n;
+        let (n, parts) = (self.tiles.shape.part(), self.tiles.shape.parts);
+        let at = (block * parts + part) * n;
         let base = self.plan.parts.as_ref().map_or(0, Buffer::address) as *mut f32;
         // SAFETY: the buffer holds a part for each block and part, and exists where there is more than one.
         unsafe { Shared::new(base).slice_mut(at..at + n) }
     }
 
-    /// Packs a block's queries and clears what it will find.
-    fn start(&self, head: usize, block: usize, state: &mut [f32]) -> Ready {
-        let s = self.shape;
-        let (width, p) = (s.width, &s.problem);
-        let (q, rest) = state.split_at_mut(s.depth() * width);
-        let (o, rest) = rest.split_at_mut(p.dv * width);
-        let (max, rest) = rest.split_at_mut(width);
-        let (sum, limit) = rest.split_at_mut(width);
-        o.fill(0.0);
-        max.fill(f32::MIN);
-        sum.fill(0.0);
-        let rows = block * width..((block + 1) * width).min(s.rows);
-        let size = p.dtype.element_bytes().unwrap_or(4);
-        for lane in 0..width {
-            if block * width + lane >= s.rows {
-                (0..s.depth()).for_each(|unit| q[s.q_at(lane, unit)] = 0.0);
-                limit[lane] = f32::MAX;
-                continue;
-            }
-            let (query_head, i) = s.row(head, block * width + lane);
-            limit[lane] = s.limit(i) as f32;
-            let at = (query_head * p.sq + i) * p.dqk;
-            // SAFETY: Q was checked for its length and is only read.
-            let row = unsafe { self.q.slice(at * size..(at + p.dqk) * size) };
-            for (unit, bytes) in row.chunks_exact(size * s.engine.group).enumerate() {
-                q[s.q_at(lane, unit)] = match *bytes {
-                    [a, b] => from_bf16(u16::from_le_bytes([a, b])),
-                    [a, b, c, d] => f32::from_le_bytes([a, b, c, d]),
-                    _ => f32::NAN,
-                };
-            }
-        }
-        let block = Block {
-            q: q.as_ptr().cast(),
-            o: o.as_mut_ptr(),
-            max: max.as_mut_ptr(),
-            sum: sum.as_mut_ptr(),
-            limit: limit.as_ptr(),
-        };
-        // Rows are in the order of queries, and later ones see more.
-        let limit = |row: usize| s.limit(s.row(head, row).1);
-        Ready { block, least: limit(rows.start), greatest: limit(rows.end - 1) }
-    }
-
-    /// Keys `first..first + keys` of a head as the kernels want them: in place where they can read them there.
-    fn tile(&self, head: usize, first: usize, keys: usize, copies: &mut [f32]) -> Tile {
-        let s = self.shape;
-        let p = &s.problem;
-        let size = p.dtype.element_bytes().unwrap_or(4);
-        let rows = |base: Shared<u8>, d: usize| {
-            let at = (head * p.sk + first) * d * size;
-            // SAFETY: K and V were checked for their lengths and are only read.
-            unsafe { base.slice(at..at + keys * d * size) }
-        };
-        // Values are rows of V, or the first columns of rows of K.
-        let stride = if p.shared_kv { p.dqk } else { p.dv };
-        let (k, v) = (rows(self.k, p.dqk), rows(self.v, stride));
-        let mut tile = Tile {
-            k: k.as_ptr().cast(),
-            k_stride: p.dqk * size / 4,
-            v: v.as_ptr().cast(),
-            v_step: stride * size / 4,
-            v_panel: s.kernel.size,
-            columns: p.dv,
-            first,
-            keys,
-            masked: false,
-            scale: scale(p),
-        };
-        if s.narrow || (p.dtype == Dtype::F32 && !s.packs()) {
-            return tile;
-        }
-        let (wide_k, panels) = copies.split_at_mut(s.k_copy());
-        if s.widens() {
-            widen(k, wide_k);
-            (tile.k, tile.k_stride) = (wide_k.as_ptr().cast(), p.dqk);
-        }
-        let form = match (p.dtype, s.engine.group) {
-            (Dtype::F32, _) => Form::Copy,
-            (_, 1) => Form::Widen,
-            _ => Form::Pair,
-        };
-        // SAFETY: the engine was chosen for this CPU.
-        unsafe { (s.kernel.arrange)(form, v, stride, p.dv, panels, s.panel()) };
-        (tile.v, tile.v_step, tile.v_panel) = (panels.as_ptr().cast(), s.kernel.size, s.panel());
-        tile
-    }
-
     /// Adds the parts of a block up.
     fn combine(&self, block: usize) {
-        let s = self.shape;
+        let s = self.tiles.shape;
         let (width, dv) = (s.width, s.problem.dv);
         let parts: Vec<&[f32]> = (0..s.parts).map(|part| &*self.part(block, part)).collect();
         let (mut o, mut sums) = (vec![0.0f32; dv * width], vec![0.0f32; width]);
@@ -302,21 +215,18 @@ impl Run<'_> {
 
     /// Divides by the sum of weights and writes a block's rows of O. A row that saw no key is 0.
     fn finish(&self, head: usize, block: usize, o: &[f32], sum: &[f32]) {
-        let s = self.shape;
+        let s = self.tiles.shape;
         let p = &s.problem;
-        let size = p.dtype.element_bytes().unwrap_or(4);
+        let size = p.output.element_bytes().unwrap_or(4);
+        let given = self.tiles.given;
         for lane in 0..s.width.min(s.rows - block * s.width) {
             let (query_head, i) = s.row(head, block * s.width + lane);
             let at = (query_head * p.sq + i) * p.dv * size;
             // SAFETY: O was checked for its length, and this row is this task's alone.
-            let row = unsafe { self.o.slice_mut(at..at + p.dv * size) };
-            let norm = if sum[lane] == 0.0 { 0.0 } else { 1.0 / sum[lane] };
+            let row = unsafe { given.o.slice_mut(at..at + p.dv * size) };
+            let norm = if sum[lane] == 0.0 { 0.0 } else { given.value / sum[lane] };
             for (column, bytes) in row.chunks_exact_mut(size).enumerate() {
-                let x = o[s.o_at(lane, column)] * norm;
-                match size {
-                    2 => bytes.copy_from_slice(&bf16_bits(x).to_le_bytes()),
-                    _ => bytes.copy_from_slice(&x.to_le_bytes()),
-                }
+                convert::store(p.output, o[s.o_at(lane, column)] * norm, bytes);
             }
         }
     }

@@ -2,9 +2,11 @@
 //! of a GEMM library, so that flash attention is measured against the fastest GEMM there is.
 
 use super::engine::{Softmax, engine};
-use super::{check, operands, scale};
+use super::given::Given;
+use super::tiles::gather;
+use super::{check, convert, work};
 use crate::cpu::kernels::Shared;
-use crate::cpu::{Pool, allocate, range};
+use crate::cpu::{Pool, allocate};
 use crate::{
     AttentionKernels, AttentionOperands, AttentionPlan, AttentionProblem, Blas, Buffer, DeviceError, GemmOperands, GemmPlan,
     GemmProblem, Result, Support,
@@ -40,20 +42,28 @@ impl<B: Blas> AttentionKernels for Materialised<B> {
         // Query heads of a group lie behind each other, so that one query of each is a matrix; longer ones go head by head,
         // or the scores of a whole group would be held at once.
         let rows = if p.sq == 1 { p.hq / p.hkv } else { p.sq };
-        let gemm = |n, k, output| GemmProblem::new(rows, n, k, p.dtype, output);
+        let work = work(&p);
+        let gemm = |n, k, output| GemmProblem::new(rows, n, k, work, output);
         let buffer = |elements: usize, dtype: Dtype| {
             let len = elements.checked_mul(dtype.bits() as usize / 8).ok_or_else(|| DeviceError::invalid("too many scores"))?;
             allocate(&self.pool, &self.allocated, len)
         };
         let scores = buffer(rows.saturating_mul(p.sk), Dtype::F32)?;
+        let keys = p.kv != work || p.paged.is_some();
+        let some = |wanted: bool, elements: usize| if wanted { buffer(elements, work).map(Some) } else { Ok(None) };
         Ok(Box::new(Plan {
             pool: Arc::clone(&self.pool),
             problem: p,
+            work,
             rows,
-            products: [self.blas.plan(&gemm(p.sk, p.dqk, Dtype::F32))?, self.blas.plan(&gemm(p.dv, p.sk, p.dtype))?],
-            weights: if p.dtype == Dtype::F32 { scores.clone() } else { buffer(rows * p.sk, p.dtype)? },
+            products: [self.blas.plan(&gemm(p.sk, p.dqk, Dtype::F32))?, self.blas.plan(&gemm(p.dv, p.sk, work))?],
+            weights: if work == Dtype::F32 { scores.clone() } else { buffer(rows * p.sk, work)? },
             scores,
-            values: buffer(p.dv * p.sk, p.dtype)?,
+            queries: some(p.dtype != work, rows * p.dqk)?,
+            keys: some(keys, p.sk * p.dqk)?,
+            values: buffer(p.dv * p.sk, work)?,
+            // FP8 values are scaled where the output is rounded.
+            out: some(p.output != work || p.kv.bits() == 8, rows * p.dv)?,
             softmax: engine(Dtype::F32).softmax,
             gemm: self.blas.provider(),
         }))
@@ -63,49 +73,63 @@ impl<B: Blas> AttentionKernels for Materialised<B> {
 struct Plan {
     pool: Arc<Pool>,
     problem: AttentionProblem,
+    /// Type of the products' operands.
+    work: Dtype,
     /// Rows of a product.
     rows: usize,
     /// Q·Kᵀ and P·V.
     products: [Box<dyn GemmPlan>; 2],
     scores: Buffer,
     weights: Buffer,
+    /// A product's queries, and a head's keys, where they must be widened or lie in pages.
+    queries: Option<Buffer>,
+    keys: Option<Buffer>,
     /// V transposed: the GEMM wants the summed index contiguous.
     values: Buffer,
+    /// A product's output, where that is of another type or scaled.
+    out: Option<Buffer>,
     softmax: Softmax,
     gemm: &'static str,
 }
 
 impl AttentionPlan for Plan {
-    fn enqueue(&self, given: &AttentionOperands<'_>) -> Result<()> {
+    fn enqueue(&self, operands: &AttentionOperands<'_>) -> Result<()> {
         let p = &self.problem;
-        operands(p, given)?;
-        let AttentionOperands { q, k, v, o, .. } = *given;
-        let size = p.dtype.element_bytes().unwrap_or(4);
-        let part = |buffer: &Buffer, index: usize, elements: usize| {
+        let given = Given::new(p, operands)?;
+        let part = |buffer: &Buffer, dtype: Dtype, index: usize, elements: usize| {
+            let size = dtype.element_bytes().unwrap_or(4);
             let part = buffer.part(index * elements * size, elements * size);
             part.ok_or_else(|| DeviceError::invalid("an operand of attention is too short"))
         };
         let products = p.hq / p.hkv * p.sq / self.rows;
         for head in 0..p.batch * p.hkv {
-            if p.shared_kv {
-                self.transpose(&part(k, head, p.sk * p.dqk)?, p.dqk)?;
-            } else {
-                self.transpose(&part(v, head, p.sk * p.dv)?, p.dv)?;
-            }
-            let keys = part(k, head, p.sk * p.dqk)?;
+            self.transpose(&given, head);
+            let keys = match &self.keys {
+                Some(keys) => {
+                    self.gather(&given, head, keys);
+                    keys.clone()
+                }
+                None => part(operands.k, p.kv, head, p.sk * p.dqk)?,
+            };
             for product in head * products..(head + 1) * products {
-                let queries = part(q, product, self.rows * p.dqk)?;
+                let queries = part(operands.q, p.dtype, product, self.rows * p.dqk)?;
+                let queries = self.queries.as_ref().map_or(queries.clone(), |wide| self.widen(&queries, wide));
                 self.products[0].enqueue(&GemmOperands::new(&queries, &keys, &self.scores))?;
-                self.softmax();
-                let output = part(o, product, self.rows * p.dv)?;
-                self.products[1].enqueue(&GemmOperands::new(&self.weights, &self.values, &output))?;
+                self.softmax(&given, product);
+                let out = part(operands.o, p.output, product, self.rows * p.dv)?;
+                let to = self.out.as_ref().unwrap_or(&out);
+                self.products[1].enqueue(&GemmOperands::new(&self.weights, &self.values, to))?;
+                if let Some(from) = &self.out {
+                    self.round(from, given.value, &out);
+                }
             }
         }
         Ok(())
     }
 
     fn support(&self) -> Support {
-        self.products[0].support()
+        let wider = [self.problem.dtype, self.problem.kv].iter().any(|d| *d != self.work);
+        if wider { Support::Emulated } else { self.products[0].support() }
     }
 
     fn config(&self) -> BTreeMap<String, String> {
@@ -116,25 +140,30 @@ impl AttentionPlan for Plan {
 }
 
 impl Plan {
-    /// The first `dv` of `stride` columns as rows.
-    fn transpose(&self, v: &Buffer, stride: usize) -> Result<()> {
-        match self.problem.dtype {
-            Dtype::F32 => self.transpose_as::<u32>(v, stride),
-            _ => self.transpose_as::<u16>(v, stride),
+    /// A head's V as rows of columns, its keys behind each other; those past the sequence's length are zero.
+    fn transpose(&self, given: &Given, head: usize) {
+        match self.work {
+            Dtype::F32 => self.transpose_as::<u32>(given, head),
+            _ => self.transpose_as::<u16>(given, head),
         }
     }
 
-    fn transpose_as<T: Copy + Send + Sync>(&self, v: &Buffer, stride: usize) -> Result<()> {
+    fn transpose_as<T: Copy + Default + Send + Sync>(&self, given: &Given, head: usize) {
         /// Keys of a row of V's transpose that are written together: one line of f32.
         const LINE: usize = 16;
-        let (sk, dv) = (self.problem.sk, self.problem.dv);
-        let from = Shared::new(range(v, 0, sk * stride * size_of::<T>())?.cast::<T>());
+        let (p, work) = (&self.problem, self.work);
+        let (sk, dv, length) = (p.sk, p.dv, given.length(p, head / p.hkv));
+        let (base, stride) = if p.shared_kv { (given.k, p.dqk) } else { (given.v, dv) };
         let to = Shared::new(self.values.address() as *mut T);
         self.pool.split(sk, LINE, &|_, keys| {
+            let mut rows = vec![T::default(); LINE * stride];
             for first in keys.clone().step_by(LINE) {
                 let keys = first..(first + LINE).min(keys.end);
-                // SAFETY: the range was checked, and V is only read.
-                let rows = unsafe { from.slice(keys.start * stride..keys.end * stride) };
+                let seen = keys.end.min(length).saturating_sub(first);
+                // SAFETY: the vector holds as many elements of plain data.
+                let bytes = unsafe { std::slice::from_raw_parts_mut(rows.as_mut_ptr().cast::<u8>(), size_of_val(&rows[..])) };
+                gather(given, p, work, (base, stride), head, first..first + seen, bytes);
+                rows[seen * stride..].fill(T::default());
                 for column in 0..dv {
                     // SAFETY: these keys' columns of the transpose are this thread's alone.
                     let line = unsafe { to.slice_mut(column * sk + keys.start..column * sk + keys.end) };
@@ -142,24 +171,65 @@ impl Plan {
                 }
             }
         });
-        Ok(())
     }
 
-    /// Scores to weights, row by row, rounded to the dtype where it is narrower.
-    fn softmax(&self) {
-        let (p, softmax) = (self.problem, self.softmax);
+    /// A head's keys behind each other. Behind the last stands what stood there, which no row sees.
+    fn gather(&self, given: &Given, head: usize, to: &Buffer) {
+        let (p, work) = (&self.problem, self.work);
+        let size = work.element_bytes().unwrap_or(4);
+        let to: Shared<u8> = Shared::new(to.address() as *mut u8);
+        self.pool.split(given.length(p, head / p.hkv), 1, &|_, keys| {
+            // SAFETY: the buffer holds all keys of a head, and these are this thread's alone.
+            let rows = unsafe { to.slice_mut(keys.start * p.dqk * size..keys.end * p.dqk * size) };
+            gather(given, p, work, (given.k, p.dqk), head, keys, rows);
+        });
+    }
+
+    /// A product's queries in f32.
+    fn widen(&self, from: &Buffer, to: &Buffer) -> Buffer {
+        let p = self.problem;
+        let size = p.dtype.element_bytes().unwrap_or(4);
+        let (from, wide) = (Shared::new(from.address() as *mut u8), Shared::new(to.address() as *mut f32));
+        self.pool.split(self.rows * p.dqk, 64, &|_, at| {
+            // SAFETY: both hold as many elements, and these are this thread's alone.
+            let (from, wide) = unsafe { (from.slice(at.start * size..at.end * size), wide.slice_mut(at)) };
+            convert::widen(p.dtype, from, wide);
+        });
+        to.clone()
+    }
+
+    /// A product's output times `factor`, as the type of O.
+    fn round(&self, from: &Buffer, factor: f32, to: &Buffer) {
+        let output = self.problem.output;
+        let size = output.element_bytes().unwrap_or(4);
+        let (from, to) = (Shared::new(from.address() as *mut f32), Shared::new(to.address() as *mut u8));
+        self.pool.split(self.rows * self.problem.dv, 64, &|_, at| {
+            // SAFETY: both hold as many elements, and these are this thread's alone.
+            let (from, to) = unsafe { (from.slice(at.clone()), to.slice_mut(at.start * size..at.end * size)) };
+            from.iter().zip(to.chunks_exact_mut(size)).for_each(|(x, to)| convert::store(output, x * factor, to));
+        });
+    }
+
+    /// Scores to weights, row by row, rounded to the type of the products where that is narrower.
+    fn softmax(&self, given: &Given, product: usize) {
+        let (p, softmax, each, narrow) = (self.problem, self.softmax, self.rows, self.work != Dtype::F32);
         let scores: Shared<f32> = Shared::new(self.scores.address() as *mut f32);
         let weights: Shared<u16> = Shared::new(self.weights.address() as *mut u16);
         self.pool.split(self.rows, 1, &|_, rows| {
             for row in rows {
                 // A product is one query of several heads, or all queries of one.
-                let query = if p.sq == 1 { 0 } else { row };
-                let seen = if p.causal { (query + 1 + p.sk).saturating_sub(p.sq).min(p.sk) } else { p.sk };
+                let at = product * each + row;
+                let (query_head, query) = (at / p.sq, at % p.sq);
+                let (first, last) = given.span(&p, query_head / p.hq, query);
+                let (first, end) = (first as usize, (last + 1).max(first) as usize);
                 // SAFETY: the buffer holds rows × keys, and this row is this thread's alone.
                 let scores = unsafe { scores.slice_mut(row * p.sk..(row + 1) * p.sk) };
+                let (before, seen) = scores.split_at_mut(first);
+                before.fill(0.0);
+                let sink = given.sink(&p, query_head).unwrap_or(f32::NEG_INFINITY);
                 // SAFETY: the engine was chosen for this CPU.
-                unsafe { softmax(scores.as_mut_ptr(), seen, p.sk, scale(&p)) };
-                if p.dtype != Dtype::F32 {
+                unsafe { softmax(seen.as_mut_ptr(), end - first, seen.len(), given.scale, sink) };
+                if narrow {
                     // SAFETY: as above, in a buffer of its own.
                     let weights = unsafe { weights.slice_mut(row * p.sk..(row + 1) * p.sk) };
                     weights.iter_mut().zip(scores).for_each(|(to, from)| *to = bf16_bits(*from));

@@ -1,18 +1,20 @@
 //! Attention on the CPU, two ways: `flash`, which never writes the scores to memory, and `materialised`, two products of the
 //! built-in GEMM with a softmax between them, which is what flash attention is measured against.
 
+mod convert;
 mod engine;
 mod flash;
+mod given;
 mod materialised;
 mod narrow;
 mod rearrange;
 mod shape;
 mod softmax;
+mod tiles;
 mod unit;
 mod wide;
 
-use super::range;
-use crate::{AttentionOperands, AttentionProblem, DeviceError, Result};
+use crate::{AttentionProblem, DeviceError, Result};
 pub(super) use flash::Flash;
 pub(super) use materialised::Materialised;
 use ridgepoint_core::Dtype;
@@ -26,44 +28,33 @@ fn check(p: &AttentionProblem) -> Result<()> {
     if p.shared_kv && p.dv > p.dqk {
         return Err(DeviceError::invalid("values that are the first columns of the keys cannot have more columns than those"));
     }
-    let extras = p.extras().join(", ");
-    if !extras.is_empty() {
-        return Err(DeviceError::unsupported(format!("attention on the CPU does not do {extras}")));
+    if p.window.is_some_and(|w| w == 0 || !p.causal) {
+        return Err(DeviceError::invalid("a window needs a causal mask, and at least one key"));
     }
-    if !matches!(p.dtype, Dtype::F32 | Dtype::Bf16) {
-        return Err(DeviceError::unsupported(format!("attention on the CPU takes f32 and bf16, not {}", p.dtype)));
+    if p.paged.is_some_and(|pages| pages.tokens == 0 || pages.pool == 0) {
+        return Err(DeviceError::invalid("a pool needs pages, and pages need keys"));
+    }
+    let floats = [Dtype::F32, Dtype::F16, Dtype::Bf16];
+    let inputs = |dtype: Dtype| floats.contains(&dtype) || dtype == Dtype::E4m3;
+    if !inputs(p.dtype) || !inputs(p.kv) || !floats.contains(&p.output) {
+        let (q, kv, o) = (p.dtype, p.kv, p.output);
+        return Err(DeviceError::unsupported(format!(
+            "attention on the CPU reads f32, f16, bf16 and e4m3 and writes the first three, not {q} with {kv} to {o}"
+        )));
     }
     let fits =
         |factors: &[usize]| factors.iter().try_fold(4usize, |n, x| n.checked_mul(*x)).is_some_and(|n| n < isize::MAX as usize);
     let d = p.dqk.max(p.dv);
-    if !fits(&[p.batch, p.hq, p.sq, d]) || !fits(&[p.batch, p.hkv, p.sk, d]) {
+    let keys = given::rows(p).is_some_and(|rows| fits(&[rows, d])) && fits(&[p.batch, p.sk, d]);
+    if !keys || !fits(&[p.batch, p.hq, p.sq, d]) {
         return Err(DeviceError::invalid("the operands of this attention have more bytes than there are addresses"));
     }
     Ok(())
 }
 
-/// Addresses of Q, K, V and O, found long enough and O apart from the others.
-fn operands(p: &AttentionProblem, given: &AttentionOperands<'_>) -> Result<[*mut u8; 4]> {
-    let AttentionOperands { q, k, v, o, .. } = *given;
-    let bytes = |elements: usize| p.dtype.bytes(elements as u64).0 as usize;
-    let (queries, keys) = (p.batch * p.hq * p.sq, p.batch * p.hkv * p.sk);
-    let needed = [bytes(queries * p.dqk), bytes(keys * p.dqk), bytes(keys * p.dv), bytes(queries * p.dv)];
-    let v = if p.shared_kv { k } else { v };
-    let needed = if p.shared_kv { [needed[0], needed[1], needed[1], needed[3]] } else { needed };
-    let mut found = [std::ptr::null_mut(); 4];
-    for ((buffer, len), at) in [q, k, v, o].into_iter().zip(needed).zip(&mut found) {
-        *at = range(buffer, 0, len)?;
-    }
-    let [.., result] = found;
-    if found[..3].iter().zip(needed).any(|(x, len)| x.addr() < result.addr() + needed[3] && result.addr() < x.addr() + len) {
-        return Err(DeviceError::invalid("the output of attention overlaps one of its operands"));
-    }
-    Ok(found)
-}
-
-/// log₂e / √d: logits are kept times log₂e.
-fn scale(p: &AttentionProblem) -> f32 {
-    std::f32::consts::LOG2_E / (p.dqk as f32).sqrt()
+/// What products are done in: bf16 where all is bf16, else f32, to which the rest is widened.
+fn work(p: &AttentionProblem) -> Dtype {
+    if [p.dtype, p.kv, p.output] == [Dtype::Bf16; 3] { Dtype::Bf16 } else { Dtype::F32 }
 }
 
 fn from_bf16(x: u16) -> f32 {

@@ -217,6 +217,10 @@ unsafe fn weigh<U: Unit, const QUERIES: usize>(tile: &Tile, block: &Block, score
             for j in seen..tile.keys.next_multiple_of(U::LANES) {
                 *row.add(j) = f32::NEG_INFINITY;
             }
+            if tile.windowed {
+                let before = (*block.from.add(query) - tile.first as f32).clamp(0.0, tile.keys as f32) as usize;
+                (0..before).for_each(|j| *row.add(j) = f32::NEG_INFINITY);
+            }
             let mut top = U::splat(f32::NEG_INFINITY);
             for j in (0..tile.keys).step_by(U::LANES) {
                 top = U::max(top, U::load(row.add(j)));

@@ -2,7 +2,8 @@
 //! step works on at once, so that it reads one stream and not a short piece of each row. Rows that are a power of two long
 //! would otherwise fall into the same few sets of a cache.
 
-use super::from_bf16;
+use super::convert::widen;
+use ridgepoint_core::Dtype;
 
 /// Columns converted together; a multiple of every panel's width.
 const PIECE: usize = 64;
@@ -16,13 +17,6 @@ pub(super) enum Form {
     Widen,
     /// Two keys' bf16: the first in the lower half, the second in the upper. The last of an odd number meets zero.
     Pair,
-}
-
-/// bf16 as f32.
-pub(super) fn widen(from: &[u8], to: &mut [f32]) {
-    for (to, from) in to.iter_mut().zip(from.chunks_exact(2)) {
-        *to = from_bf16(u16::from_le_bytes([from[0], from[1]]));
-    }
 }
 
 /// The first `columns` of rows of `stride` elements, in panels of `WIDTH` columns, one row a key (or a pair of keys), each panel
@@ -80,7 +74,7 @@ fn convert(form: Form, first: &[u8], second: &[u8], to: &mut [f32; PIECE]) {
     let half = |b: &[u8]| u32::from(u16::from_le_bytes([b[0], b[1]]));
     match form {
         Form::Copy => {}
-        Form::Widen => widen(first, to),
+        Form::Widen => widen(Dtype::Bf16, first, to),
         Form::Pair if second.is_empty() => {
             to.iter_mut().zip(first.chunks_exact(2)).for_each(|(to, first)| *to = f32::from_bits(half(first)));
         }
@@ -93,6 +87,7 @@ fn convert(form: Form, first: &[u8], second: &[u8], to: &mut [f32; PIECE]) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::from_bf16;
     use super::*;
 
     #[test]

@@ -5,6 +5,7 @@
 //! over all keys, or, where there are fewer tasks than threads can share (decoding), over a part of them.
 
 use super::engine::{Engine, Kernel, TILE};
+use super::work;
 use crate::AttentionProblem;
 use ridgepoint_core::Dtype;
 
@@ -16,6 +17,8 @@ const STATE: usize = 512 << 10;
 const TASKS_A_THREAD: usize = 4;
 /// Fewest keys of a part: less, and combining costs more than it saves.
 const PART: usize = 2 * TILE;
+/// Keys of a page that is worth a step of its own.
+const LEAST_PAGE: usize = 16;
 /// Between panels of V, so that they do not all fall into the same sets of a cache.
 const GAP: usize = 16;
 
@@ -27,6 +30,10 @@ pub(super) struct Shape {
     pub(super) kernel: Kernel,
     /// Lanes run along the head dimension and not along queries.
     pub(super) narrow: bool,
+    /// What products are done in.
+    pub(super) work: Dtype,
+    /// True if tiles of K and V are copied together first: from other types, or from pages.
+    pub(super) gathers: bool,
     /// Query heads that share a key head.
     pub(super) group: usize,
     /// Rows of a key head's problem.
@@ -47,15 +54,20 @@ impl Shape {
         let group = p.hq / p.hkv;
         let rows = group * p.sq;
         let (kernel, width, narrow) = choose(p, &engine, rows);
-        let blocks = rows.div_ceil(width);
-        let mut shape = Self { problem: *p, engine, kernel, narrow, group, rows, width, blocks, span: 1, parts: 1 };
+        let (blocks, work) = (rows.div_ceil(width), work(p));
+        // Few queries read pages in place, if those are not so short that each costs more than its copy.
+        let apart = p.paged.is_some_and(|pages| !narrow || pages.tokens < LEAST_PAGE);
+        let gathers = p.kv != work || apart;
+        let mut shape =
+            Self { problem: *p, engine, kernel, narrow, work, gathers, group, rows, width, blocks, span: 1, parts: 1 };
         let wanted = TASKS_A_THREAD * threads;
         shape.span = (STATE / (4 * shape.state())).clamp(1, SPAN).min(blocks);
         while shape.span > 1 && shape.tasks() < wanted {
             shape.span -= 1;
         }
         if threads > 1 {
-            shape.parts = wanted.div_ceil(shape.tasks()).min(p.sk / PART).max(1);
+            let keys = p.window.map_or(p.sk, |w| p.sk.min(w + p.sq));
+            shape.parts = wanted.div_ceil(shape.tasks()).min(keys / PART).max(1);
         }
         shape
     }
@@ -79,9 +91,25 @@ impl Shape {
         self.problem.dqk / self.engine.group
     }
 
-    /// f32 that a block keeps: Q, O, the maximum, the sum and the limit of each row.
+    /// f32 that a block keeps: Q, O, the maximum, the sum, and the first and last key of each row.
     pub(super) fn state(&self) -> usize {
-        (self.depth() + self.problem.dv + 3) * self.width
+        (self.depth() + self.problem.dv + 4) * self.width
+    }
+
+    /// Bytes of an element of K and V as a step reads them.
+    pub(super) fn size(&self) -> usize {
+        self.work.element_bytes().unwrap_or(4)
+    }
+
+    /// Keys that lie behind each other: a page where they are read there, else a tile.
+    pub(super) fn stretch(&self) -> usize {
+        self.problem.paged.map_or(TILE, |pages| if self.gathers { TILE } else { pages.tokens })
+    }
+
+    /// f32 that a tile takes where it is copied together.
+    pub(super) fn gathered(&self) -> usize {
+        let columns = if self.problem.shared_kv { self.problem.dqk } else { self.problem.dqk + self.problem.dv };
+        if self.gathers { (TILE * columns * self.size()).div_ceil(4) } else { 0 }
     }
 
     /// f32 that a part leaves: O, the maximum and the sum of each row.
@@ -91,7 +119,7 @@ impl Shape {
 
     /// True if bf16 has no instructions of its own here and a wide step works on copies in f32.
     pub(super) fn widens(&self) -> bool {
-        self.problem.dtype == Dtype::Bf16 && self.engine.group == 1
+        self.work == Dtype::Bf16 && self.engine.group == 1
     }
 
     /// True if panels of V are copied, so that a step reads them in one stream; for a single block it would not pay.
@@ -116,13 +144,7 @@ impl Shape {
 
     /// f32 that a thread needs: scores, copies of a tile, and its blocks.
     pub(super) fn scratch(&self) -> usize {
-        TILE * self.width + self.k_copy() + self.v_copy() + self.span * self.state()
-    }
-
-    /// The last key that query `i` sees; below 0 for one that sees none.
-    pub(super) fn limit(&self, i: usize) -> isize {
-        let p = &self.problem;
-        if p.causal { i as isize + p.sk as isize - p.sq as isize } else { p.sk as isize - 1 }
+        TILE * self.width + self.gathered() + self.k_copy() + self.v_copy() + self.span * self.state()
     }
 
     /// Query head and query of a key head's row.
@@ -143,11 +165,7 @@ impl Shape {
     /// A narrow step takes bf16 apart into those at even places and those at odd ones, two vectors at a time.
     fn place(&self, i: usize, apart: bool) -> usize {
         let lanes = self.engine.lanes;
-        if apart && self.problem.dtype == Dtype::Bf16 {
-            i / (2 * lanes) * (2 * lanes) + i % 2 * lanes + i % (2 * lanes) / 2
-        } else {
-            i
-        }
+        if apart && self.work == Dtype::Bf16 { i / (2 * lanes) * (2 * lanes) + i % 2 * lanes + i % (2 * lanes) / 2 } else { i }
     }
 }
 

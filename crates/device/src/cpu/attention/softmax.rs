@@ -7,7 +7,7 @@ use super::unit::Unit;
 /// # Safety
 /// As of [`super::engine::Softmax`].
 #[inline(always)]
-pub(super) unsafe fn softmax<U: Unit>(row: *mut f32, seen: usize, n: usize, scale: f32) {
+pub(super) unsafe fn softmax<U: Unit>(row: *mut f32, seen: usize, n: usize, scale: f32, sink: f32) {
     // SAFETY: the caller's promise; whole vectors stay below `seen`, the tail goes element by element.
     unsafe {
         let whole = seen / U::LANES * U::LANES;
@@ -20,7 +20,7 @@ pub(super) unsafe fn softmax<U: Unit>(row: *mut f32, seen: usize, n: usize, scal
         for j in whole..seen {
             lanes[0] = lanes[0].max(*row.add(j));
         }
-        let max = lanes.iter().copied().fold(f32::NEG_INFINITY, f32::max) * scale;
+        let max = (lanes.iter().copied().fold(f32::NEG_INFINITY, f32::max) * scale).max(sink);
         // The tail is padded with −∞, whose weight is 0, to a vector of its own.
         let mut tail = [f32::NEG_INFINITY; 16];
         for j in whole..seen {
@@ -38,7 +38,8 @@ pub(super) unsafe fn softmax<U: Unit>(row: *mut f32, seen: usize, n: usize, scal
         let mut lanes = [0.0; 16];
         U::store(lanes.as_mut_ptr(), sum);
         let rest: f32 = tail[..seen - whole].iter().sum();
-        let norm = 1.0 / (lanes.iter().sum::<f32>() + rest);
+        // No sink is one of −∞, which adds nothing.
+        let norm = 1.0 / (lanes.iter().sum::<f32>() + rest + (sink - max).exp2());
         let factor = U::splat(norm);
         for j in (0..whole).step_by(U::LANES) {
             U::store(row.add(j), U::mul(U::load(row.add(j)), factor));

@@ -27,7 +27,7 @@ pub(super) unsafe fn step<U: Unit, const VECTORS: usize, const ROWS: usize>(tile
             j += 1;
         }
         if tile.masked {
-            mask::<U, VECTORS>(tile, block.limit, scores);
+            mask::<U, VECTORS>(tile, block, scores);
         }
         let rescale = weigh::<U, VECTORS>(tile, block, scores);
         let steps = tile.keys.div_ceil(U::GROUP);
@@ -82,14 +82,19 @@ unsafe fn dot<U: Unit, const VECTORS: usize, const ROWS: usize>(tile: &Tile, q: 
 
 /// Puts −∞ where a query does not see a key.
 #[inline(always)]
-unsafe fn mask<U: Unit, const VECTORS: usize>(tile: &Tile, limit: *const f32, scores: *mut f32) {
+unsafe fn mask<U: Unit, const VECTORS: usize>(tile: &Tile, block: &Block, scores: *mut f32) {
     // SAFETY: the caller's promise.
     unsafe {
         for v in 0..VECTORS {
-            let limit = U::load(limit.add(v * U::LANES));
+            let (from, limit) = (U::load(block.from.add(v * U::LANES)), U::load(block.limit.add(v * U::LANES)));
             for j in 0..tile.keys {
                 let at = scores.add((j * VECTORS + v) * U::LANES);
-                U::store(at, U::keep_if_le(U::load(at), U::splat((tile.first + j) as f32), limit));
+                let key = U::splat((tile.first + j) as f32);
+                let mut score = U::keep_if_le(U::load(at), key, limit);
+                if tile.windowed {
+                    score = U::keep_if_le(score, from, key);
+                }
+                U::store(at, score);
             }
         }
     }

@@ -315,8 +315,9 @@ static void attend(void **p, int group, int queries, int keys, int causal, float
 }
 static void flash_causal(void **p) { attend(p, ARG(int, 4), ARG(int, 5), ARG(int, 6), 1, ARG(float, 7), 1); }
 static void flash_portable(void **p) {
-  if (ARG(P, 4) || ARG(P, 5) || ARG(int, 6) != 2 || ARG(int, 11)) return;  // lengths, sinks, heads, window
-  attend(p, ARG(int, 7), ARG(int, 8), ARG(int, 9), ARG(int, 10), ARG(float, 12), 0);
+  // lengths, sinks, pages, scales, heads, window
+  if (ARG(P, 4) || ARG(P, 5) || ARG(P, 6) || ARG(P, 7) || ARG(int, 8) != 2 || ARG(int, 13)) return;
+  attend(p, ARG(int, 9), ARG(int, 10), ARG(int, 11), ARG(int, 12), ARG(float, 15), 0);
 }
 static struct kernel kernels[] = {
   {"rp_init_f32", {8, 8, 8}, init},
@@ -340,7 +341,7 @@ static struct kernel kernels[] = {
   {"rp_gemm_tile", {8, 8, 8, 4, 4, 4, 4}, gemm_float},
   {"rp_gemm_mma", {8, 8, 8, 4, 4, 4, 4}, gemm_half},
   {"rp_flash_sm80_bf16_d64_causal", {8, 8, 8, 8, 4, 4, 4, 4}, flash_causal},
-  {"rp_flash_portable", {8, 8, 8, 8, 8, 8, 4, 4, 4, 4, 4, 4, 4}, flash_portable},
+  {"rp_flash_portable", {8, 8, 8, 8, 8, 8, 8, 8, 4, 4, 4, 4, 4, 4, 4, 4}, flash_portable},
 #ifdef KERNELS
 #define CHECK(t) {"rp_check_moved_" #t, {8, 8, 8, 8, 4, 8}}, {"rp_check_combined_" #t, {8, 8, 8, 8, 4, 4, 8, 8, 8}}
   CHECK(f64), CHECK(f32), CHECK(f16), CHECK(bf16), CHECK(e4m3), CHECK(e5m2), CHECK(e4m3fnuz), CHECK(e5m2fnuz), CHECK(i8), CHECK(i32),

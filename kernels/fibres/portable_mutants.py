@@ -1,0 +1,49 @@
+#!/usr/bin/env python3
+"""Plants one bug at a time in the portable attention kernel and asks that its proof on the host catch each.
+
+usage: portable_mutants.py [--all] [word…]   (one bug of each kind; all of them; only those whose description has a word)
+"""
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+from planted import all_caught
+
+HERE = pathlib.Path(__file__).resolve().parent
+KERNEL = HERE.parent / "attention" / "flash_portable.cu"
+# what, old text, new text
+BUGS = [
+    ("* window off by one", "key > sees - p.window", "key >= sees - p.window"),
+    ("* output not rescaled", "out[c] * shrinks[mine]", "out[c]"),
+    ("* a stale page", "table[key / p.page]", "table[(key < p.page ? key : key - p.page) / p.page]"),
+    ("* the sink dropped", "sums[t] = sinks ? 1.f : 0.f", "sums[t] = 0.f"),
+    ("* the scale of V dropped", "value / sums[mine]", "1 / sums[mine]"),
+    ("* the length of a sequence ignored", "lengths ? lengths[sequence] : p.keys, offset", "p.keys, offset"),
+    ("mask off by one", "(key <= sees &&", "(key < sees &&"),
+    ("the window's first tile left out", "1 - p.window) / T * T", "1 - p.window) / T * T + T"),
+    ("sum not rescaled", "sums[t] * shrinks[t] + sum", "sums[t] + sum"),
+    ("the head within a page forgotten", "+ kv_head % heads_kv) * p.page", ") * p.page"),
+    ("the scale of K dropped", "p.scale * scales[0] * scales[1]", "p.scale * scales[0]"),
+    ("another head's sink", "sinks[head % p.heads]", "sinks[0]"),
+    ("the encoding's bias off by one", "(rp_u32)(127 - BIAS)", "(rp_u32)(128 - BIAS)"),
+    ("rows of V taken to be as long as it is wide", "V_STRIDE = RP_SHARED_KV ? D : DV", "V_STRIDE = DV"),
+]
+
+
+def prove(file, text, _):
+    with tempfile.TemporaryDirectory() as scratch:
+        (pathlib.Path(scratch) / file.name).write_text(text.replace('"../common/', f'"{HERE.parent}/common/'))
+        binary = pathlib.Path(scratch) / "test"
+        command = ["g++", "-O1", "-std=c++17", "-w", "-Wno-psabi", f"-I{scratch}", f"-I{HERE}", str(HERE / "portable_test.cpp"), "-o", str(binary)]
+        if subprocess.run(command).returncode:
+            return None, "it does not compile"
+        try:
+            run = subprocess.run([str(binary)], capture_output=True, text=True, timeout=120)
+        except subprocess.TimeoutExpired:
+            return 124, "timed out"
+        return run.returncode, run.stdout + run.stderr
+
+
+if __name__ == "__main__":
+    sys.exit(all_caught([(what, KERNEL, old, new, None) for what, old, new in BUGS], prove) != 0)
