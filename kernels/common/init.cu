@@ -1,10 +1,30 @@
-// Input data by a counter: element i of stream `seed`, the same numbers as ridgepoint_core::data::normal, bit for bit.
+// Input data by a counter: element i of stream `seed`, the same numbers as ridgepoint_core::data::value, bit for bit.
+//
+// Macro: RP_DATA, the distribution: 0 normal, 1 uniform, 2 zeros, 3 constant, 4 a sine wave.
 //
 // rp_init_<dtype>(T* z, u64 seed, u64 n) for f64, f32, f16, bf16, e4m3, e5m2, both of them in AMD's FNUZ encoding, i8: z[i] =
-//   normal(seed, i), rounded to nearest even (FP8 saturating; int8 times 24). Block 256, any grid; grid-stride. Limit: the 64-bit integer multiplies of the hash.
+//   value(seed, i), rounded to nearest even (FP8 saturating; int8 times 24). Block 256, any grid; grid-stride. Limit: the 64-bit integer multiplies of the hash.
 // rp_init_e2m1(u8* z, u64 seed, u64 n): the same times 1.5, two a byte, the first in the lower four bits.
 // rp_init_scale_<type>(T* z, u64 seed, u64 n) for f32, e8m0, e4m3: scales as ridgepoint_core::data draws them.
 #include "../common/rp.h"
+
+#ifndef RP_DATA
+#define RP_DATA 0
+#endif
+
+RP_DEVICE float rp_value(rp_u64 seed, rp_u64 i) {
+#if RP_DATA == 0
+  return rp_normal(seed, i);
+#elif RP_DATA == 1
+  return rp_uniform(seed, i);
+#elif RP_DATA == 2
+  return 0.0f;
+#elif RP_DATA == 3
+  return 1.0f;
+#else
+  return rp_trigonometric(seed, i);
+#endif
+}
 
 #if RP_CUDA
 RP_DEVICE int rp_nearest(float x) { return __float2int_rn(x); }
@@ -37,7 +57,7 @@ RP_DEVICE rp_u32 rp_unsigned_zero(rp_u32 pattern) { return pattern == 0x80u ? 0u
   RP_KERNEL(256) rp_init_##name(type *z, rp_u64 seed, rp_u64 n) {                               \
     const rp_u64 step = (rp_u64)rp_blocks() * 256;                                              \
     for (rp_u64 i = (rp_u64)rp_block() * 256 + rp_thread(); i < n; i += step) {                 \
-      const float x = rp_normal(seed, i);                                                       \
+      const float x = rp_value(seed, i);                                                        \
       z[i] = (type)(convert);                                                                   \
     }                                                                                           \
   }
@@ -52,7 +72,7 @@ RP_INIT(e4m3fnuz, unsigned char, rp_unsigned_zero(rp_narrow<3, 8, 0x7fu, 8>(x)))
 RP_INIT(e5m2fnuz, unsigned char, rp_unsigned_zero(rp_narrow<2, 16, 0x7fu, 8>(x)))
 RP_INIT(i8, signed char, rp_nearest(x * 24.0f))
 
-RP_DEVICE rp_u32 rp_e2m1(rp_u64 seed, rp_u64 i, rp_u64 n) { return i < n ? rp_narrow<1, 1, 7u, 4>(rp_normal(seed, i) * 1.5f) : 0u; }
+RP_DEVICE rp_u32 rp_e2m1(rp_u64 seed, rp_u64 i, rp_u64 n) { return i < n ? rp_narrow<1, 1, 7u, 4>(rp_value(seed, i) * 1.5f) : 0u; }
 
 RP_KERNEL(256) rp_init_e2m1(unsigned char *z, rp_u64 seed, rp_u64 n) {
   const rp_u64 step = (rp_u64)rp_blocks() * 256;

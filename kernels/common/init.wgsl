@@ -1,8 +1,9 @@
-// Input data by a counter: element i of stream `seed`, the same numbers as ridgepoint_core::data::normal, bit for bit.
+// Input data by a counter: element i of stream `seed`, the same numbers as ridgepoint_core::data::value, bit for bit.
 //
 // rp_init_<dtype>(z, u64 seed, u64 n) for f64, f32, f16, bf16, i8: as init.cu. One word a step (f64: two), so that elements
 // narrower than a word are made together; what the last word holds past n is 0. n below 2^32. Limit: the hash.
 
+const RP_DATA: u32 = 0u; // as init.cu
 struct Arguments { grid: vec3<u32>, seed: vec2<u32>, n: vec2<u32> }
 var<immediate> p: Arguments;
 @group(0) @binding(0) var<storage, read_write> z: array<u32>;
@@ -10,7 +11,14 @@ var<immediate> p: Arguments;
 // Element i; 0 past the end.
 fn element(i: u32) -> f32 {
   if i >= p.n.x { return 0.0; }
-  return rp_normal(p.seed, vec2<u32>(i, 0u));
+  let at = vec2<u32>(i, 0u);
+  switch RP_DATA {
+    case 0u: { return rp_normal(p.seed, at); }
+    case 1u: { return rp_uniform(p.seed, at); }
+    case 3u: { return 1.0; }
+    case 4u: { return rp_trigonometric(p.seed, at); }
+    default: { return 0.0; }
+  }
 }
 
 // A f32 as the words of the same f64: normal numbers and zero.

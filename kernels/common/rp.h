@@ -309,6 +309,16 @@ RP_ANY float rp_normal(rp_u64 seed, rp_u64 i) {
   int sum = (int)((z & 0xffff) + ((z >> 16) & 0xffff) + ((z >> 32) & 0xffff) + (z >> 48)) - 131070;
   return (float)sum * (float)(1.0 / 37837.0);
 }
+// Uniform in [-1, 1): 24 bits, exact.
+RP_ANY float rp_uniform(rp_u64 seed, rp_u64 i) { return (float)((int)(rp_hash(seed, i) >> 40) - (1 << 23)) * (1.0f / (1 << 23)); }
+// A sine wave, a radian an element, in integers and one multiply; ridgepoint_core::data::trigonometric says why so.
+RP_ANY float rp_trigonometric(rp_u64 seed, rp_u64 i) {
+  const int turn = (int)((rp_u32)(seed * 0xF1DE83E19937733Dull + i) * 683565276u);
+  const int rising = turn > (1 << 30) || turn < -(1 << 30) ? (int)(0x80000000u - (rp_u32)turn) : turn;
+  const int z = rising >> 15, square = (z * z) >> 15;
+  const int sine = (z * (51472 - ((square * (21024 - ((2320 * square) >> 15))) >> 15))) >> 15;
+  return (float)sine * (float)(1.0 / 32771.0);
+}
 // A bijection of [0, n): random order without a table. Mixes within the next power of two
 // and walks on until it is back inside n.
 RP_ANY rp_u64 rp_permute(rp_u64 seed, rp_u64 i, rp_u64 n) {

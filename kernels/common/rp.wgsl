@@ -41,6 +41,23 @@ fn rp_normal(seed: vec2<u32>, i: vec2<u32>) -> f32 {
   return f32(sum) * f32(1.0 / 37837.0);
 }
 
+// Uniform in [-1, 1): 24 bits, exact.
+fn rp_uniform(seed: vec2<u32>, i: vec2<u32>) -> f32 {
+  return f32(i32(rp_hash(seed, i).y >> 8u) - 8388608) * (1.0 / 8388608.0);
+}
+
+// A sine wave, a radian an element, in integers and one multiply; ridgepoint_core::data::trigonometric says why so.
+fn rp_trigonometric(seed: vec2<u32>, i: vec2<u32>) -> f32 {
+  // Only the low word of a position turns: both factors' low words are all that it needs.
+  let turn = bitcast<i32>((seed.x * 0x9937733du + i.x) * 683565276u);
+  var rising = turn;
+  if turn > 1073741824 || turn < -1073741824 { rising = bitcast<i32>(0x80000000u - bitcast<u32>(turn)); }
+  let z = rising >> 15u;
+  let square = (z * z) >> 15u;
+  let sine = (z * (51472 - ((square * (21024 - ((2320 * square) >> 15u))) >> 15u))) >> 15u;
+  return f32(sine) * f32(1.0 / 32771.0);
+}
+
 // Nearest bf16 or f16, ties to even, as the low 16 bits; for finite numbers. The driver's own conversion may cut instead.
 fn rp_to_bf16(x: f32) -> u32 {
   let bits = bitcast<u32>(x);

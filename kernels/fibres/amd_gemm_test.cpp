@@ -2,6 +2,12 @@
 // that the model of the matrix unit, and the fragments that the kernel was written for, lie as AMD publishes them.
 #include "amd.h"
 #include "../gemm/matrix_amd.cu"
+#if RP_SPLIT
+// The kernel leaves parts in f32 or i32, and RP_C is what they are added up to.
+#undef RP_OUT
+#define RP_OUT RP_C
+#include "../gemm/combine.cu"
+#endif
 #include <random>
 
 using fibres::Guarded;
@@ -90,12 +96,22 @@ static void fill(Guarded &g) {
   }
 }
 
-static bool check(int m, int n, int k, float alpha) {
+static bool check(int m, int n, int k, float alpha, int splits = 1) {
   int s = fibres::bytes_of(kIn), so = fibres::bytes_of(kOut);
   Guarded a((size_t)m * k * s), b((size_t)n * k * s), c((size_t)m * n * so);
   fill(a); fill(b);
   dim3 grid((m + RP_BM - 1) / RP_BM * ((n + RP_BN - 1) / RP_BN));
+#if RP_SPLIT
+  Guarded parts((size_t)splits * m * n * 4);
+  grid.x *= splits;
+  fibres::launch(grid, dim3(kThreads), [&] { rp_gemm_matrix(a.data, b.data, parts.data, m, n, k, splits); });
+  const rp_u64 elements = (rp_u64)m * n;
+  fibres::launch(dim3((unsigned)((elements + 1023) / 1024)), dim3(256), [&] {
+    rp_gemm_combine((const rp_combined::sum *)parts.data, (rp_combined::type *)c.data, elements, splits, alpha);
+  });
+#else
   fibres::launch(grid, dim3(kThreads), [&] { rp_gemm_matrix(a.data, b.data, c.data, m, n, k, alpha); });
+#endif
   double worst = 0, error = 0, norm = 0; size_t unwritten = 0;
   for (int i = 0; i < m; i++)
     for (int j = 0; j < n; j++) {
@@ -116,6 +132,11 @@ int main() {
   if (!layouts()) return 1;
   const int unit = 16 / fibres::bytes_of(kIn), wide = 16 / fibres::bytes_of(kOut), row = RP_ROW / fibres::bytes_of(kIn);
   bool ok = true;
+#if RP_SPLIT
+  ok &= check(40, RP_BN + 2 * wide, 7 * row, kIn == Type::i8 ? 1 : 0.375f, 3);     // parts of unlike length, several tiles
+  ok &= check(16, wide, 2 * row, 1, 2);                 // one step a part
+  return !ok;
+#endif
 #if RP_DIRECT
   ok &= check(8, wide, row, 1);                                     // far less than a tile
   ok &= check(RP_BM + 40, 2 * RP_BN - 6 * wide, 3 * row, 0.375f);        // several tiles and stages, tails of rows

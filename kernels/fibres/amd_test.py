@@ -54,12 +54,15 @@ VARIANTS = [
     "flash __gfx942__ RP_DTYPE=bf16 RP_D=256 RP_DV=256 RP_GENERAL=1",
     "flash __gfx1201__ RP_DTYPE=f16 RP_D=128 RP_DV=128 RP_CAUSAL=1 RP_GENERAL=1",
     "flash __gfx1250__ RP_DTYPE=bf16 RP_D=192 RP_DV=128 RP_CAUSAL=1 RP_GENERAL=1",
+    f"gemm __gfx942__ RP_DTYPE=bf16 RP_OUT=f32 RP_SPLIT=1 RP_C=bf16 {SMALL}",
+    f"gemm __gfx950__ RP_DTYPE=i8 RP_OUT=i32 RP_DIRECT=16 RP_SPLIT=1 RP_C=i32 {SMALL}",
 ]
 # Those that every run proves: each chip, each type, each way into LDS.
-FIRST = [1, 3, 4, 9, 11, 17, 18, 22, 24, 25, 27, 28, 30, 32]
+FIRST = [1, 3, 4, 9, 11, 17, 18, 22, 24, 25, 27, 28, 30, 32, 34]
 
 CDNA, DIRECT4, DIRECT16, RDNA3, RDNA4 = VARIANTS[0], VARIANTS[3], VARIANTS[7], VARIANTS[11], VARIANTS[14]
 FLASH_CDNA, FLASH_RDNA4, MLA_CDNA, WINDOW = VARIANTS[21], VARIANTS[24], VARIANTS[26], VARIANTS[29]
+SPLIT = VARIANTS[34]
 
 # what, file, old text, new text, the variant; * for those that every run plants (planted.py)
 BUGS = [
@@ -87,6 +90,9 @@ BUGS = [
     ("columns beyond N written", KERNEL, "&& x < n * (int)sizeof(rp_out))", ")", RDNA3),
     ("short band walked as a full one", KERNEL, "tiles_m - first < RP_GROUP ? tiles_m - first : RP_GROUP", "RP_GROUP", RDNA4),
     ("a die's run begins in another's", KERNEL, "tile % RP_XCDS * each +", "tile % RP_XCDS * (each + 1) +", VARIANTS[15]),
+    ("* parts land on each other", KERNEL, "(rp_out *)c + (rp_u64)split * m * n", "(rp_out *)c", SPLIT),
+    ("a part begins where another does", KERNEL, "int first = (int)((long long)blocks * split / splits);", "int first = 0;", SPLIT),
+    ("parts of K by the wrong blocks", KERNEL, "  tile %= tiles_m * tiles_n;\n", "", SPLIT),
     ("waves share their columns", KERNEL, "wave / 2 * kWaveN", "0", RDNA3),
     ("* RDNA3's sums as RDNA4's", HEADER, "return i * 2 + lane / 16;", "return lane / 16 * 8 + i;", RDNA3),
     ("RDNA3's lanes as RDNA4's", HEADER, "constexpr int kGroups = 1;", "constexpr int kGroups = 2;", RDNA3),

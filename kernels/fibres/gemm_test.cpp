@@ -6,6 +6,13 @@
 #define RP_OUT RP_DTYPE
 #endif
 
+#if RP_SPLIT
+// The kernel leaves parts in f32, and RP_C is what they are added up to.
+#undef RP_OUT
+#define RP_OUT RP_C
+#include COMBINE
+#endif
+
 using fibres::Type;
 static const Type kIn = Type::RP_DTYPE, kOut = Type::RP_OUT;
 
@@ -38,18 +45,27 @@ static std::vector<unsigned char> operand(size_t rows, size_t k) {
     return v;
 }
 
-static bool check(int m, int n, int k, float alpha, int grid_limit) {
+static bool check(int m, int n, int k, float alpha, int grid_limit, int splits = 1) {
     int s = fibres::bytes_of(kIn), so = fibres::bytes_of(kOut);
     const size_t redzone = 4096;
     auto a = operand(m, k), b = operand((size_t)kGroups * n, k);
     auto of = offsets(m);
     std::vector<unsigned char> c((size_t)m * n * so + redzone, 0xff);
+#if RP_SPLIT
+    // NaN wherever no part is written.
+    std::vector<unsigned char> parts((size_t)splits * m * n * 4 + redzone, 0xff);
+    fibres::out_type = Type::f32;
+#endif
 #if defined(KIND_wgmma)
     auto map_a = fibres::encode<rp_wgmma::TensorMap>(a.data(), k, m, 128 / s, 128, s);
     auto map_b = fibres::encode<rp_wgmma::TensorMap>(b.data(), k, n, 128 / s, RP_BN / RP_CLUSTER, s);
     auto map_c = fibres::encode<rp_wgmma::TensorMap>(c.data(), n, m, 128 / so, 64, so);
     int tiles = (m + 128 * RP_CLUSTER - 1) / (128 * RP_CLUSTER) * ((n + RP_BN - 1) / RP_BN) * RP_CLUSTER;
+#if RP_SPLIT
+    fibres::launch(std::min(tiles * splits, grid_limit), RP_CLUSTER, 384, [&] { rp_gemm_wgmma(map_a, map_b, (float*)parts.data(), m, n, k, splits); });
+#else
     fibres::launch(std::min(tiles, grid_limit), RP_CLUSTER, 384, [&] { rp_gemm_wgmma(map_a, map_b, map_c, m, n, k, alpha); });
+#endif
 #elif defined(KIND_tcgen05)
     (void)grid_limit;
     auto map_a = fibres::encode<rp_tcgen05::TensorMap>(a.data(), k, m, 128 / s, 128, s);
@@ -58,7 +74,12 @@ static bool check(int m, int n, int k, float alpha, int grid_limit) {
 #elif defined(KIND_mma)
     (void)grid_limit;
     fibres::readable = {{a.data(), a.size()}, {b.data(), b.size()}};
-    fibres::launch((m + 127) / 128 * ((n + RP_BN - 1) / RP_BN), 1, RP_BN, [&] { rp_gemm_mma(a.data(), b.data(), c.data(), m, n, k, alpha); });
+    int tiles = (m + 127) / 128 * ((n + RP_BN - 1) / RP_BN);
+#if RP_SPLIT
+    fibres::launch(tiles * splits, 1, RP_BN, [&] { rp_gemm_mma(a.data(), b.data(), parts.data(), m, n, k, 1.0f, splits); });
+#else
+    fibres::launch(tiles, 1, RP_BN, [&] { rp_gemm_mma(a.data(), b.data(), c.data(), m, n, k, alpha); });
+#endif
 #elif defined(KIND_gemv)
     (void)grid_limit;
     fibres::launch((n + 2 * RP_ROWS - 1) / (2 * RP_ROWS), 1, 64, [&] { rp_gemv(a.data(), b.data(), c.data(), n, k); });
@@ -70,6 +91,11 @@ static bool check(int m, int n, int k, float alpha, int grid_limit) {
     fibres::launch((m + 127) / 128 * ((n + 127) / 128), 1, 256, [&] { rp_gemm_tile(a.data(), b.data(), c.data(), m, n, k, alpha); });
 #endif
     double worst = 0, error = 0, norm = 0; size_t unwritten = 0, beyond = 0;
+#if RP_SPLIT
+    for (size_t i = parts.size() - redzone; i < parts.size(); ++i) beyond += parts[i] != 0xff;
+    rp_u64 elements = (rp_u64)m * n;
+    fibres::launch((unsigned)((elements + 1023) / 1024), 1, 256, [&] { rp_gemm_combine((const rp_combined::sum*)parts.data(), (rp_combined::type*)c.data(), elements, splits, alpha); });
+#endif
     for (int i = 0; i < m; ++i)
         for (int j = 0; j < n; ++j) {
             double r = 0;
@@ -103,6 +129,11 @@ int main() {
     ok &= check(RP_M, 6 * RP_ROWS, 640, 1.0f, 0);      // whole warps of rows, several rounds along K, the last not full
     ok &= check(RP_M, RP_ROWS + 1, 8, 1.0f, 0);         // a row of B alone in its warp; one load of one lane
     ok &= check(RP_M, 3, 77, 1.0f, 0);                  // rows that no 16-byte load may read
+    return !ok;
+#endif
+#if RP_SPLIT
+    ok &= check(16, columns + 2 * wide, 7 * 8 * unit + unit, 0.5f, 3, 3);    // parts of unlike length, several a block
+    ok &= check(136, columns, 2 * 8 * unit, 1.0f, 64, 2);                   // one stage a part
     return !ok;
 #endif
     ok &= check(8, wide, unit, 1.0f, 4);                                  // far less than one tile

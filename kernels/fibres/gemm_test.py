@@ -12,7 +12,9 @@ from planted import all_caught, each
 
 HERE = pathlib.Path(__file__).resolve().parent
 KERNELS = HERE.parent / "gemm"
-WGMMA, MMA, TILE, TCGEN05, GEMV = "wgmma_sm90.cu", "mma_sm80.cu", "tile.cu", "tcgen05_sm100.cu", "gemv.cu"
+WGMMA, MMA, TILE, TCGEN05, GEMV, COMBINE = "wgmma_sm90.cu", "mma_sm80.cu", "tile.cu", "tcgen05_sm100.cu", "gemv.cu", "combine.cu"
+SPLIT_WGMMA = "RP_DTYPE=bf16 RP_BN=128 RP_STAGES=6 RP_CLUSTER=1 RP_BUFFERS=1 RP_SPLIT=1 RP_C=bf16"
+SPLIT_MMA = "RP_DTYPE=f16 RP_OUT=f32 RP_BN=128 RP_STAGES=4 RP_SPLIT=1 RP_C=f16"
 
 VARIANTS = [
     (WGMMA, "RP_DTYPE=bf16 RP_BN=256 RP_STAGES=4 RP_CLUSTER=2"),
@@ -43,14 +45,24 @@ VARIANTS = [
     (GEMV, "RP_DTYPE=bf16 RP_M=5"),
     (GEMV, "RP_DTYPE=f32 RP_M=1"),
     (GEMV, "RP_DTYPE=f16 RP_M=8 RP_ROWS=2"),
+    (WGMMA, SPLIT_WGMMA),
+    (WGMMA, "RP_DTYPE=e4m3 RP_BN=128 RP_STAGES=4 RP_CLUSTER=2 RP_BUFFERS=1 RP_SPLIT=1 RP_C=f32"),
+    (MMA, SPLIT_MMA),
 ]
 
 # Those that every run proves: one of each file and operand width.
-FIRST = [0, 8, 10, 13, 15, 16, 18, 21, 23, 25, 27]
+FIRST = [0, 8, 10, 13, 15, 16, 18, 21, 23, 25, 27, 28, 30]
 
 # what, old text, new text; each in the first variant of its file or in the one named; * for one of each kind (planted.py)
 BUGS = {
     WGMMA: [
+        ("* parts land on each other", "parts + (size_t)walk.split * m * n", "parts", SPLIT_WGMMA),
+        ("* a part begins where another does", "first = (int)((long long)k_blocks * split / splits)", "first = 0", SPLIT_WGMMA),
+        ("* a part adds to the one before", "kBytesB, block - RP_FIRST);", "kBytesB, block);", SPLIT_WGMMA),
+        ("last stage of a part left out", "k_blocks * (split + 1) / splits)", "k_blocks * (split + 1) / splits) - (split + 1 < splits)", SPLIT_WGMMA),
+        ("columns beyond N written", "at_y < m && at_x < n", "at_y < m", SPLIT_WGMMA),
+        ("rows of a fragment swapped", "i / 2 % 2 * 8", "(1 - i / 2 % 2) * 8", SPLIT_WGMMA),
+        ("a part's first stage not awaited", "block > RP_FIRST && thread", "block > 0 && thread", SPLIT_WGMMA),
         ("* producer waits for the wrong parity", "ring.parity ^ 1)", "ring.parity)"),
         ("parity never turns", "parity ^= 1;", ""),
         ("* store swizzle dropped", "^ (row & 7)", ""),
@@ -80,7 +92,15 @@ BUGS = {
         ("* matrices of C in the wrong order", "warp * 16 + lane % 16, unit = lane / 16", "warp * 16 + lane / 16 * 8 + lane % 8, unit = lane / 8 % 2"),
         ("second half of C's rows stored over the first", "(d, &map_c, own_buffers, row + consumer * 64", "(d, &map_c, own_buffers, row"),
     ],
+    COMBINE: [
+        ("* last part left out", "s < splits;", "s < splits - 1;", SPLIT_MMA),
+        ("* one part added twice", "parts + s * elements + i", "parts + i", SPLIT_MMA),
+        ("alpha dropped", "alpha * sum", "sum", SPLIT_MMA),
+        ("elements of a thread mixed up", "rp_scaled(sum.v[x], alpha), &out", "rp_scaled(sum.v[3 - x], alpha), &out", SPLIT_MMA),
+    ],
     MMA: [
+        ("* parts land on each other", "(float*)c + (size_t)split * m * n", "(float*)c", SPLIT_MMA),
+        ("* a part goes on to the end", "blocks = (int)((long long)blocks * (split + 1) / splits);", "", SPLIT_MMA),
         ("* stage read before it has landed", "wait_fetched<RP_STAGES - 2>();\n                __sync", "wait_fetched<RP_STAGES - 1>();\n                __sync"),
         ("stage overwritten while it is read", "                __syncthreads();\n                reading", "                reading"),
         ("* A's matrices in the wrong order", "i * 16 + lane % 16, step * 2 + lane / 16", "i * 16 + lane / 16 * 8 + lane % 8, step * 2 + lane / 8 % 2"),
@@ -145,8 +165,12 @@ def outcome(text, name, defines):
         (scratch / "gemm").mkdir()
         (scratch / "common").mkdir()
         (scratch / "gemm" / name).write_text(text)
+        combine = scratch / "gemm" / COMBINE
+        if name != COMBINE:
+            combine.write_text((KERNELS / COMBINE).read_text())
+        kernel = KERNELS / MMA if name == COMBINE else scratch / "gemm" / name
         (scratch / "common" / "rp.h").write_text(f'#include "{HERE}/portable.h"\n')    # what the device's header is to the kernels
-        command = ["g++", "-O1", "-std=c++17", "-w", "-Wno-psabi", f'-DKERNEL="{scratch}/gemm/{name}"', f"-DKIND_{name.split('_')[0].split('.')[0]}",
+        command = ["g++", "-O1", "-std=c++17", "-w", "-Wno-psabi", f'-DKERNEL="{kernel}"', f'-DCOMBINE="{combine}"', f"-DKIND_{kernel.name.split('_')[0].split('.')[0]}",
                    *(f"-D{d}" for d in defines.split()), str(HERE / "gemm_test.cpp"), "-o", str(scratch / "test")]
         if subprocess.run(command).returncode:
             return None, ""
@@ -167,7 +191,7 @@ def main():
         if status != 0:
             print(said)
             bad += 1
-    first = {name: next(d for n, d in VARIANTS if n == name) for name in BUGS}
+    first = {name: next((d for n, d in VARIANTS if n == name), None) for name in BUGS}
     bugs = [(what, KERNELS / name, old, new, *(told or [first[name]])) for name, bugs in BUGS.items() for what, old, new, *told in bugs]
     bad += all_caught(bugs, lambda file, text, defines: outcome(text, file.name, defines))
     return bad != 0

@@ -1,5 +1,5 @@
-// Runs every fill of kernels/common/init.cu on the host and writes what it left, one type after another, for a test to compare
-// with the host's own generator and rounding: init_test SEED N.
+// Runs every fill of kernels/common/init.cu on the host and writes what it left, one type after another, then the streams of
+// other distributions, for a test to compare with the host's own generator and rounding: init_test SEED N.
 #include "cuda.h"
 #include "../common/init.cu"
 
@@ -7,6 +7,13 @@ template <class T> static void fill(void (*kernel)(T *, rp_u64, rp_u64), rp_u64 
   std::vector<T> z(n / each);
   fibres::launch(dim3(3), dim3(256), [&] { kernel(z.data(), seed, n); });
   fwrite(z.data(), sizeof(T), n / each, stdout);
+}
+
+static void stream(float (*value)(rp_u64, rp_u64), rp_u64 seed, rp_u64 n) {
+  for (rp_u64 i = 0; i < n; i++) {
+    const float x = value(seed, i);
+    fwrite(&x, sizeof x, 1, stdout);
+  }
 }
 
 int main(int, char **argv) {
@@ -23,4 +30,6 @@ int main(int, char **argv) {
   fill(rp_init_scale_f32, seed, n);
   fill(rp_init_scale_e8m0, seed, n);
   fill(rp_init_scale_e4m3, seed, n);
+  stream(rp_uniform, seed, n);
+  stream(rp_trigonometric, seed, n);
 }

@@ -21,10 +21,14 @@
 // Host contract
 //   rp_gemm_matrix(const void* a, const void* b, void* c, int m, int n, int k, float alpha); alpha is not for int8
 //   Pointers aligned to 16 bytes; K·s and N·so multiples of 16 bytes, with RP_DIRECT K·s a multiple of RP_ROW. Any M, N, K ≥ 1
-//   otherwise. grid (ceil(M/RP_BM)·ceil(N/RP_BN)), block (256), no dynamic shared memory.
+//   otherwise. grid (ceil(M/RP_BM)·ceil(N/RP_BN)), block (RP_THREADS), no dynamic shared memory.
+//   With RP_SPLIT (and RP_OUT f32, of int8 i32) the sum over K is cut into `splits` parts, at most one a step of the ring:
+//   rp_gemm_matrix(a, b, parts, m, n, k, int splits), a grid of `splits` times as many, leaves part s of C at parts + s·m·n;
+//   kernels/gemm/combine.cu adds them up.
 //
 // Macros: RP_DTYPE as in common/amd.h; RP_OUT bf16 | f16 | f32 | i32; RP_BM, RP_BN 128 | 256; RP_ROW 64 | 128;
-//   RP_DIRECT 0 | 4 (gfx942) | 16 (gfx950, gfx1250) bytes a lane; RP_GROUP; RP_XCDS dies of the device.
+//   RP_DIRECT 0 | 4 (gfx942) | 16 (gfx950, gfx1250) bytes a lane; RP_GROUP; RP_XCDS dies of the device;
+//   RP_SPLIT 1.
 #include "../common/rp.h"
 #include "../common/amd.h"
 
@@ -61,6 +65,9 @@
 #endif
 #ifndef RP_XCDS
 #define RP_XCDS 1
+#endif
+#ifndef RP_SPLIT
+#define RP_SPLIT 0
 #endif
 
 using namespace rp_matrix;
@@ -212,6 +219,9 @@ RP_DEVICE void multiply_stage(Sums (&d)[kPartsN][kPartsM], const rp_u8 *stage, i
 RP_DEVICE void tile_of(int m, int n, int *row, int *column) {
   int tiles_m = (m + RP_BM - 1) / RP_BM, tiles_n = (n + RP_BN - 1) / RP_BN;
   int tile = (int)rp_block(), each = tiles_m * tiles_n / RP_XCDS;
+#if RP_SPLIT
+  tile %= tiles_m * tiles_n;
+#endif
   if (tile < each * RP_XCDS) tile = tile % RP_XCDS * each + tile / RP_XCDS;
   int band = RP_GROUP * tiles_n, first = tile / band * RP_GROUP, within = tile % band;
   int height = tiles_m - first < RP_GROUP ? tiles_m - first : RP_GROUP;
@@ -247,7 +257,12 @@ RP_DEVICE void store(const Sums (&d)[kPartsN][kPartsM], float alpha, rp_u8 *patc
     }
 }
 
+#if RP_SPLIT
+RP_KERNEL_OF(kThreads) rp_gemm_matrix(const void *a, const void *b, void *c, int m, int n, int k, int splits) {
+  const float alpha = 1.0f;
+#else
 RP_KERNEL_OF(kThreads) rp_gemm_matrix(const void *a, const void *b, void *c, int m, int n, int k, float alpha) {
+#endif
   RP_SHARED RP_ALIGN(1024) rp_u8 stages[2][kStage];
   int lane = (int)rp_thread() % RP_WARP, wave = rp_wave_uniform((int)rp_thread() / RP_WARP);
   int wave_m = wave % 2 * kWaveM, wave_n = wave / 2 * kWaveN;
@@ -257,14 +272,22 @@ RP_KERNEL_OF(kThreads) rp_gemm_matrix(const void *a, const void *b, void *c, int
 
   Sums d[kPartsN][kPartsM] = {};
   int blocks = ((int)from.k_bytes + RP_ROW - 1) / RP_ROW;
+#if RP_SPLIT
+  int split = (int)rp_block() / (((m + RP_BM - 1) / RP_BM) * ((n + RP_BN - 1) / RP_BN));
+  int first = (int)((long long)blocks * split / splits);
+  blocks = (int)((long long)blocks * (split + 1) / splits);
+  c = (rp_out *)c + (rp_u64)split * m * n;
+#else
+  constexpr int first = 0;
+#endif
 #if RP_DIRECT
-  fetch(from, stages[0], 0);
+  fetch(from, stages[first % 2], first);
 #else
   rp_u4 held[kSlots];
-  fetch(from, held, 0);
-  place(held, stages[0]);
+  fetch(from, held, first);
+  place(held, stages[first % 2]);
 #endif
-  for (int block = 0; block < blocks; block++) {
+  for (int block = first; block < blocks; block++) {
     rp_u8 *now = stages[block % 2], *next = stages[1 - block % 2];
     // This stage has landed and the other one has been read, by all.
 #if RP_DIRECT

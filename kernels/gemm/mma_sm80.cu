@@ -19,9 +19,11 @@
 //   rp_gemm_mma(const void* a, const void* b, void* c, int m, int n, int k, float alpha)
 //   Pointers aligned to 16 bytes; K·s and N·so multiples of 16 bytes. Any M, N, K ≥ 1 otherwise.
 //   grid (ceil(M/128)·ceil(N/RP_BN)), block (RP_BN), dynamic shared memory RP_STAGES·(128 + RP_BN)·64 bytes.
+//   With RP_SPLIT (and RP_OUT f32) the sum over K is cut into `splits` parts, at most one a stage: rp_gemm_mma(a, b, parts, m, n, k,
+//   alpha, int splits), a grid of `splits` times as many, leaves part s of C at parts + s·m·n; kernels/gemm/combine.cu adds them up.
 //
 // Macros: RP_DTYPE bf16 | f16 | tf32 | e4m3 | e5m2 (fp8 from sm_89 on); RP_OUT bf16 | f16 | f32; RP_BN 128 | 256;
-//   RP_STAGES ≥ 3; RP_GROUP.
+//   RP_STAGES ≥ 3; RP_GROUP; RP_SPLIT 1.
 
 #ifndef RP_DTYPE
 #define RP_DTYPE bf16
@@ -34,6 +36,9 @@
 #endif
 #ifndef RP_GROUP
 #define RP_GROUP 8
+#endif
+#ifndef RP_SPLIT
+#define RP_SPLIT 0
 #endif
 
 #define RP_JOIN_(a, b) a##b
@@ -164,22 +169,38 @@ __device__ __forceinline__ void load_fragments(Fragments& f, unsigned stage, int
 }  // namespace rp_mma
 
 extern "C" __global__ void __launch_bounds__(rp_mma::kThreads, 256 / RP_BN)
+#if RP_SPLIT
+rp_gemm_mma(const void* a, const void* b, void* c, int m, int n, int k, float alpha, int splits) {
+#else
 rp_gemm_mma(const void* a, const void* b, void* c, int m, int n, int k, float alpha) {
+#endif
     using namespace rp_mma;
     unsigned ring = shared_address(shared_memory());
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int warp_row = warp % 2 * 64, warp_column = warp / 2 * 64;
 
     int rows = (m + kBlockM - 1) / kBlockM, columns = (n + RP_BN - 1) / RP_BN;
-    int band = RP_GROUP * columns, first = (int)blockIdx.x / band * RP_GROUP, within = (int)blockIdx.x % band;
+#if RP_SPLIT
+    int tile = (int)blockIdx.x % (rows * columns), split = (int)blockIdx.x / (rows * columns);
+    c = (float*)c + (size_t)split * m * n;
+#else
+    int tile = (int)blockIdx.x;
+#endif
+    int band = RP_GROUP * columns, first = tile / band * RP_GROUP, within = tile % band;
     int height = min(rows - first, RP_GROUP);
     int row = (first + within % height) * kBlockM, column = within / height * RP_BN;
 
     int k_bytes = k * RP_OF_TYPE(RP_BYTES_OF), blocks = (k_bytes + kRowBytes - 1) / kRowBytes;
     Fetcher fetcher = {(const unsigned char*)a + (size_t)row * k_bytes, (const unsigned char*)b + (size_t)column * k_bytes,
                        m - row, n - column, k_bytes, (int)threadIdx.x / kUnits, (int)threadIdx.x % kUnits};
+#if RP_SPLIT
+    int begin = (int)((long long)blocks * split / splits);
+    blocks = (int)((long long)blocks * (split + 1) / splits);
+#else
+    constexpr int begin = 0;
+#endif
     for (int block = 0; block < RP_STAGES - 1; ++block) {
-        if (block < blocks) fetcher.stage(ring + block * kStageBytes, block);
+        if (begin + block < blocks) fetcher.stage(ring + block * kStageBytes, begin + block);
         commit();    // empty groups keep the count of groups in flight fixed
     }
 
@@ -189,7 +210,7 @@ rp_gemm_mma(const void* a, const void* b, void* c, int m, int n, int k, float al
     __syncthreads();
     load_fragments(fragments[0], ring, 0, warp_row, warp_column, lane);
     int reading = 0, writing = RP_STAGES - 1;
-    for (int block = 0; block < blocks; ++block) {
+    for (int block = begin; block < blocks; ++block) {
 #pragma unroll
         for (int step = 0; step < kSteps; ++step) {
             if (step + 1 < kSteps) {

@@ -28,11 +28,14 @@
 //   with s and so the bytes of an element in and out; K·s and N·so must be multiples of 16. Any M, N, K otherwise.
 //   block (384), grid (a multiple of RP_CLUSTER, at most RP_CLUSTER · cuOccupancyMaxActiveClusters: more would only queue),
 //   dynamic shared memory RP_STAGES·(16400 + RP_BN·128) + RP_BUFFERS·16384 + 1024 bytes. The cluster is compiled in.
+//   With RP_SPLIT the sum over K is cut into `splits` parts, at most one a stage, so that few tiles still fill the chip:
+//   rp_gemm_wgmma(map_a, map_b, float* parts, int m, int n, int k, int splits) leaves part s of C at parts + s·m·n, in f32 and
+//   without alpha; kernels/gemm/combine.cu adds them up, in order. Parts leave the registers directly.
 //
 // Macros: RP_DTYPE bf16 | f16 | tf32 | e4m3 | e5m2; RP_OUT bf16 | f16 | f32; RP_BN 64 | 128 | 192 | 256; RP_STAGES;
 //   RP_CLUSTER 1 | 2 | 4; RP_GROUP; RP_BUFFERS for the epilogue, 8 KiB each a warpgroup; RP_PROMOTE 1 adds every 128 bytes of
 //   K into a second accumulator on the CUDA cores (fp8's tensor cores keep about 14 bits of a running sum), RP_BN ≤ 128;
-//   RP_SPIN_LIMIT turns a hang into a trap.
+//   RP_SPLIT 1; RP_SPIN_LIMIT turns a hang into a trap.
 
 #ifndef RP_DTYPE
 #define RP_DTYPE bf16
@@ -54,6 +57,9 @@
 #endif
 #ifndef RP_PROMOTE
 #define RP_PROMOTE 0
+#endif
+#ifndef RP_SPLIT
+#define RP_SPLIT 0
 #endif
 
 #define RP_JOIN_(a, b) a##b
@@ -297,13 +303,34 @@ __device__ __forceinline__ void multiply_stage(float (&d)[kAccumulators], unsign
 
 struct Walk {
     int rows, columns, tile, step;    // in cluster tiles
+#if RP_SPLIT
+    int k_blocks, splits, split, first, last;    // what of K, in stages, this block's next tile sums
+
+    __device__ __forceinline__ Walk(int m, int n, int blocks, int parts) : Walk(m, n) { k_blocks = blocks; splits = parts; }
+
+    // All tiles of one part, then those of the next.
+    __device__ __forceinline__ bool next(int rank, int& row, int& column) {
+        int tiles = rows * columns, all = tile;
+        split = all / tiles;
+        if (split >= splits) return false;
+        first = (int)((long long)k_blocks * split / splits), last = (int)((long long)k_blocks * (split + 1) / splits);
+        tile = all % tiles;
+        whole(rank, row, column);
+        tile = all + step;
+        return true;
+    }
+#endif
 
     __device__ __forceinline__ Walk(int m, int n)
         : rows((m + kBlockM * RP_CLUSTER - 1) / (kBlockM * RP_CLUSTER)), columns((n + RP_BN - 1) / RP_BN),
           tile(blockIdx.x / RP_CLUSTER), step(gridDim.x / RP_CLUSTER) {}
 
     // The origin in C of this block's next tile.
+#if RP_SPLIT
+    __device__ __forceinline__ bool whole(int rank, int& row, int& column) {
+#else
     __device__ __forceinline__ bool next(int rank, int& row, int& column) {
+#endif
         if (tile >= rows * columns) return false;
         int band = RP_GROUP * columns, first = tile / band * RP_GROUP, within = tile % band;
         int height = min(rows - first, RP_GROUP);
@@ -369,11 +396,31 @@ __device__ __forceinline__ void store_accumulators(const float (&d)[kAccumulator
     }
 }
 
+#if RP_SPLIT
+
+struct alignas(8) Pair { float first, second; };
+
+// The fragment as it is: eight rows of 32 bytes a warp's store.
+__device__ __forceinline__ void store_part(const float (&d)[kAccumulators], float* part, int row, int column, int m, int n, int thread) {
+    int y = row + thread / 32 * 16 + thread % 32 / 4, x = column + thread % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < kAccumulators; i += 2) {
+        int at_y = y + i / 2 % 2 * 8, at_x = x + i / 4 * 8;
+        if (at_y < m && at_x < n) *(Pair*)(part + (size_t)at_y * n + at_x) = {d[i], d[i + 1]};
+    }
+}
+
+#endif
+
 }  // namespace rp_wgmma
 
 extern "C" __global__ void __cluster_dims__(RP_CLUSTER, 1, 1) __launch_bounds__(rp_wgmma::kThreads, 1)
 rp_gemm_wgmma(const __grid_constant__ rp_wgmma::TensorMap map_a, const __grid_constant__ rp_wgmma::TensorMap map_b,
+#if RP_SPLIT
+              float* parts, int m, int n, int k, int splits) {
+#else
               const __grid_constant__ rp_wgmma::TensorMap map_c, int m, int n, int k, float alpha) {
+#endif
     using namespace rp_wgmma;
     unsigned base = shared_base();
     unsigned stages_b = base + RP_STAGES * kBytesA;
@@ -394,14 +441,24 @@ rp_gemm_wgmma(const __grid_constant__ rp_wgmma::TensorMap map_a, const __grid_co
     }
     cluster_sync();
 
+#if RP_SPLIT
+    Walk walk(m, n, k_blocks, splits);
+#define RP_FIRST walk.first
+#define RP_LAST walk.last
+#define RP_STORE(d) store_part(d, parts + (size_t)walk.split * m * n, row + consumer * 64, column, m, n, thread)
+#else
     Walk walk(m, n);
+#define RP_FIRST 0
+#define RP_LAST k_blocks
+#define RP_STORE(d) store_accumulators(d, &map_c, own_buffers, row + consumer * 64, column, alpha, consumer, thread)
+#endif
     Ring ring;
     int row, column;
     if (warpgroup == 0) {
         give_registers<40>();
         if (thread == 0) {
             while (walk.next(rank, row, column)) {
-                for (int block = 0; block < k_blocks; ++block, ring.advance()) {
+                for (int block = RP_FIRST; block < RP_LAST; ++block, ring.advance()) {
                     unsigned bar = full + 8 * ring.stage;
                     barrier_wait(empty + 8 * ring.stage, ring.parity ^ 1);
                     barrier_expect(bar, kStageBytes);    // also for what lies outside: TMA counts the zeros it fills in
@@ -421,7 +478,7 @@ rp_gemm_wgmma(const __grid_constant__ rp_wgmma::TensorMap map_a, const __grid_co
             float sum[kAccumulators];
 #pragma unroll
             for (int i = 0; i < kAccumulators; ++i) sum[i] = 0.0f;
-            for (int block = 0; block < k_blocks; ++block, ring.advance()) {
+            for (int block = RP_FIRST; block < RP_LAST; ++block, ring.advance()) {
                 barrier_wait(full + 8 * ring.stage, ring.parity);
                 multiply_stage(d, own_a + ring.stage * kBytesA, stages_b + ring.stage * kBytesB, 0);
                 multiply_wait<0>(d);
@@ -429,23 +486,25 @@ rp_gemm_wgmma(const __grid_constant__ rp_wgmma::TensorMap map_a, const __grid_co
 #pragma unroll
                 for (int i = 0; i < kAccumulators; ++i) sum[i] += d[i];
             }
-            store_accumulators(sum, &map_c, own_buffers, row + consumer * 64, column, alpha, consumer, thread);
+            RP_STORE(sum);
 #else
             // One group stays in flight: a stage is freed once the group after it has been issued.
             unsigned previous = 0;
-            for (int block = 0; block < k_blocks; ++block, ring.advance()) {
+            for (int block = RP_FIRST; block < RP_LAST; ++block, ring.advance()) {
                 barrier_wait(full + 8 * ring.stage, ring.parity);
-                multiply_stage(d, own_a + ring.stage * kBytesA, stages_b + ring.stage * kBytesB, block);
+                multiply_stage(d, own_a + ring.stage * kBytesA, stages_b + ring.stage * kBytesB, block - RP_FIRST);
                 multiply_wait<1>(d);
-                if (block > 0 && thread < RP_CLUSTER) barrier_arrive(previous, thread);
+                if (block > RP_FIRST && thread < RP_CLUSTER) barrier_arrive(previous, thread);
                 previous = empty + 8 * ring.stage;
             }
             multiply_wait<0>(d);
             if (thread < RP_CLUSTER) barrier_arrive(previous, thread);
-            store_accumulators(d, &map_c, own_buffers, row + consumer * 64, column, alpha, consumer, thread);
+            RP_STORE(d);
 #endif
         }
+#if !RP_SPLIT
         if (thread == 0) wait_stores_done();
+#endif
     }
     cluster_sync();    // no block leaves while another may still write into it or arrive at its barriers
 }

@@ -109,6 +109,14 @@ pub(crate) struct Run {
     /// Keep each case running this long (60s, 5m) and record bandwidth, clock, power and temperature over time.
     #[arg(long, value_name = "TIME", value_parser = sustain)]
     pub(crate) sustain: Option<Seconds>,
+    /// Measure each GEMM with normal, uniform, zero, constant and sine-wave data in turn, and show what that does to TFLOP/s, clock and
+    /// power: numbers that toggle few bits draw less. The profile (or --sustain) says how long each goes on.
+    #[arg(long, conflicts_with = "together")]
+    pub(crate) data_sweep: bool,
+    /// Search the fastest launch or algorithm of each case anew, instead of taking what an earlier run found on this chip, driver
+    /// and library.
+    #[arg(long)]
+    pub(crate) retune: bool,
     /// Folder for raw.jsonl and report.html. Default: a new one under ridgepoint-out, named by the time.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,

@@ -48,6 +48,7 @@ pub(crate) fn measure(args: &Here) -> Outcome<Measured> {
         profile,
         sustain: None,
         seed: args.seed,
+        retune: false,
         out: args.out.as_deref(),
         resume: args.resume.as_deref(),
         streaming: false,

@@ -1,6 +1,7 @@
 //! A measuring session: devices opened, records written as they come, an interrupt noticed between cases. `run` and `accept`
 //! differ in what they measure and what they make of it, never in how.
 
+mod data;
 pub(crate) mod together;
 
 use crate::commands::print;
@@ -43,6 +44,8 @@ pub(crate) struct Setup<'s> {
     /// Keep each case running so long.
     pub(crate) sustain: Option<Seconds>,
     pub(crate) seed: u64,
+    /// Search launches and algorithms anew.
+    pub(crate) retune: bool,
     /// Folder for the records; a new one by default.
     pub(crate) out: Option<&'s Path>,
     /// Folder of a session to go on with.
@@ -131,6 +134,7 @@ impl Session {
             None => (Writer::create(&folder)?, Records::default()),
         };
         let done = store::done(&found);
+        ridgepoint_harness::search(setup.profile, setup.retune);
         let environment = environment::observe(&devices, setup.profile, setup.seed, setup.place.facts());
         let environment = Environment { passes: setup.passes.to_vec(), ..environment }.hashed();
         writer.append(&Line::Environment(Box::new(environment.clone())))?;

@@ -162,6 +162,7 @@ fn missing(id: &str, device: &str, environment: &Environment, ended: &Option<Str
         config: Default::default(),
         labels: vec![],
         started: now(),
+        tuning: None,
         soak: None,
         outcome: Came::Failed { reason: ended.clone().unwrap_or_else(|| "its process left no record of it".into()) },
     })

@@ -23,7 +23,7 @@ fn jsonschema_accepts_every_line_of_a_run() {
     let folder = scratch("schema");
     let out = folder.join("run");
     let cases =
-        ["memory/latency/16KiB", "gemm/m64n48k80/f32", "attention/prefill/b1hq2hkv1sq9sk9d16/f32/causal", "gemm/m64n48k80/f64"];
+        ["memory/latency/16KiB", "gemm/m64n48k80/f32", "attention/prefill/b1hq2hkv1sq9sk9d16/f32/causal", "gemm/m64n48k80/tf32"];
     let run = Command::new(env!("CARGO_BIN_EXE_ridgepoint"))
         .arg("run")
         .args(cases)
@@ -62,7 +62,7 @@ fn save(device: &dyn Device, buffer: &Buffer, file: &Path) {
     std::fs::write(file, bytes).unwrap();
 }
 
-/// Reads raw arrays of f32, bf16, f16, e4m3 and int8 as float64.
+/// Reads raw arrays of f64, f32, bf16, f16, e4m3 and int8 as float64.
 const READ: &str = "
 import sys, numpy as np
 folder = sys.argv[1]
@@ -76,7 +76,7 @@ def read(name, dtype, shape):
         value = np.where(exponent, 8 + mantissa, mantissa) * 2.0 ** (np.maximum(exponent, 1) - 10)
         x = np.where(code & 128, -value, value)[np.frombuffer(raw, 'u1')]
     else:
-        x = np.frombuffer(raw, {'f32': '<f4', 'f16': '<f2', 'i8': 'i1', 'i32': '<i4'}[dtype])
+        x = np.frombuffer(raw, {'f64': '<f8', 'f32': '<f4', 'f16': '<f2', 'i8': 'i1', 'i32': '<i4'}[dtype])
     return x.astype(np.float64).reshape(shape)
 ";
 
@@ -87,6 +87,7 @@ fn numpy_agrees_with_every_gemm_of_the_cpu() {
     let folder = scratch("gemm");
     for blas in device.blas() {
         for (input, output, limit) in [
+            (Dtype::F64, Dtype::F64, 1e-13),
             (Dtype::F32, Dtype::F32, 1e-5),
             (Dtype::F16, Dtype::F16, 4e-3),
             (Dtype::Bf16, Dtype::Bf16, 3e-2),

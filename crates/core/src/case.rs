@@ -121,12 +121,45 @@ pub enum Distribution {
     Uniform,
     /// All zero.
     Zeros,
-    /// All one value.
+    /// All one value; [`crate::data::CONSTANT`].
     Constant,
+    /// A sine wave; see [`crate::data::trigonometric`].
+    Trigonometric,
     /// Values that a user brought, or inputs of several kinds.
     Given,
     /// No operand values matter (a latency chain, say).
     None,
+}
+
+impl Distribution {
+    /// Those that a device makes by itself, the default first.
+    pub const GENERATED: [Self; 5] = [Self::Normal, Self::Uniform, Self::Zeros, Self::Constant, Self::Trigonometric];
+
+    /// The word for it in an id (`data=trig`) and in tables.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::Uniform => "uniform",
+            Self::Zeros => "zeros",
+            Self::Constant => "constant",
+            Self::Trigonometric => "trig",
+            Self::Given => "given",
+            Self::None => "none",
+        }
+    }
+
+    /// The one of [`Self::GENERATED`] with this word.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::GENERATED.into_iter().find(|d| d.word() == word)
+    }
+
+    /// How the fill kernels number those of [`Self::GENERATED`] (RP_DATA); the others have no fill.
+    #[must_use]
+    pub fn number(self) -> Option<usize> {
+        Self::GENERATED.iter().position(|d| *d == self)
+    }
 }
 
 /// The part of the memory or network hierarchy whose roof bounds the case's bytes.

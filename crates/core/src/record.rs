@@ -4,6 +4,7 @@
 
 use crate::case::{Cache, CaseId, Component, Distribution, Level, Metric, Work};
 use crate::model::Pass;
+use crate::stats::Summary;
 use crate::verdict::Inventory;
 use crate::{DeviceInfo, Dtype, Seconds};
 use schemars::JsonSchema;
@@ -99,12 +100,49 @@ pub struct Record {
     pub labels: Vec<String>,
     /// Start of the case, RFC 3339 UTC.
     pub started: String,
+    /// How the provider's algorithm was chosen, where it offers several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuning: Option<Box<Tuning>>,
     /// What only a soak tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub soak: Option<Box<Soak>>,
     /// What came of it.
     #[serde(flatten)]
     pub outcome: Outcome,
+}
+
+/// How one of a provider's algorithms was chosen, and what its own first choice takes beside it: the two were timed in turn, right
+/// before the case.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Tuning {
+    /// Algorithms that it offers.
+    pub offered: u32,
+    /// Of these, how many were tried; 0 where an earlier run had found the fastest.
+    pub tried: u32,
+    /// The chosen one's place in the provider's own ranking; 0 is its first choice.
+    pub chosen: u32,
+    /// Executions by the first choice, in the order taken; empty where that was chosen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub first: Vec<Seconds>,
+    /// Executions by the chosen one, each right after one of `first`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub best: Vec<Seconds>,
+    /// Why what an earlier run had found was not used, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+impl Tuning {
+    /// How many times as fast as the provider's first choice the chosen algorithm is; 1 where they are the same, None where the first
+    /// choice did not run.
+    #[must_use]
+    pub fn gain(&self) -> Option<f64> {
+        if self.chosen == 0 {
+            return Some(1.0);
+        }
+        let median = |times: &[Seconds]| Summary::of(&times.iter().map(|s| s.0).collect::<Vec<_>>()).map(|s| s.median);
+        Some(median(&self.first)? / median(&self.best)?).filter(|gain| gain.is_finite())
+    }
 }
 
 /// What came of a case. Each of the four has its reason, none is dropped, and none but `measured` reads as a pass.

@@ -451,6 +451,7 @@ pub(crate) mod tests {
             config: Default::default(),
             labels: vec![],
             started: String::new(),
+            tuning: None,
             soak: None,
             outcome: Outcome::Measured {
                 samples: Samples {

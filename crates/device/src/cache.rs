@@ -3,7 +3,15 @@
 //! An entry holds its whole key, source included, and is used only where that is equal byte for byte: a collision or a
 //! truncated file costs a compilation and never runs the wrong code. Losing the cache is no error, so nothing here fails.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// Longest entry: many times the largest kernel.
+const LARGEST: u64 = 64 << 20;
+/// Entries of a folder.
+const MOST_ENTRIES: usize = 4096;
 
 pub(crate) struct Cache {
     dir: PathBuf,
@@ -21,7 +29,7 @@ impl Cache {
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<Vec<u8>> {
-        let bytes = std::fs::read(self.file(key)).ok()?;
+        let bytes = read(&self.file(key))?;
         let rest = bytes.strip_prefix(MAGIC)?;
         let (lengths, rest) = rest.split_at_checked(24)?;
         let word = |i: usize| lengths[i * 8..][..8].try_into().map(u64::from_le_bytes).ok();
@@ -31,6 +39,7 @@ impl Cache {
     }
 
     pub(crate) fn put(&self, key: &str, value: &[u8]) {
+        self.make_room();
         let mut bytes = MAGIC.to_vec();
         for n in [key.len() as u64, value.len() as u64, fnv(value)] {
             bytes.extend(n.to_le_bytes());
@@ -46,9 +55,31 @@ impl Cache {
         }
     }
 
+    /// Removes the oldest half once there are too many entries: whoever needs one again makes it again.
+    fn make_room(&self) {
+        let Ok(entries) = std::fs::read_dir(&self.dir) else { return };
+        let mut files: Vec<(SystemTime, PathBuf)> =
+            entries.filter_map(|e| e.ok()).filter_map(|e| Some((e.metadata().ok()?.modified().ok()?, e.path()))).collect();
+        if files.len() < MOST_ENTRIES {
+            return;
+        }
+        files.sort();
+        for (_, file) in &files[..files.len() / 2] {
+            let _ = std::fs::remove_file(file);
+        }
+    }
+
     fn file(&self, key: &str) -> PathBuf {
         self.dir.join(format!("{:016x}", fnv(key.as_bytes())))
     }
+}
+
+/// A file of at most [`LARGEST`] bytes; nothing for a pipe or a device, which would never end.
+fn read(path: &Path) -> Option<Vec<u8>> {
+    std::fs::metadata(path).ok().filter(|m| m.is_file() && m.len() <= LARGEST)?;
+    let mut bytes = Vec::new();
+    File::open(path).ok()?.take(LARGEST).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
 }
 
 /// FNV-1a: the same on every build, unlike the standard library's hasher.
@@ -75,6 +106,16 @@ mod tests {
         std::fs::write(cache.file("k"), &bytes).unwrap();
         assert_eq!(cache.get("k"), None);
         std::fs::write(cache.file("k"), &bytes[..20]).unwrap();
+        assert_eq!(cache.get("k"), None);
+        // A key that claims to be longer than the file, and a file that is too long to be read.
+        let mut lying = MAGIC.to_vec();
+        lying.extend([0xff; 24]);
+        std::fs::write(cache.file("k"), &lying).unwrap();
+        assert_eq!(cache.get("k"), None);
+        File::create(cache.file("k")).unwrap().set_len(LARGEST + 1).unwrap();
+        assert_eq!(cache.get("k"), None);
+        std::fs::remove_file(cache.file("k")).unwrap();
+        std::fs::create_dir(cache.file("k")).unwrap();
         assert_eq!(cache.get("k"), None);
         std::fs::remove_dir_all(dir).unwrap();
     }

@@ -142,6 +142,12 @@ pub trait GemmPlan {
         1
     }
 
+    /// What the `index`-th algorithm is called from run to run, whatever else is offered beside it: what a run finds out about it is kept
+    /// under this name.
+    fn name(&self, index: usize) -> String {
+        index.to_string()
+    }
+
     /// Uses the `index`-th algorithm from now on.
     ///
     /// # Errors

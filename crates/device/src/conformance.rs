@@ -3,7 +3,7 @@
 //! A device that is not there skips its tests and says so. A device without holds or graphs skips those two.
 
 use crate::{Arg, Buffer, Device, DeviceError, Geometry, Kernel, Program};
-use ridgepoint_core::data;
+use ridgepoint_core::{Distribution, data};
 use std::sync::Arc;
 
 /// A kernel that the tests launch. `rp_init_f32` and `rp_arguments` are in kernels/common, the streams in kernels/memory.
@@ -118,6 +118,15 @@ fn makes_the_same_numbers_as_the_host(device: &dyn Device) {
     device.launch(&kernel(device, "rp_init_f32"), grid(), &[Arg::Buffer(&x, 0), Arg::U64(42), Arg::U64(10_007)]).unwrap();
     for (i, got) in floats(device, &x).into_iter().enumerate() {
         assert_eq!(got.to_bits(), data::normal(42, i as u64).to_bits(), "element {i}");
+    }
+    for distribution in Distribution::GENERATED {
+        let defines = [("RP_DATA", distribution.number().unwrap().to_string())];
+        let program = Program { name: "common/init", defines: &defines, ..Program::default() };
+        let fill = device.compile(&program, "rp_init_f32").unwrap();
+        device.launch(&fill, grid(), &[Arg::Buffer(&x, 0), Arg::U64(42), Arg::U64(10_007)]).unwrap();
+        for (i, got) in floats(device, &x).into_iter().enumerate() {
+            assert_eq!(got.to_bits(), data::value(distribution, 42, i as u64).to_bits(), "{distribution:?} element {i}");
+        }
     }
 }
 

@@ -24,6 +24,7 @@ const CPP: &[(&str, &str)] = &[
     ("common/clock", include_str!("../../../kernels/common/clock.cu")),
     ("common/differ", include_str!("../../../kernels/common/differ.cu")),
     ("common/init", include_str!("../../../kernels/common/init.cu")),
+    ("gemm/combine", include_str!("../../../kernels/gemm/combine.cu")),
     ("gemm/gemv", include_str!("../../../kernels/gemm/gemv.cu")),
     ("gemm/matrix_amd", include_str!("../../../kernels/gemm/matrix_amd.cu")),
     ("gemm/mma_sm80", include_str!("../../../kernels/gemm/mma_sm80.cu")),

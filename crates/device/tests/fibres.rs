@@ -3,7 +3,7 @@
 
 #![expect(clippy::print_stdout, reason = "a skip says why")]
 
-use ridgepoint_core::{Dtype, data, minifloat};
+use ridgepoint_core::{Distribution, Dtype, data, minifloat};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -46,11 +46,21 @@ fn fills_round_as_the_host_does() {
         }
     }
     let (f32s, rest) = rest.split_at(4 * N);
-    let (e8m0s, e4m3s) = rest.split_at(N);
+    let (e8m0s, rest) = rest.split_at(N);
+    let (e4m3s, mut rest) = rest.split_at(N);
     let stream = || 0..N as u64;
     assert!(f32s.chunks_exact(4).zip(stream()).all(|(x, i)| x == data::scale_f32(SEED, i).to_le_bytes()));
     assert!(e8m0s.iter().copied().eq(stream().map(|i| data::scale_e8m0(SEED, i))));
     assert!(e4m3s.iter().copied().eq(stream().map(|i| data::scale_e4m3(SEED, i))));
+    for distribution in [Distribution::Uniform, Distribution::Trigonometric] {
+        let (filled, others) = rest.split_at(4 * N);
+        rest = others;
+        for (i, element) in filled.chunks_exact(4).enumerate() {
+            let expected = f64::from(data::value(distribution, SEED, i as u64));
+            assert_eq!(Dtype::F32.read(element), expected, "{distribution:?} element {i}");
+        }
+    }
+    assert!(rest.is_empty());
 }
 
 #[test]

@@ -22,6 +22,8 @@ pub(crate) struct Shape {
     /// Type of C.
     pub(crate) output: Dtype,
     pub(crate) scaling: Scaling,
+    /// The values of A and B.
+    pub(crate) data: Distribution,
 }
 
 /// The types in which C can be stored, the default first; empty where there is no product of this type.
@@ -58,15 +60,21 @@ impl Shape {
     /// One product of a type, with the scales and the output that it has by default.
     pub(crate) fn new(m: u64, n: u64, k: u64, dtype: Dtype) -> Self {
         let output = outputs(dtype).first().copied().unwrap_or(dtype);
-        Self { batch: 1, m, n, k, dtype, b: dtype, output, scaling: scaling(dtype) }
+        Self { batch: 1, m, n, k, dtype, b: dtype, output, scaling: scaling(dtype), data: Distribution::Normal }
     }
 
     /// True for one product of a single type, its output and scales the default ones: what every kernel of ours can do.
     pub(crate) fn plain(self) -> bool {
-        self == Self::new(self.m, self.n, self.k, self.dtype)
+        self == Self { data: self.data, ..Self::new(self.m, self.n, self.k, self.dtype) }
     }
 
-    fn id(self) -> String {
+    /// The same product of normally distributed values.
+    pub(crate) const fn of_normal(self) -> Self {
+        Self { data: Distribution::Normal, ..self }
+    }
+
+    /// Its id.
+    pub(crate) fn id(self) -> String {
         let Self { m, n, k, dtype, b, .. } = self;
         let usual = Self::new(m, n, k, dtype);
         let batch = if self.batch == 1 { String::new() } else { format!("b{}", self.batch) };
@@ -74,7 +82,8 @@ impl Shape {
         let output = if self.output == usual.output { String::new() } else { format!("/out={}", self.output) };
         let word = SCALES.iter().find(|(_, scaling)| *scaling == self.scaling);
         let scale = word.map_or_else(String::new, |(word, _)| format!("/scale={word}"));
-        format!("gemm/{batch}m{m}n{n}k{k}/{dtype}{pair}{output}{scale}")
+        let data = if self.data == usual.data { String::new() } else { format!("/data={}", self.data.word()) };
+        format!("gemm/{batch}m{m}n{n}k{k}/{dtype}{pair}{output}{scale}{data}")
     }
 
     /// The shape of an id in its canonical spelling.
@@ -99,6 +108,7 @@ impl Shape {
             match segment.split_once('=')? {
                 ("out", name) => shape.output = outputs(dtype).iter().copied().find(|d| d.name() == name)?,
                 ("scale", word) if fp8(dtype) => shape.scaling = SCALES.iter().find(|(known, _)| *known == word)?.1,
+                ("data", word) => shape.data = Distribution::of_word(word)?,
                 _ => return None,
             }
         }
@@ -128,7 +138,7 @@ impl Shape {
             level: Level::Dram,
             work: Work::arithmetic(Flops(2 * self.batch * self.m * self.n * self.k), self.operands()),
             cache: Cache::Cold,
-            data: Distribution::Normal,
+            data: self.data,
         })
     }
 
@@ -158,7 +168,8 @@ pub(crate) fn list(scope: &Scope) -> Vec<Shape> {
         &[(512, 512, 512), (1000, 1001, 1003), (4096, 4096, 4096), (1, 4096, 4096), (64, 4096, 4096)];
     let quick = scope.profile == Profile::Quick;
     let (sizes, extra, dtypes): (_, _, &[Dtype]) = match scope.class {
-        Class::Cpu => (cpu, cpu_more, &[Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::I8]),
+        Class::Cpu if quick => (cpu, cpu_more, &[Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::I8]),
+        Class::Cpu => (cpu, cpu_more, &[Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::I8, Dtype::F64]),
         Class::SoftwareGpu => (&[(256, 256, 256), (255, 257, 256)][..], &[(512, 512, 512)][..], &[Dtype::F32, Dtype::F16]),
         Class::Gpu if quick => (gpu, more, &[Dtype::Bf16, Dtype::F16, Dtype::E4m3, Dtype::I8, Dtype::Tf32]),
         Class::Gpu => {
@@ -186,6 +197,8 @@ mod tests {
             "gemm/m1n2k64/mxfp8",
             "gemm/m1n2k64/mxfp4/out=f32",
             "gemm/m1n2k64/nvfp4",
+            "gemm/m1n2k3/bf16/out=f32/data=trig",
+            "gemm/m1n2k3/e4m3/scale=row/data=zeros",
         ] {
             assert_eq!(Shape::parse(id).unwrap().id(), id);
             assert_eq!(Shape::parse(id).unwrap().case().unwrap().id.as_str(), id);
@@ -212,6 +225,9 @@ mod tests {
             "gemm/m1n2k3/e4m3xe4m3",
             "gemm/m1n2k3/bf16xf16",
             "gemm/m1n2k3/bf16/",
+            "gemm/m1n2k3/bf16/data=normal",
+            "gemm/m1n2k3/bf16/data=given",
+            "gemm/m1n2k3/bf16/data=zeros/out=f32",
         ] {
             assert_eq!(Shape::parse(id), None, "{id}");
         }

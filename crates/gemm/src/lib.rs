@@ -16,8 +16,10 @@ mod matrix_amd;
 mod mma;
 mod operands;
 mod ready;
+mod split;
 mod tile;
 mod tiled;
+mod tune;
 mod variants;
 mod wgmma;
 

@@ -2,6 +2,7 @@
 //! on gfx1250. It comes in several forms, of which the fastest on the device is kept. Not yet run on hardware.
 
 use crate::cases::Shape;
+use crate::split::{self, Parts};
 use ridgepoint_core::{Backend, Dtype};
 use ridgepoint_device::{Arg, Device, DeviceError, GemmOperands, GemmPlan, Geometry, Kernel, Program, Result};
 use ridgepoint_harness::encoding;
@@ -18,6 +19,13 @@ struct Form {
     row: u32,
     /// Bytes a lane loads straight into LDS at a time (RP_DIRECT); 0: through registers.
     direct: u32,
+}
+
+impl Form {
+    /// Tiles of a product.
+    fn tiles(self, shape: Shape) -> u64 {
+        shape.m.div_ceil(u64::from(self.tile)) * shape.n.div_ceil(u64::from(self.tile))
+    }
 }
 
 /// The forms that a chip can run, the largest tile first; empty where its matrix units are not known.
@@ -60,7 +68,9 @@ pub(crate) fn provider(shape: Shape, device: &dyn Device) -> Option<&'static str
 pub(crate) struct Plan<'d> {
     device: &'d dyn Device,
     shape: Shape,
-    forms: Vec<(Form, Kernel)>,
+    /// Forms, and in how many parts each cuts K; 1 for those that do not.
+    forms: Vec<(Form, Kernel, u64)>,
+    parts: Option<Parts<'d>>,
     chosen: usize,
 }
 
@@ -76,9 +86,8 @@ pub(crate) fn plan(device: &dyn Device, shape: Shape) -> Result<Plan<'_>> {
         return Err(DeviceError::unsupported("rows must be multiples of 16 bytes for wide loads"));
     }
     let dies = device.info().facts.get("accelerator dies").map_or("1", String::as_str);
-    let (mut compiled, mut refused) = (vec![], None);
-    for form in suiting(arch, shape, input.bytes(1).0) {
-        let defines = [
+    let compile = |form: Form, split: bool| {
+        let mut defines = vec![
             ("RP_DTYPE", input.name().to_owned()),
             ("RP_BM", form.tile.to_string()),
             ("RP_BN", form.tile.to_string()),
@@ -87,28 +96,55 @@ pub(crate) fn plan(device: &dyn Device, shape: Shape) -> Result<Plan<'_>> {
             ("RP_DIRECT", form.direct.to_string()),
             ("RP_XCDS", dies.to_owned()),
         ];
+        if split {
+            let sums = if input == Dtype::I8 { "i32" } else { "f32" };
+            defines.extend([("RP_SPLIT", "1".to_owned()), ("RP_OUT", sums.to_owned())]);
+        }
         let program = Program { name: "gemm/matrix_amd", defines: &defines, ..Program::default() };
-        match device.compile(&program, "rp_gemm_matrix") {
-            Ok(kernel) => compiled.push((form, kernel)),
+        device.compile(&program, "rp_gemm_matrix")
+    };
+    let suiting = suiting(arch, shape, input.bytes(1).0);
+    let (mut compiled, mut refused) = (vec![], None);
+    for form in &suiting {
+        match compile(*form, false) {
+            Ok(kernel) => compiled.push((*form, kernel, 1)),
             // An older compiler may lack an instruction that another form does without.
             Err(error @ (DeviceError::Compile { .. } | DeviceError::Unsupported(_))) => refused = refused.or(Some(error)),
             Err(error) => return Err(error),
         }
     }
     match refused {
-        Some(error) if compiled.is_empty() => Err(error),
-        _ => Ok(Plan { device, shape, forms: compiled, chosen: 0 }),
+        Some(error) if compiled.is_empty() => return Err(error),
+        _ => {}
     }
+    let mut plan = Plan { device, shape, forms: compiled, parts: None, chosen: 0 };
+    // Cut along K where the smallest tiles do not fill the chip; a gain and no need.
+    if let Some(form) = suiting.last() {
+        let steps = input.bytes(shape.k).0.div_ceil(u64::from(form.row));
+        let counts = split::counts(form.tiles(shape), steps, u64::from(device.info().units));
+        let most = counts.iter().copied().max().unwrap_or(0);
+        let made = || Ok::<_, DeviceError>((compile(*form, true)?, Parts::new(device, shape.output, shape.m * shape.n, most)?));
+        if most > 0
+            && let Ok((kernel, parts)) = made()
+        {
+            plan.forms.extend(counts.into_iter().map(|count| (*form, kernel.clone(), count)));
+            plan.parts = Some(parts);
+        }
+    }
+    Ok(plan)
 }
 
 impl GemmPlan for Plan<'_> {
     fn enqueue(&self, &GemmOperands { a, b, c, factor, .. }: &GemmOperands<'_>) -> Result<()> {
-        let (Shape { m, n, k, .. }, (form, kernel)) = (self.shape, &self.forms[self.chosen]);
-        let [m, n, k] = [m, n, k].map(|extent| extent as i32);
-        let args =
-            [Arg::Buffer(a, 0), Arg::Buffer(b, 0), Arg::Buffer(c, 0), Arg::I32(m), Arg::I32(n), Arg::I32(k), Arg::F32(factor)];
-        let tiles = |extent: u64| extent.div_ceil(u64::from(form.tile)) as u32;
-        self.device.launch(kernel, Geometry::linear(tiles(self.shape.m) * tiles(self.shape.n), form.threads), &args)
+        let (Shape { m, n, k, .. }, (form, kernel, count)) = (self.shape, &self.forms[self.chosen]);
+        let parts = self.parts.as_ref().filter(|_| *count > 1);
+        let [m, n, k, splits] = [m, n, k, *count].map(|extent| Arg::I32(extent as i32));
+        let to = parts.map_or(c, |parts| &parts.buffer);
+        // A form that cuts K asks for the number of its parts, and leaves the factor to whoever adds them up.
+        let last = if parts.is_some() { splits } else { Arg::F32(factor) };
+        let args = [Arg::Buffer(a, 0), Arg::Buffer(b, 0), Arg::Buffer(to, 0), m, n, k, last];
+        self.device.launch(kernel, Geometry::linear((form.tiles(self.shape) * count) as u32, form.threads), &args)?;
+        parts.map_or(Ok(()), |parts| parts.join(c, *count, factor))
     }
 
     fn candidates(&self) -> usize {
@@ -123,12 +159,18 @@ impl GemmPlan for Plan<'_> {
         Ok(())
     }
 
+    fn name(&self, index: usize) -> String {
+        self.forms.get(index).map_or_else(String::new, |(form, _, count)| {
+            let way =
+                if form.direct == 0 { "through registers".into() } else { format!("{} bytes a lane into LDS", form.direct) };
+            let parts = if *count > 1 { format!(", K in {count} parts") } else { String::new() };
+            format!("{0}×{0}, steps of {1} bytes, {way}{parts}", form.tile, form.row)
+        })
+    }
+
     fn config(&self) -> BTreeMap<String, String> {
-        let (form, kernel) = &self.forms[self.chosen];
-        let way = if form.direct == 0 { "through registers".into() } else { format!("{} bytes a lane into LDS", form.direct) };
-        let tile = format!("{0}×{0}, steps of {1} bytes, {way}", form.tile, form.row);
-        let registers = kernel.resources.map(|r| ("registers".to_owned(), r.registers.to_string()));
-        [("tile".to_owned(), tile)].into_iter().chain(registers).collect()
+        let registers = self.forms[self.chosen].1.resources.map(|r| ("registers".to_owned(), r.registers.to_string()));
+        [("tile".to_owned(), self.name(self.chosen))].into_iter().chain(registers).collect()
     }
 }
 

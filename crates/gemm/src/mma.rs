@@ -2,6 +2,7 @@
 //! ring of four stages, mma.sync. Not yet run on hardware as a provider.
 
 use crate::cases::Shape;
+use crate::split::{self, Parts};
 use crate::variants::number;
 use ridgepoint_core::{Backend, Dtype};
 use ridgepoint_device::{Arg, Device, DeviceError, GemmOperands, GemmPlan, Geometry, Kernel, Program, Result};
@@ -30,11 +31,14 @@ pub(crate) fn fits(shape: Shape, device: &dyn Device) -> bool {
         }
 }
 
-/// The kernel for one shape.
+/// The kernel for one shape, whole and with its sums cut along K.
 pub(crate) struct Plan<'d> {
     device: &'d dyn Device,
     shape: Shape,
-    kernel: Kernel,
+    /// Kernels, and in how many parts each cuts K; 1 for the one that does not.
+    forms: Vec<(Kernel, u64)>,
+    parts: Option<Parts<'d>>,
+    chosen: usize,
 }
 
 /// Compiles it.
@@ -49,26 +53,76 @@ pub(crate) fn plan(device: &dyn Device, shape: Shape) -> Result<Plan<'_>> {
     if !whole(shape.dtype, shape.k) || !whole(shape.output, shape.n) {
         return Err(DeviceError::unsupported("rows must be multiples of 16 bytes for the mma.sync kernel"));
     }
-    let defines =
-        [("RP_DTYPE", shape.dtype.name().to_owned()), ("RP_BN", COLUMNS.to_string()), ("RP_STAGES", STAGES.to_string())];
+    let mut plan = Plan { device, shape, forms: vec![(compile(device, shape, false)?, 1)], parts: None, chosen: 0 };
+    let steps = shape.dtype.bytes(shape.k).0.div_ceil(64);
+    let counts = split::counts(tiles(shape), steps, u64::from(device.info().units));
+    let most = counts.iter().copied().max().unwrap_or(0);
+    // A gain and no need: a node without a compiler does without.
+    let made =
+        || Ok::<_, DeviceError>((compile(device, shape, true)?, Parts::new(device, shape.output, shape.m * shape.n, most)?));
+    if most > 0
+        && let Ok((kernel, parts)) = made()
+    {
+        plan.forms.extend(counts.into_iter().map(|count| (kernel.clone(), count)));
+        plan.parts = Some(parts);
+    }
+    Ok(plan)
+}
+
+fn tiles(shape: Shape) -> u64 {
+    shape.m.div_ceil(ROWS) * shape.n.div_ceil(u64::from(COLUMNS))
+}
+
+fn compile(device: &dyn Device, shape: Shape, split: bool) -> Result<Kernel> {
+    let mut defines =
+        vec![("RP_DTYPE", shape.dtype.name().to_owned()), ("RP_BN", COLUMNS.to_string()), ("RP_STAGES", STAGES.to_string())];
+    if split {
+        defines.extend([("RP_SPLIT", "1".to_owned()), ("RP_OUT", "f32".to_owned())]);
+    }
     let program = Program { name: "gemm/mma_sm80", defines: &defines, ..Program::default() };
-    Ok(Plan { device, shape, kernel: device.compile(&program, "rp_gemm_mma")? })
+    device.compile(&program, "rp_gemm_mma")
 }
 
 impl GemmPlan for Plan<'_> {
     fn enqueue(&self, &GemmOperands { a, b, c, factor, .. }: &GemmOperands<'_>) -> Result<()> {
         let Shape { m, n, k, .. } = self.shape;
+        let (kernel, count) = &self.forms[self.chosen];
+        let parts = self.parts.as_ref().filter(|_| self.chosen > 0);
         let args = [
             Arg::Buffer(a, 0),
             Arg::Buffer(b, 0),
-            Arg::Buffer(c, 0),
+            Arg::Buffer(parts.map_or(c, |parts| &parts.buffer), 0),
             Arg::I32(m as i32),
             Arg::I32(n as i32),
             Arg::I32(k as i32),
-            Arg::F32(factor),
+            Arg::F32(if parts.is_some() { 1.0 } else { factor }),
+            Arg::I32(*count as i32),
         ];
-        let grid = m.div_ceil(ROWS) * n.div_ceil(u64::from(COLUMNS));
-        self.device.launch(&self.kernel, Geometry::linear(grid as u32, COLUMNS).with_shared(SHARED), &args)
+        // How many parts there are is asked by the form alone that makes them.
+        let args = if parts.is_some() { &args[..] } else { &args[..7] };
+        let geometry = Geometry::linear((tiles(self.shape) * count) as u32, COLUMNS).with_shared(SHARED);
+        self.device.launch(kernel, geometry, args)?;
+        parts.map_or(Ok(()), |parts| parts.join(c, *count, factor))
+    }
+
+    fn candidates(&self) -> usize {
+        self.forms.len()
+    }
+
+    fn name(&self, index: usize) -> String {
+        let tile = format!("{ROWS}×{COLUMNS}, {STAGES} stages");
+        self.forms
+            .get(index)
+            .filter(|(_, count)| *count > 1)
+            .map_or(tile.clone(), |(_, count)| format!("{tile}, K in {count} parts"))
+    }
+
+    fn select(&mut self, index: usize) -> Result<()> {
+        if index >= self.forms.len() {
+            return Err(DeviceError::invalid(format!("there is no form {index}")));
+        }
+        self.chosen = index;
+        Ok(())
     }
 
     fn fast_accumulation(&self) -> bool {
@@ -76,6 +130,6 @@ impl GemmPlan for Plan<'_> {
     }
 
     fn config(&self) -> BTreeMap<String, String> {
-        BTreeMap::from([("tile".into(), format!("{ROWS}×{COLUMNS}, {STAGES} stages"))])
+        BTreeMap::from([("tile".into(), self.name(self.chosen))])
     }
 }

@@ -1,9 +1,9 @@
 //! What a product reads and writes, filled on the device by the counter that the reference knows.
 
 use crate::cases::Shape;
-use ridgepoint_core::data;
+use ridgepoint_core::{Distribution, data};
 use ridgepoint_device::{Buffer, Device, DeviceError, GemmOperands, GemmProblem, Result, ScaleOrder, Scales, Scaling};
-use ridgepoint_harness::{random, scales};
+use ridgepoint_harness::{fill, random, scales};
 
 /// One set of operands; a clone is the same memory.
 #[derive(Clone)]
@@ -64,13 +64,34 @@ impl Operands {
                 Some([scales(device, a, orders[0], seeds.scales[0])?, scales(device, b, orders[1], seeds.scales[1])?])
             }
         };
+        let made = |dtype, seed, elements| {
+            let buffer = random(device, dtype, seed, elements)?;
+            if shape.data != Distribution::Normal {
+                fill(device, &buffer, shape.data, dtype, seed, elements)?;
+            }
+            Ok::<_, DeviceError>(buffer)
+        };
         Ok(Self {
-            a: random(device, problem.a.dtype, seeds.elements[0], a)?,
-            b: random(device, problem.b.dtype, seeds.elements[1], b)?,
+            a: made(problem.a.dtype, seeds.elements[0], a)?,
+            b: made(problem.b.dtype, seeds.elements[1], b)?,
             c: device.alloc(problem.output.bytes(c).0 as usize)?,
             scales: of_scales,
             factor: seeds.factor(problem.scaling),
         })
+    }
+
+    /// A and B with other values; their scales stay.
+    pub(crate) fn refill(
+        &self,
+        device: &dyn Device,
+        shape: Shape,
+        problem: &GemmProblem,
+        data: Distribution,
+        seeds: Seeds,
+    ) -> Result<()> {
+        let [a, b, _] = shape.elements();
+        fill(device, &self.a, data, problem.a.dtype, seeds.elements[0], a)?;
+        fill(device, &self.b, data, problem.b.dtype, seeds.elements[1], b)
     }
 
     /// These buffers, without scales.

@@ -2,18 +2,18 @@
 //! library's algorithm chosen by trying.
 
 use crate::cases::Shape;
-use crate::check::{Found, Reference, check};
+use crate::check::{Found, Reference, check, largest, weak};
 use crate::operands::{Operands, Seeds};
-use crate::{gemv, matrix_amd, mma, tile, tiled, variants, wgmma};
-use ridgepoint_core::{Dtype, Seconds, Verification};
+use crate::{gemv, matrix_amd, mma, tile, tiled, tune, variants, wgmma};
+use ridgepoint_core::record::Tuning;
+use ridgepoint_core::{Distribution, Dtype, Verification};
 use ridgepoint_device::{Buffer, Device, DeviceError, GemmPlan, GemmProblem, Result, Scales, Scaling, Support};
-use ridgepoint_harness::{Prepared, Ready, trial};
+use ridgepoint_harness::{Prepared, Ready};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// Most operand sets: beyond that, eviction would be cheaper, and no device needs it.
 const MOST_SETS: u64 = 64;
-/// Algorithms of a library's own ranking that are tried.
-const TRIED: usize = 8;
 
 pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, seed: u64) -> Result<Prepared<'d>> {
     let problem = variants::problem(shape, device);
@@ -33,6 +33,12 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
             )));
         }
     };
+    if shape.output == Dtype::F16 && largest(shape) > Dtype::F16.format().map_or(f64::MAX, |f| f.max()) {
+        let k = shape.k;
+        return Err(DeviceError::unsupported(format!(
+            "sums of {k} such values can be more than f16 holds; take out=f32 or a smaller K"
+        )));
+    }
     let sets = (2 * device.info().last_level_cache().0 / shape.operands().0.max(1) + 1).clamp(1, MOST_SETS) + 1;
     let mut operands = Vec::new();
     for set in 0..sets {
@@ -40,18 +46,16 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
     }
     device.synchronize()?;
     let mut config = BTreeMap::new();
-    let tried = tune(plan.as_mut(), device, &operands)?;
-    if tried > 1 {
-        config.insert("algorithms tried".into(), tried.to_string());
-    }
+    let library = blas.and_then(|b| b.library()).map(|library| format!("{} {}", library.name, library.version));
+    let what = tune::what(provider, library.as_deref(), &shape.of_normal().id(), device.info());
+    let tuning = tune::tune(plan.as_mut(), device, &what, &mut |plan, turn| plan.enqueue(&operands[turn % operands.len()].of()))?;
+    config.extend(tuning.iter().map(|t| ("algorithms".into(), tune::words(t))));
     config.extend(plan.config());
     config.extend(accumulation(&problem, plan.as_ref()));
-    if let Some(library) = blas.and_then(|b| b.library()) {
-        config.insert("library".into(), format!("{} {}", library.name, library.version));
-    }
+    config.extend(library.map(|library| ("library".into(), library)));
     config.insert("operand sets".into(), sets.to_string());
     let labels = if plan.support() == Support::Emulated { vec!["emulated".into()] } else { vec![] };
-    let ready = Run { device, shape, problem, plan, operands, seed, references: BTreeMap::new() };
+    let ready = Run { device, shape, problem, plan, operands, seed, tuning, references: BTreeMap::new() };
     Ok(Prepared { ready: Box::new(ready), config, labels, dtype: problem.a.dtype })
 }
 
@@ -73,28 +77,6 @@ fn accumulation(problem: &GemmProblem, plan: &dyn GemmPlan) -> Vec<(String, Stri
     said
 }
 
-/// Times the library's first algorithms, and keeps the fastest. A candidate that fails is passed over.
-fn tune(plan: &mut (dyn GemmPlan + '_), device: &dyn Device, operands: &[Operands]) -> Result<usize> {
-    let candidates = plan.candidates().min(TRIED);
-    if candidates < 2 {
-        return Ok(candidates);
-    }
-    let mut best: Option<(Seconds, usize)> = None;
-    for index in 0..candidates {
-        plan.select(index)?;
-        let timed = trial(device, &mut |turn| plan.enqueue(&operands[turn % operands.len()].of()));
-        match timed {
-            Ok(seconds) if best.is_none_or(|(least, _)| seconds < least) => best = Some((seconds, index)),
-            Ok(_) => {}
-            Err(error @ DeviceError::Lost(_)) => return Err(error),
-            Err(_) => {}
-        }
-    }
-    let (_, index) = best.ok_or_else(|| DeviceError::unsupported("none of the library's algorithms ran"))?;
-    plan.select(index)?;
-    Ok(candidates)
-}
-
 struct Run<'d> {
     device: &'d dyn Device,
     shape: Shape,
@@ -102,7 +84,9 @@ struct Run<'d> {
     plan: Box<dyn GemmPlan + 'd>,
     operands: Vec<Operands>,
     seed: u64,
-    references: BTreeMap<usize, Reference>,
+    tuning: Option<Tuning>,
+    /// By what A and B hold: what is timed, and for weak data what the plan is proved on besides.
+    references: BTreeMap<&'static str, Reference>,
 }
 
 impl Ready for Run<'_> {
@@ -122,11 +106,37 @@ impl Ready for Run<'_> {
         self.operands.iter().try_for_each(|set| self.device.fill(&set.c, 0xff))
     }
 
-    /// The first set is checked against a reference; every set is scanned for poison.
+    /// The first set is checked against a reference; every set is scanned for poison. Weak data show little of what could be wrong, so
+    /// that the same plan then computes the first set once more, of normally distributed values, which shows all.
     fn check(&mut self) -> Result<Verification> {
-        let reference = match self.references.entry(0) {
-            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::btree_map::Entry::Vacant(entry) => {
+        let timed = self.check_of(self.shape)?;
+        if !weak(self.shape.data) || !timed.passed() {
+            return Ok(timed);
+        }
+        let seeds = Seeds::of(self.seed, 0);
+        self.operands[0].refill(self.device, self.shape, &self.problem, Distribution::Normal, seeds)?;
+        self.device.fill(&self.operands[0].c, 0xff)?;
+        self.enqueue(0)?;
+        let proved = self.check_of(self.shape.of_normal())?;
+        self.operands[0].refill(self.device, self.shape, &self.problem, self.shape.data, seeds)?;
+        self.enqueue(0)?;
+        self.device.synchronize()?;
+        let method =
+            format!("{} of {}; and the same plan on normal values: {}", timed.method, self.shape.data.word(), proved.method);
+        Ok(Verification { method, checked: timed.checked + proved.checked, ..proved })
+    }
+
+    fn tuning(&self) -> Option<Tuning> {
+        self.tuning.clone()
+    }
+}
+
+impl Run<'_> {
+    /// Checks the outputs as those of `shape`, which is the case's with whatever values A and B hold now.
+    fn check_of(&mut self, shape: Shape) -> Result<Verification> {
+        let reference = match self.references.entry(shape.data.word()) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
                 let read = |buffer: &Buffer| -> Result<Vec<u8>> {
                     let mut bytes = vec![0; buffer.len()];
                     self.device.download(buffer, 0, &mut bytes)?;
@@ -145,9 +155,9 @@ impl Ready for Run<'_> {
                 let factor = if problem.scaling == Scaling::Tensor { 1.0 } else { set.factor };
                 let a = found(problem.a.dtype, &set.a, 0, factor)?;
                 let b = found(problem.b.dtype, &set.b, 1, 1.0)?;
-                entry.insert(Reference::new(self.shape, &a, &b, Seeds::of(self.seed, 0))?)
+                entry.insert(Reference::new(shape, &a, &b, Seeds::of(self.seed, 0))?)
             }
         };
-        check(self.device, self.shape, self.plan.fast_accumulation(), reference, &self.operands)
+        check(self.device, shape, self.plan.fast_accumulation(), reference, &self.operands)
     }
 }

@@ -144,6 +144,10 @@ impl GemmPlan for Plan<'_> {
         self.forms.len()
     }
 
+    fn name(&self, index: usize) -> String {
+        self.forms.get(index).map_or_else(String::new, |form| form.name.clone())
+    }
+
     fn select(&mut self, index: usize) -> Result<()> {
         if index >= self.forms.len() {
             return Err(DeviceError::invalid(format!("there is no form {index}")));

@@ -1,20 +1,46 @@
 //! Our own Hopper kernel (kernels/gemm/wgmma_sm90.cu) as a provider: 128 × 256 tiles, a ring of four stages, clusters of two.
-//! On an H100 it came within 1 % of the best cublasLt algorithm for bf16, f16 and tf32 at 8192³.
+//! On an H100 it came within 1 % of the best cublasLt algorithm for bf16, f16 and tf32 at 8192³. Products of few tiles get smaller ones,
+//! or have their sums cut along K, whichever a trial finds faster (these forms are not yet run on hardware).
 
 use crate::cases::Shape;
+use crate::split::{self, Parts};
 use ridgepoint_core::Dtype;
 use ridgepoint_device::{Arg, Buffer, Device, DeviceError, GemmOperands, GemmPlan, Geometry, Kernel, Program, Result, TensorMap};
 use std::collections::BTreeMap;
 
-/// Columns of a tile (RP_BN), stages of the ring, blocks of a cluster, buffers of the epilogue: the macros of the kernel.
-const COLUMNS: u32 = 256;
-const STAGES: u32 = 4;
-const CLUSTER: u32 = 2;
-const BUFFERS: u32 = 2;
+/// A form of the kernel, its macros: columns of a tile (RP_BN), stages of the ring, blocks of a cluster, buffers of the epilogue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Form {
+    columns: u32,
+    stages: u32,
+    cluster: u32,
+    buffers: u32,
+    /// Sums cut along K (RP_SPLIT).
+    split: bool,
+}
+
+/// The form for products that fill the chip.
+const LARGE: Form = Form { columns: 256, stages: 4, cluster: 2, buffers: 2, split: false };
+/// For those that do not: smaller tiles, no partner that would have nothing to do, and more of memory on its way.
+const SMALL: Form = Form { columns: 128, stages: 6, cluster: 1, buffers: 2, split: false };
+const SPLIT: Form = Form { columns: 128, stages: 6, cluster: 1, buffers: 1, split: true };
+
+/// Rows of a tile.
+const ROWS: u64 = 128;
 /// Threads: two consumer warpgroups and the producer's.
 const THREADS: u32 = 384;
-/// Dynamic shared memory, by the kernel's host contract.
-const SHARED: u32 = STAGES * (16400 + COLUMNS * 128) + BUFFERS * 16384 + 1024;
+
+impl Form {
+    /// Dynamic shared memory, by the kernel's host contract.
+    const fn shared(self) -> u32 {
+        self.stages * (16400 + self.columns * 128) + self.buffers * 16384 + 1024
+    }
+
+    /// Tiles of a product.
+    fn tiles(self, shape: Shape) -> u64 {
+        shape.m.div_ceil(ROWS) * shape.n.div_ceil(u64::from(self.columns))
+    }
+}
 
 /// The provider's name.
 pub(crate) const PROVIDER: &str = "wgmma";
@@ -24,11 +50,14 @@ pub(crate) fn fits(shape: Shape, device: &dyn Device) -> bool {
     device.info().arch == "sm_90a" && shape.plain()
 }
 
-/// The kernel for one shape.
+/// The kernel for one shape, in the forms that are worth a trial.
 pub(crate) struct Plan<'d> {
     device: &'d dyn Device,
     shape: Shape,
-    kernel: Kernel,
+    /// Forms, and in how many parts each cuts K.
+    forms: Vec<(Form, Kernel, u64)>,
+    parts: Option<Parts<'d>>,
+    chosen: usize,
 }
 
 /// Compiles it.
@@ -43,15 +72,38 @@ pub(crate) fn plan(device: &dyn Device, shape: Shape) -> Result<Plan<'_>> {
     if !whole(shape.dtype, shape.k) || !whole(shape.output, shape.n) {
         return Err(DeviceError::unsupported("rows must be multiples of 16 bytes for the tensor copy engine"));
     }
-    let defines = [
+    let mut plan = Plan { device, shape, forms: vec![(LARGE, compile(device, shape, LARGE)?, 1)], parts: None, chosen: 0 };
+    let units = u64::from(device.info().units);
+    if LARGE.tiles(shape) < units {
+        // The other forms are a gain and no need: a node without a compiler does without.
+        plan.forms.extend(compile(device, shape, SMALL).ok().map(|kernel| (SMALL, kernel, 1)));
+        let counts = split::counts(SPLIT.tiles(shape), shape.dtype.bytes(shape.k).0.div_ceil(128), units);
+        let most = counts.iter().copied().max().unwrap_or(0);
+        let made =
+            || Ok::<_, DeviceError>((compile(device, shape, SPLIT)?, Parts::new(device, shape.output, shape.m * shape.n, most)?));
+        if most > 0
+            && let Ok((kernel, parts)) = made()
+        {
+            plan.forms.extend(counts.into_iter().map(|count| (SPLIT, kernel.clone(), count)));
+            plan.parts = Some(parts);
+        }
+    }
+    Ok(plan)
+}
+
+fn compile(device: &dyn Device, shape: Shape, form: Form) -> Result<Kernel> {
+    let mut defines = vec![
         ("RP_DTYPE", shape.dtype.name().to_owned()),
-        ("RP_BN", COLUMNS.to_string()),
-        ("RP_STAGES", STAGES.to_string()),
-        ("RP_CLUSTER", CLUSTER.to_string()),
-        ("RP_BUFFERS", BUFFERS.to_string()),
+        ("RP_BN", form.columns.to_string()),
+        ("RP_STAGES", form.stages.to_string()),
+        ("RP_CLUSTER", form.cluster.to_string()),
+        ("RP_BUFFERS", form.buffers.to_string()),
     ];
+    if form.split {
+        defines.push(("RP_SPLIT", "1".to_owned()));
+    }
     let program = Program { name: "gemm/wgmma_sm90", defines: &defines, ..Program::default() };
-    Ok(Plan { device, shape, kernel: device.compile(&program, "rp_gemm_wgmma")? })
+    device.compile(&program, "rp_gemm_wgmma")
 }
 
 impl Plan<'_> {
@@ -73,23 +125,41 @@ impl Plan<'_> {
 impl GemmPlan for Plan<'_> {
     fn enqueue(&self, &GemmOperands { a, b, c, factor, .. }: &GemmOperands<'_>) -> Result<()> {
         let Shape { m, n, k, dtype, .. } = self.shape;
-        let maps = [
-            self.map(a, dtype, m, k, 128)?,
-            self.map(b, dtype, n, k, COLUMNS / CLUSTER)?,
-            self.map(c, self.shape.output, m, n, 64)?,
-        ];
-        let [a, b, c] = &maps;
+        let (form, kernel, count) = &self.forms[self.chosen];
+        let operands = [self.map(a, dtype, m, k, ROWS as u32)?, self.map(b, dtype, n, k, form.columns / form.cluster)?];
+        let map_c = self.map(c, self.shape.output, m, n, 64)?;
+        let parts = self.parts.as_ref().filter(|_| form.split);
         let args = [
-            Arg::Bytes(a),
-            Arg::Bytes(b),
-            Arg::Bytes(c),
+            Arg::Bytes(&operands[0]),
+            Arg::Bytes(&operands[1]),
+            parts.map_or(Arg::Bytes(&map_c), |parts| Arg::Buffer(&parts.buffer, 0)),
             Arg::I32(m as i32),
             Arg::I32(n as i32),
             Arg::I32(k as i32),
-            Arg::F32(factor),
+            if form.split { Arg::I32(*count as i32) } else { Arg::F32(factor) },
         ];
-        let grid = self.device.info().units / CLUSTER * CLUSTER;
-        self.device.launch(&self.kernel, Geometry::linear(grid, THREADS).with_shared(SHARED), &args)
+        let grid = self.device.info().units / form.cluster * form.cluster;
+        self.device.launch(kernel, Geometry::linear(grid, THREADS).with_shared(form.shared()), &args)?;
+        parts.map_or(Ok(()), |parts| parts.join(c, *count, factor))
+    }
+
+    fn candidates(&self) -> usize {
+        self.forms.len()
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.forms.get(index).map_or_else(String::new, |(form, _, count)| {
+            let tile = format!("128×{}, {} stages, clusters of {}", form.columns, form.stages, form.cluster);
+            if form.split { format!("{tile}, K in {count} parts") } else { tile }
+        })
+    }
+
+    fn select(&mut self, index: usize) -> Result<()> {
+        if index >= self.forms.len() {
+            return Err(DeviceError::invalid(format!("there is no form {index}")));
+        }
+        self.chosen = index;
+        Ok(())
     }
 
     fn fast_accumulation(&self) -> bool {
@@ -97,11 +167,20 @@ impl GemmPlan for Plan<'_> {
     }
 
     fn config(&self) -> BTreeMap<String, String> {
-        let registers = self.kernel.resources.map(|r| r.registers.to_string());
-        let tile = format!("128×{COLUMNS}, {STAGES} stages, clusters of {CLUSTER}");
-        [("tile".to_owned(), Some(tile)), ("registers".to_owned(), registers)]
+        let registers = self.forms[self.chosen].1.resources.map(|r| r.registers.to_string());
+        [("tile".to_owned(), Some(self.name(self.chosen))), ("registers".to_owned(), registers)]
             .into_iter()
             .filter_map(|(k, v)| Some((k, v?)))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_fits_a_multiprocessor_of_hopper() {
+        assert!([LARGE, SMALL, SPLIT].iter().all(|form| form.shared() <= 232_448));
     }
 }

@@ -15,13 +15,15 @@ mod sustain;
 mod timer;
 mod trial;
 mod tuned;
+mod turns;
 pub mod verify;
 mod window;
 
 pub use bench::{Bench, Refused};
-pub use operands::{encoding, random, scales};
+pub use operands::{encoding, fill, random, scales};
 pub use policy::{Counts, Policy, Profile};
 pub use suite::{Class, Measured, Prepared, Ready, Scope, Suite, measure, measure_after};
 pub use trial::trial;
-pub use tuned::{recall, remember};
+pub use tuned::{depth, recall, remember, search};
+pub use turns::measure_in_turns;
 pub use window::Window;

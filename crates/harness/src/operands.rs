@@ -1,6 +1,6 @@
 //! Operands of a case: made on the device by the counter that the references know.
 
-use ridgepoint_core::{Backend, Dtype, data};
+use ridgepoint_core::{Backend, Distribution, Dtype, data};
 use ridgepoint_device::{Arg, Buffer, Device, DeviceError, Geometry, Program, Result, ScaleOrder, Scales};
 
 /// The dtype of a class as this device encodes it: FNUZ on CDNA3, OCP elsewhere.
@@ -18,17 +18,42 @@ pub fn encoding(dtype: Dtype, device: &dyn Device) -> Dtype {
 /// # Errors
 /// `Unsupported` where the device cannot make this dtype; a device error.
 pub fn random(device: &dyn Device, dtype: Dtype, seed: u64, elements: u64) -> Result<Buffer> {
-    // tf32 lies in memory as f32; the matrix units round it. Scales of blocks lie in a buffer of their own: see `scales`.
-    let stored = if dtype == Dtype::Tf32 { Dtype::F32 } else { dtype.element() };
-    let buffer = device.alloc(stored.bytes(elements).0 as usize)?;
-    let kernel = device.compile(&Program { name: "common/init", ..Program::default() }, &format!("rp_init_{stored}"))?;
-    let fill = |buffer: &Buffer, seed: u64, n: u64| {
+    let buffer = device.alloc(stored(dtype).bytes(elements).0 as usize)?;
+    fill(device, &buffer, Distribution::Normal, dtype, seed, elements)?;
+    Ok(buffer)
+}
+
+/// As elements lie in memory: tf32 as f32, which the matrix units round. Scales of blocks lie in a buffer of their own: see [`scales`].
+const fn stored(dtype: Dtype) -> Dtype {
+    if matches!(dtype, Dtype::Tf32) { Dtype::F32 } else { dtype.element() }
+}
+
+/// Fills a buffer anew, on the device, with the first `elements` of stream `seed` of a distribution (see
+/// [`ridgepoint_core::data::value`]).
+///
+/// # Errors
+/// As [`random`]; `Unsupported` for values that no kernel makes.
+pub fn fill(
+    device: &dyn Device,
+    buffer: &Buffer,
+    distribution: Distribution,
+    dtype: Dtype,
+    seed: u64,
+    elements: u64,
+) -> Result<()> {
+    let number =
+        distribution.number().ok_or_else(|| DeviceError::unsupported("values that a user brought cannot be made here"))?;
+    let stored = stored(dtype);
+    // The default is the form that was built ahead.
+    let defines = if number == 0 { vec![] } else { vec![("RP_DATA", number.to_string())] };
+    let program = Program { name: "common/init", defines: &defines, ..Program::default() };
+    let kernel = device.compile(&program, &format!("rp_init_{stored}"))?;
+    let launch = |buffer: &Buffer, seed: u64, n: u64| {
         device.launch(&kernel, Geometry::linear(1024, 256), &[Arg::Buffer(buffer, 0), Arg::U64(seed), Arg::U64(n)])
     };
     let most = device.binding_limit().unwrap_or(u64::MAX);
     if buffer.len() as u64 <= most {
-        fill(&buffer, seed, elements)?;
-        return Ok(buffer);
+        return launch(buffer, seed, elements);
     }
     // In parts, each its share of the stream.
     let each = most * 8 / stored.bits();
@@ -36,9 +61,9 @@ pub fn random(device: &dyn Device, dtype: Dtype, seed: u64, elements: u64) -> Re
         let n = each.min(elements - first);
         let part = buffer.part(stored.bytes(first).0 as usize, stored.bytes(n).0 as usize);
         let part = part.ok_or_else(|| DeviceError::unsupported("this device's buffers have no parts"))?;
-        fill(&part, data::shifted(seed, first), n)?;
+        launch(&part, data::shifted(seed, first), n)?;
     }
-    Ok(buffer)
+    Ok(())
 }
 
 /// The scales of a matrix, each the number of stream `seed` at its place in memory, padding included; filled on the device.

@@ -1,7 +1,7 @@
 //! What a suite must say of itself, and the one function that turns a case into a record.
 
 use crate::{Bench, Policy, Profile, Refused};
-use ridgepoint_core::record::Soak;
+use ridgepoint_core::record::{Soak, Tuning};
 use ridgepoint_core::{Backend, Bytes, Case, Component, DeviceInfo, Dtype, Outcome, Record, Verification};
 use ridgepoint_device::{Buffer, Device, DeviceError, Result, Timing};
 use std::collections::BTreeMap;
@@ -159,6 +159,11 @@ pub trait Ready {
     /// A device error; a wrong result is no error but a [`Verification`] that did not pass.
     fn check(&mut self) -> Result<Verification>;
 
+    /// How the provider's algorithm was chosen; None where there was no choice.
+    fn tuning(&self) -> Option<Tuning> {
+        None
+    }
+
     /// What only the timed runs could tell, such as which rank was slow: goes into the record beside the configuration.
     fn observed(&self) -> BTreeMap<String, String> {
         BTreeMap::new()
@@ -211,6 +216,7 @@ pub struct Measured {
     pub(crate) config: BTreeMap<String, String>,
     pub(crate) labels: Vec<String>,
     pub(crate) dtype: Dtype,
+    pub(crate) tuning: Option<Box<Tuning>>,
     pub(crate) soak: Option<Box<Soak>>,
     /// What came of it.
     pub outcome: Outcome,
@@ -225,10 +231,19 @@ impl Measured {
             config: BTreeMap::new(),
             labels: Vec::new(),
             dtype: case.dtype,
+            tuning: None,
             soak: None,
             outcome: Outcome::Skipped { reason: String::new() },
             lost: false,
         }
+    }
+
+    /// Takes over what is to be recorded about how a case was made ready.
+    pub(crate) fn take(&mut self, prepared: &mut Prepared<'_>) {
+        self.config = std::mem::take(&mut prepared.config);
+        self.labels = std::mem::take(&mut prepared.labels);
+        self.dtype = prepared.dtype;
+        self.tuning = prepared.ready.tuning().map(Box::new);
     }
 
     /// With what came of it: what a device cannot do is skipped, any other error is a failure.
@@ -264,6 +279,7 @@ impl Measured {
             config: self.config,
             labels,
             started,
+            tuning: self.tuning,
             soak: self.soak,
             outcome: self.outcome,
         }
@@ -280,9 +296,7 @@ fn attempt(
     measured: &mut Measured,
 ) -> std::result::Result<Outcome, Refused> {
     let mut prepared = suite.prepare(case, provider, device, seed)?;
-    measured.config = std::mem::take(&mut prepared.config);
-    measured.labels = std::mem::take(&mut prepared.labels);
-    measured.dtype = prepared.dtype;
+    measured.take(&mut prepared);
     // Correct before fast; and the timed runs themselves must leave correct outputs behind.
     let mut bench = Bench::prove(prepared, case.cache, device, policy)?;
     gate();

@@ -31,6 +31,7 @@ pub(crate) fn run(args: &BenchKernel) -> Outcome {
         profile,
         sustain: None,
         seed: args.seed,
+        retune: false,
         out: args.out.as_deref(),
         resume: None,
         streaming,

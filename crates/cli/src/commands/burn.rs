@@ -24,6 +24,7 @@ pub(crate) fn run(args: &Burn) -> Outcome {
         profile,
         sustain: None,
         seed: args.seed,
+        retune: false,
         out: args.out.as_deref(),
         resume: None,
         streaming,

@@ -39,6 +39,7 @@ pub(crate) fn run(args: &Collectives) -> Outcome {
         profile: Profile::Standard,
         sustain: None,
         seed: args.seed,
+        retune: false,
         out: args.out.as_deref(),
         resume: args.resume.as_deref(),
         streaming,

@@ -33,6 +33,7 @@ pub(crate) fn run(args: &Run) -> Outcome {
         profile,
         sustain: args.sustain,
         seed: args.seed,
+        retune: args.retune,
         out: args.out.as_deref(),
         resume: args.resume.as_deref(),
         streaming,
@@ -40,7 +41,8 @@ pub(crate) fn run(args: &Run) -> Outcome {
         passes: made.as_ref().map_or(&[], |made| &made.passes),
     };
     let mut session = Session::begin(devices, &setup, interrupted)?;
-    let complete = session.measure(jobs.iter())? && (!args.together || session.measure_together(&jobs)?);
+    let measured = if args.data_sweep { session.measure_data(&jobs)? } else { session.measure(jobs.iter())? };
+    let complete = measured && (!args.together || session.measure_together(&jobs)?);
     let folder = session.folder.clone();
     let model = session.finish()?;
     if !streaming {

@@ -37,6 +37,7 @@ pub(crate) fn run(args: &Search) -> Outcome {
         profile,
         sustain: None,
         seed: args.seed,
+        retune: false,
         out: args.out.as_deref(),
         resume: args.resume.as_deref(),
         streaming,

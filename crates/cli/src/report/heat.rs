@@ -7,10 +7,19 @@ use ridgepoint_core::stats::Summary;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
+/// What backends call the power drawn now.
+pub(super) const POWER: [&str; 2] = ["power_w", "power_instant_w"];
+
+/// Seconds of work that a sensor of power must see: NVML's is a mean over the last one.
+pub(super) const SLOW_SENSOR: f64 = 1.0;
+
+/// Seconds between two readings, at the least.
+pub(super) const BETWEEN_READINGS: f64 = 0.05;
+
 /// The sensors that are shown, with the words for them: the first of a group that a device has.
 const SENSORS: [(&[&str], &str); 4] = [
     (&["observed_mhz", "sm_clock_mhz", "clock_mhz"], "MHz"),
-    (&["power_w", "power_instant_w"], "W"),
+    (&POWER, "W"),
     (&["temperature_c"], "°C"),
     (&["memory_temperature_c"], "°C memory"),
 ];
@@ -35,6 +44,14 @@ fn figures(row: &Row) -> Vec<f64> {
 
 fn sensor(moment: &Moment, names: &[&str]) -> Option<f64> {
     names.iter().find_map(|name| moment.sensors.get(*name)).copied().filter(|x| x.is_finite())
+}
+
+/// The figure over the power in each moment, and its unit; empty for a latency, or without a sensor of power.
+fn per_watt(row: &Row) -> (Vec<Option<f64>>, String) {
+    let unit = row.placement.as_ref().map_or("", |p| p.unit);
+    let watts = |moment: &Moment| sensor(moment, &POWER).filter(|w| *w > 0.0);
+    let values = timeline(row).iter().zip(figures(row)).map(|(moment, figure)| Some(figure / watts(moment)?));
+    (if unit == "ns" { Vec::new() } else { values.collect() }, format!("{unit}/W"))
 }
 
 /// Medians of the first and of the last tenth.
@@ -67,6 +84,10 @@ pub(super) fn text(model: &Model) -> String {
                 let _ = write!(text, ", {} to {} {unit}", significant(from), significant(to));
             }
         }
+        let (values, unit) = per_watt(row);
+        if let Some((from, to)) = ends(&values.into_iter().flatten().collect::<Vec<_>>()) {
+            let _ = write!(text, ", {} to {} {unit}", significant(from), significant(to));
+        }
         text.push('\n');
     }
     if text.is_empty() { text } else { format!("\nsustained, the first tenth of the time to the last\n{text}") }
@@ -78,9 +99,11 @@ pub(super) fn curves(row: &Row) -> Value {
     if moments.is_empty() {
         return Value::Null;
     }
-    let sensors: Vec<Value> = SENSORS
+    let mut sensors: Vec<Value> = SENSORS
         .iter()
         .map(|(names, unit)| json!({ "unit": unit, "values": moments.iter().map(|m| sensor(m, names)).collect::<Vec<_>>() }))
         .collect();
+    let (values, unit) = per_watt(row);
+    sensors.push(json!({ "unit": unit, "values": values }));
     json!({ "at": moments.iter().map(|m| m.at.0).collect::<Vec<_>>(), "figure": figures(row), "sensors": sensors })
 }

@@ -3,7 +3,7 @@
 use super::page::page;
 use super::peers::{Matrix, matrices};
 use super::staircase::{Staircase, staircases};
-use super::{Model, forward, heat};
+use super::{Model, data as kinds, forward, heat, providers};
 use ridgepoint_core::record::{Outcome, Record};
 use ridgepoint_core::roofline::{Placement, RoofKind, measured_gbps, measured_tflops, observed_mhz};
 use ridgepoint_core::specs::Specs;
@@ -27,7 +27,8 @@ fn data(model: &Model) -> Value {
     let devices = model.environments.iter().flat_map(|e| &e.devices).filter(|d| seen.insert(d.id.clone()));
     let rows = model.rows.iter().map(|row| {
         let mut value = record(&row.record, row.placement.as_ref());
-        value["labels"].as_array_mut().into_iter().for_each(|labels| labels.extend(row.beside_others().map(Value::from)));
+        let remarks = row.remarks().into_iter().map(Value::from);
+        value["labels"].as_array_mut().into_iter().for_each(|labels| drop(labels.splice(0..0, remarks.clone())));
         value["heat"] = heat::curves(row);
         value
     });
@@ -38,6 +39,8 @@ fn data(model: &Model) -> Value {
         "rows": rows.collect::<Vec<_>>(),
         "forward": forward::data(model),
         "peers": matrices(model).iter().map(matrix).collect::<Vec<_>>(),
+        "sideBySide": providers::side_by_side(model),
+        "dataSweeps": kinds::sweeps(model),
         "staircases": staircases(model).iter().map(staircase).collect::<Vec<_>>(),
     })
 }
@@ -87,6 +90,10 @@ fn record(record: &Record, placement: Option<&Placement>) -> Value {
         "dtype": record.dtype.name(), "outcome": outcome, "reason": reason, "labels": record.labels, "config": record.config,
         "level": record.level, "metric": record.metric, "bytes": record.work.bytes.0,
     });
+    if let Some(tuning) = record.tuning.as_deref() {
+        value["tuning"] =
+            json!({ "offered": tuning.offered, "tried": tuning.tried, "chosen": tuning.chosen, "gain": tuning.gain() });
+    }
     let (Some(p), Outcome::Measured { samples, verification, telemetry }) = (placement, &record.outcome) else { return value };
     let roof = p.roofs.first();
     let measured = json!({

@@ -29,7 +29,7 @@ pub(super) fn render(model: &Model) -> String {
         let cells: Vec<[String; 11]> = rows
             .iter()
             .filter_map(|row| {
-                let mut cells = line(&row.record, row.placement.as_ref()?).into_iter();
+                let mut cells = line(row, row.placement.as_ref()?).into_iter();
                 let device = markdown(&row.record.device);
                 Some(std::array::from_fn(|i| if i == 0 { device.clone() } else { markdown(&cells.next().unwrap_or_default()) }))
             })

@@ -4,6 +4,7 @@
 pub(crate) mod acceptance;
 pub(crate) mod comparison;
 mod csv;
+mod data;
 mod forward;
 mod heat;
 mod html;
@@ -12,6 +13,7 @@ mod markdown;
 pub(crate) mod nccl_tests;
 mod page;
 mod peers;
+mod providers;
 mod staircase;
 mod table;
 mod text;
@@ -61,12 +63,33 @@ pub(crate) struct Row {
     pub(crate) placement: Option<Placement>,
     /// What a figure that was measured beside others is of the same device's figure alone.
     of_alone: Option<f64>,
+    /// How far the fastest provider of a case is ahead of the next; None for all others.
+    lead: Option<providers::Lead>,
 }
 
 impl Row {
-    /// The same in words.
-    fn beside_others(&self) -> Option<String> {
-        self.of_alone.map(|fraction| format!("{:.0}% of alone", fraction * 100.0))
+    /// What a reader must know that other rows tell, or several figures together.
+    fn remarks(&self) -> Vec<String> {
+        let beside_others = self.of_alone.map(|fraction| format!("{:.0}% of alone", fraction * 100.0));
+        let lead = self.lead.as_ref().map(providers::Lead::words);
+        let tuned = self.record.tuning.as_deref().filter(|t| t.chosen > 0).map(|tuning| match tuning.gain() {
+            Some(gain) => format!("tuned {gain:.2} × its first choice"),
+            None => "tuned; its first choice does not run".into(),
+        });
+        let per_watt = self.per_watt().map(|(value, unit)| format!("{} {unit}", significant(value)));
+        [beside_others, lead, tuned, per_watt].into_iter().flatten().collect()
+    }
+
+    /// The figure over the power that was drawn, with its unit: for work that went on for a second at least, since sensors of
+    /// power are slower than that. A latency is no work done.
+    fn per_watt(&self) -> Option<(f64, String)> {
+        let Result::Measured { samples, telemetry, .. } = &self.record.outcome else { return None };
+        let placement = self.placement.as_ref().filter(|p| p.unit != "ns")?;
+        let worked: f64 = samples.seconds.iter().map(|s| s.0 * samples.batch as f64).sum();
+        let watched = f64::from(telemetry.readings) * heat::BETWEEN_READINGS;
+        let lasted = telemetry.timeline.last().map_or(worked.max(watched), |last| last.at.0);
+        let watts = heat::POWER.iter().find_map(|name| telemetry.sensors.get(*name))?.median;
+        (lasted >= heat::SLOW_SENSOR && watts > 0.0).then(|| (placement.achieved / watts, format!("{}/W", placement.unit)))
     }
 }
 
@@ -84,7 +107,7 @@ impl Model {
             .map(|record| {
                 let info = device(&environments, &record);
                 let placement = info.and_then(|info| place(&record, info, Specs::built_in()));
-                Row { record, placement, of_alone: None }
+                Row { record, placement, of_alone: None, lead: None }
             })
             .collect();
         let figures: BTreeMap<_, f64> = rows
@@ -100,6 +123,7 @@ impl Model {
             let alone = alone.and_then(|key| figures.get(&key)).filter(|figure| **figure > 0.0);
             row.of_alone = row.placement.as_ref().zip(alone).map(|(placement, alone)| placement.achieved / alone);
         }
+        providers::mark(&mut rows, &environments);
         Self { environments, rows }
     }
 

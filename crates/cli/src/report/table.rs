@@ -5,7 +5,7 @@ use super::{Model, Row};
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use ridgepoint_core::record::{Clock, Stop};
 use ridgepoint_core::roofline::{Bound, Placement, RoofKind, negotiated, observed_mhz};
-use ridgepoint_core::{Component, Level, Metric, Outcome, Record};
+use ridgepoint_core::{Component, Level, Metric, Outcome};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -30,12 +30,14 @@ pub(super) fn render(model: &Model) -> String {
         let rows: Vec<&Row> = model.rows.iter().filter(|r| r.record.component == component).collect();
         if rows.iter().any(|r| r.placement.is_some()) {
             let _ = writeln!(text, "\n{component}\n{}", table(&rows));
+            text += &super::providers::tally(&rows);
         }
     }
     text += &super::staircase::text(model);
     text += &super::peers::text(model);
     text += &super::forward::text(model);
     text += &super::heat::text(model);
+    text += &super::data::text(model);
     text += &not_measured(model);
     text += &legend(model);
     text
@@ -60,10 +62,7 @@ fn table(rows: &[&Row]) -> Table {
     for row in rows {
         let Some(placement) = &row.placement else { continue };
         let mut cells = if many_devices { vec![clean(&row.record.device)] } else { vec![] };
-        cells.extend(line(&row.record, placement));
-        if let (Some(note), Some(notes)) = (row.beside_others(), cells.last_mut()) {
-            *notes = if notes.is_empty() { note } else { format!("{note}; {notes}") };
-        }
+        cells.extend(line(row, placement));
         let first_number = cells.len() - 8;
         table.add_row(cells.into_iter().enumerate().map(|(i, c)| {
             let right = i >= first_number && i != first_number + 1 && i < first_number + 7;
@@ -74,7 +73,8 @@ fn table(rows: &[&Row]) -> Table {
 }
 
 /// The ten cells of a measured record.
-pub(super) fn line(record: &Record, placement: &Placement) -> [String; 10] {
+pub(super) fn line(row: &Row, placement: &Placement) -> [String; 10] {
+    let record = &row.record;
     let roof = placement.roofs.first();
     let percent = placement.fraction().map(|f| format!("{:.0}", f * 100.0));
     let spread = (placement.summary.p95 - placement.summary.p5) / placement.summary.median * 100.0;
@@ -91,14 +91,16 @@ pub(super) fn line(record: &Record, placement: &Placement) -> [String; 10] {
         format!("{spread:.1}%"),
         if verification.error == 0.0 { "exact".into() } else { format!("{:.0e}", verification.error) },
         observed_mhz(record).map_or_else(|| "–".into(), |m| format!("{m:.0}")),
-        notes(record, placement),
+        notes(row, placement),
     ]
 }
 
 /// What a reader must know beside the number.
-fn notes(record: &Record, placement: &Placement) -> String {
+fn notes(row: &Row, placement: &Placement) -> String {
+    let record = &row.record;
     let Outcome::Measured { samples, telemetry, .. } = &record.outcome else { return String::new() };
-    let mut notes: Vec<String> = record.labels.iter().map(|l| clean(l)).collect();
+    let mut notes = row.remarks();
+    notes.extend(record.labels.iter().map(|l| clean(l)));
     // On which side of the ridge point it sits is half of what an attention's number says.
     if let (Component::Attention, Some(roof)) = (record.component, placement.roofs.first()) {
         notes.push(format!("{}-bound", roof.bound.name()));

@@ -289,6 +289,7 @@ mod tests {
             config: Default::default(),
             labels: vec![],
             started: String::new(),
+            tuning: None,
             soak: None,
             outcome: Outcome::Measured {
                 samples: Samples {

@@ -120,6 +120,7 @@ pub fn read_line(line: &[u8]) -> Result<Line, serde_json::Error> {
         config: BTreeMap::new(),
         labels: lean.labels.into_iter().map(Cow::into_owned).collect(),
         started: lean.started.ok_or_else(missing("started"))?.into_owned(),
+        tuning: None,
         soak: None,
         outcome,
     })))

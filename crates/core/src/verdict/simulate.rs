@@ -319,6 +319,7 @@ fn record(shape: &Shape, c: &Context<'_>, dice: &mut Dice) -> Record {
         ]),
         labels: vec!["simulated".into()],
         started: "2026-11-24T00:00:00Z".into(),
+        tuning: None,
         soak: None,
         outcome,
     }

@@ -9,7 +9,7 @@ mod closure;
 pub mod collectives;
 mod doctor;
 mod foreign;
-mod gemm;
+pub(crate) mod gemm;
 mod info;
 pub(crate) mod kernels;
 pub mod pool;
@@ -258,7 +258,10 @@ pub(crate) fn compile(program: &Program<'_>, entry: &str) -> Result<Kernel> {
     if let Some(source) = program.c {
         return foreign::compile(program.name, source, entry);
     }
-    let native = kernels::find(entry)
+    // The one definition that a kernel of the CPU heeds: which values a fill makes.
+    let data = program.defines.iter().find(|(name, _)| *name == "RP_DATA").map(|(_, value)| value.as_str());
+    let native = data
+        .map_or_else(|| kernels::find(entry), |data| kernels::init::find(entry, data))
         .ok_or_else(|| DeviceError::unsupported(format!("the CPU has no kernel {entry} of {}", program.name)))?;
     Ok(Kernel::new(entry, None, Arc::new(native)))
 }

@@ -23,7 +23,17 @@ pub(crate) const NUMBERS: Numbers = Numbers {
     result_bytes: 96,
     workspace_at: 64,
     state_at: 72,
-    describes: &[(0, "algo", 4), (1, "tile", 4), (6, "stages", 4), (2, "split-k", 4), (4, "swizzle", 4), (8, "cluster", 2)],
+    describes: &[
+        (0, "algo", 4),
+        (1, "tile", 4),
+        (6, "stages", 4),
+        (2, "split-k", 4),
+        (3, "reduction", 4),
+        (4, "swizzle", 4),
+        (5, "custom", 4),
+        (7, "inner shape", 2),
+        (8, "cluster", 2),
+    ],
 };
 
 /// What scales are called: scalars always were there, the rest came with 12.8 and 12.9.

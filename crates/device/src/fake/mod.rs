@@ -3,6 +3,7 @@
 //!
 //! It shows itself only where `RIDGEPOINT_FAKE` is set: no one measures it by mistake.
 
+mod blas;
 mod model;
 #[cfg(target_os = "linux")]
 mod ranks;
@@ -84,10 +85,12 @@ fn info(settings: &Settings, index: usize) -> DeviceInfo {
 pub struct FakeDevice {
     info: DeviceInfo,
     settings: Settings,
-    pool: Pool,
+    pool: Arc<Pool>,
     allocated: Arc<AtomicU64>,
     held: Arc<AtomicBool>,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
+    power: sensors::Power,
+    blas: Option<blas::FakeBlas>,
     #[cfg(target_os = "linux")]
     ranks: Option<ranks::FakeRanks>,
 }
@@ -172,16 +175,20 @@ impl FakeDevice {
     }
 
     fn numbered(settings: Settings, index: usize) -> Self {
-        Self {
+        let mut device = Self {
             info: info(&settings, index),
             #[cfg(target_os = "linux")]
             ranks: ranks::FakeRanks::new(&settings),
             settings,
-            pool: Pool::new(&[]),
+            pool: Arc::new(Pool::new(&[])),
             allocated: Arc::default(),
             held: Arc::default(),
-            state: Mutex::default(),
-        }
+            state: Arc::default(),
+            power: Arc::default(),
+            blas: None,
+        };
+        device.blas = blas::FakeBlas::of(&device);
+        device
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -274,10 +281,15 @@ impl FakeDevice {
 
     /// Lets the device's clock run on.
     fn pass(&self, seconds: f64) {
-        let mut state = self.state();
-        let noise = f64::from(data::normal(self.settings.seed, state.commands)) * self.settings.noise;
-        let slower = if self.settings.throttled { 1.25 } else { 1.0 };
-        state.now += seconds * (1.0 + noise) * slower;
+        self.state().pass(&self.settings, seconds);
+    }
+}
+
+impl State {
+    fn pass(&mut self, settings: &Settings, seconds: f64) {
+        let noise = f64::from(data::normal(settings.seed, self.commands)) * settings.noise;
+        let slower = if settings.throttled { 1.25 } else { 1.0 };
+        self.now += seconds * (1.0 + noise) * slower;
     }
 }
 
@@ -347,6 +359,9 @@ impl Device for FakeDevice {
     }
 
     fn capture(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Option<Graph>> {
+        if self.blas.is_some() {
+            return Ok(None);
+        }
         if self.state().capture.replace(Vec::new()).is_some() {
             return Err(DeviceError::invalid("a capture is under way already"));
         }
@@ -404,8 +419,12 @@ impl Device for FakeDevice {
         self.ranks.as_ref().map(|ranks| ranks as &dyn crate::Collectives)
     }
 
+    fn blas(&self) -> Vec<&dyn crate::Blas> {
+        self.blas.iter().map(|blas| blas as &dyn crate::Blas).collect()
+    }
+
     fn sensors(&self) -> Option<Box<dyn Sensors>> {
-        Some(Box::new(sensors::FakeSensors { settings: self.settings.clone() }))
+        Some(Box::new(sensors::FakeSensors { settings: self.settings.clone(), power: Arc::clone(&self.power) }))
     }
 }
 

@@ -34,6 +34,13 @@ pub struct Settings {
     pub corrupt: bool,
     /// It is lost after so many commands (`lost=20`).
     pub lost_after: Option<u64>,
+    /// Algorithms of its matrix library, which it has from one on (`algorithms=12`): the first is not the fastest. A device with such a
+    /// library has no graphs, and a sensor of power.
+    pub algorithms: usize,
+    /// The one of them that does not run (`broken=8`).
+    pub broken: Option<usize>,
+    /// Its matrix library writes zeros instead of multiplying (`idle`).
+    pub idle: bool,
 }
 
 impl Default for Settings {
@@ -51,6 +58,9 @@ impl Default for Settings {
             serial: false,
             corrupt: false,
             lost_after: None,
+            algorithms: 0,
+            broken: None,
+            idle: false,
         }
     }
 }
@@ -64,7 +74,7 @@ impl FromStr for Settings {
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
             let wrong = || {
                 format!(
-                    "{VARIABLE}: '{}' is none of healthy, unwritten, fading=N, throttled, serial, corrupt, flips=N, lost=N, ranks=N, devices=N, memory=64MiB, noise=0.05, seed=N",
+                    "{VARIABLE}: '{}' is none of healthy, unwritten, fading=N, throttled, serial, corrupt, flips=N, lost=N, ranks=N, devices=N, algorithms=N, broken=N, idle, memory=64MiB, noise=0.05, seed=N",
                     word.escape_debug()
                 )
             };
@@ -79,6 +89,9 @@ impl FromStr for Settings {
                 ("ranks", n) => settings.ranks = n.parse().ok().filter(|n| (1..=8).contains(n)).ok_or_else(wrong)?,
                 ("flips", n) => settings.flips = Some(n.parse().ok().filter(|n| *n > 0).ok_or_else(wrong)?),
                 ("lost", n) => settings.lost_after = Some(n.parse().map_err(|_| wrong())?),
+                ("algorithms", n) => settings.algorithms = n.parse().ok().filter(|n| (1..=64).contains(n)).ok_or_else(wrong)?,
+                ("idle", "") => settings.idle = true,
+                ("broken", n) => settings.broken = Some(n.parse().map_err(|_| wrong())?),
                 ("memory", size) => settings.memory = size.parse().map_err(|_| wrong())?,
                 ("noise", x) => {
                     settings.noise = x.parse().ok().filter(|n: &f64| (0.0..=0.25).contains(n)).ok_or_else(wrong)?;
@@ -109,9 +122,19 @@ mod tests {
         };
         assert_eq!(settings, expected);
         assert_eq!("healthy".parse(), Ok(Settings::default()));
-        for bad in
-            ["broken", "lost", "fading", "noise=2", "memory=64", "unwritten=1", "ranks=0", "ranks=9", "devices=0", "flips=0"]
-        {
+        for bad in [
+            "broken",
+            "lost",
+            "fading",
+            "noise=2",
+            "memory=64",
+            "unwritten=1",
+            "ranks=0",
+            "ranks=9",
+            "devices=0",
+            "flips=0",
+            "algorithms=0",
+        ] {
             assert!(bad.parse::<Settings>().unwrap_err().contains(VARIABLE), "{bad}");
         }
     }

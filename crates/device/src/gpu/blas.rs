@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 /// Workspace offered to the library: what cublasLt's documentation recommends for Hopper.
 pub(crate) const WORKSPACE: usize = 64 << 20;
-/// Algorithms asked for.
-const WANTED: usize = 16;
+/// Algorithms asked for: as many as the deepest search tries.
+const WANTED: usize = 128;
 
 /// A matrix library on one device.
 pub(crate) struct Matmul {
@@ -187,6 +187,10 @@ impl GemmPlan for Run {
 
     fn candidates(&self) -> usize {
         self.plan.algorithms.len()
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.plan.describe(index)
     }
 
     fn select(&mut self, index: usize) -> Result<()> {

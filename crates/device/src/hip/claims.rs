@@ -60,6 +60,8 @@ const CLAIMS: &[Claim] = &[
     claim("gemm/tile", "RP_DTYPE=bf16", ALL, &[FMA, LDS], 256),
     claim("gemm/tile", "RP_DTYPE=bf16 RP_GROUPED=1", ALL, &[FMA, LDS], 256),
     claim("gemm/gemv", "RP_DTYPE=bf16 RP_M=8", ALL, &[FMA, LOAD, LOAD_ONCE], 256),
+    claim("gemm/combine", "RP_OUT=bf16", ALL, &[LOAD], 64),
+    claim("gemm/combine", "RP_OUT=i32", ALL, &[LOAD, STORE], 64),
     // Two waves of a compute unit's quarter share 512 registers.
     claim("gemm/matrix_amd", "RP_DTYPE=bf16", &["gfx90a"], &["v_mfma_f32_32x32x8bf16_1k", LOAD, LDS], 256),
     claim("gemm/matrix_amd", "RP_DTYPE=f16 RP_BM=128 RP_BN=128", &["gfx90a"], &["v_mfma_f32_32x32x8f16", LOAD, LDS], 128),
@@ -67,6 +69,8 @@ const CLAIMS: &[Claim] = &[
     claim("gemm/matrix_amd", "RP_DTYPE=bf16", &["gfx942"], &["v_mfma_f32_32x32x8_bf16", LOAD, LDS], 256),
     claim("gemm/matrix_amd", "RP_DTYPE=bf16 RP_DIRECT=4", &["gfx942"], &["v_mfma_f32_32x32x8_bf16", "global_load_lds_dword", LDS], 256),
     claim("gemm/matrix_amd", "RP_DTYPE=f16 RP_BM=128 RP_BN=128 RP_XCDS=8", &["gfx942"], &["v_mfma_f32_32x32x8_f16", LOAD, LDS], 128),
+    claim("gemm/matrix_amd", "RP_DTYPE=bf16 RP_OUT=f32 RP_BM=128 RP_BN=128 RP_SPLIT=1", &["gfx942"], &["v_mfma_f32_32x32x8_bf16", LOAD, LDS], 128),
+    claim("gemm/matrix_amd", "RP_DTYPE=i8 RP_OUT=i32 RP_BM=128 RP_BN=128 RP_SPLIT=1 RP_DIRECT=16", &["gfx950"], &["v_mfma_i32_32x32x32_i8", LDS], 168),
     claim("gemm/matrix_amd", "RP_DTYPE=e4m3fnuz", &["gfx942"], &["v_mfma_f32_32x32x16_fp8_fp8", LOAD, LDS], 256),
     claim("gemm/matrix_amd", "RP_DTYPE=e5m2fnuz", &["gfx942"], &["v_mfma_f32_32x32x16_bf8_bf8", LOAD, LDS], 256),
     claim("gemm/matrix_amd", "RP_DTYPE=i8", &["gfx942"], &["v_mfma_i32_32x32x16_i8", LOAD, LDS], 256),

@@ -150,6 +150,7 @@ function toggle(row, r, width) {
   const facts = { roof: r.roofSource || r.noRoof, bound: r.bound, 'TFLOP/s': digits(r.tflops), 'GB/s': digits(r.gbps), 'FLOP per byte': digits(r.intensity),
     median: (r.median * 1e6).toPrecision(4) + ' µs', 'p5 to p95': `${(r.p5 * 1e6).toPrecision(4)} to ${(r.p95 * 1e6).toPrecision(4)} µs`, samples: `${r.n} of ${r.batch} executions, ${r.clock} clock, ${r.stop}`,
     verified: `${r.check}: error ${r.error.toExponential(1)} within ${r.tolerance.toExponential(1)}, ${r.checked} elements`, ...r.config,
+    ...(r.tuning ? { tuning: `number ${r.tuning.chosen} of ${r.tuning.offered} in the provider's own ranking` + (r.tuning.gain ? `, ${r.tuning.gain.toFixed(3)} × its first choice` : '') } : {}),
     ...Object.fromEntries(Object.entries(r.sensors).map(([k, v]) => [k, `${digits(v.min)} to ${digits(v.max)}`])) };
   const list = element('dl', {}, ...Object.entries(facts).filter(([, v]) => v && v !== '–').flatMap(([k, v]) => [element('dt', {}, k), element('dd', {}, String(v))]));
   row.after(element('tr', { class: 'detail' }, element('td', { colspan: width }, list, sparkline(r.samples))));
@@ -161,6 +162,24 @@ function sparkline(samples) {
   const root = svg('svg', { viewBox: `0 0 ${W} ${H}`, role: 'img', 'aria-label': 'samples in the order taken' });
   root.append(svg('path', { class: 'curve', stroke: COLORS[0], d: samples.map((s, i) => `${i ? 'L' : 'M'}${(i / (samples.length - 1) * (W - 12) + 6).toFixed(1)} ${y(s).toFixed(1)}`).join(' ') }));
   return root;
+}
+// Who did a case fastest, and by how much: a line a case, its providers beside each other.
+function sideBySide() {
+  if (!data.sideBySide.length) return null;
+  const several = new Set(data.sideBySide.map(c => c.device)).size > 1;
+  const rows = data.sideBySide.map(c => element('tr', { 'data-rivals': c.case }, element('td', {}, breakable(several ? `${c.device} ${c.case}` : c.case)),
+    element('td', {}, element('strong', {}, c.providers[0].provider), ' ' + c.lead),
+    element('td', { class: 'number' }, c.low ? `${c.low.toFixed(3)} to ${c.high.toFixed(3)}` : '–'),
+    element('td', { class: 'wrap' }, c.providers.map(p => `${p.provider} ${digits(p.achieved)}`).join(' · ') + ' ' + c.unit)));
+  const head = element('tr', {}, ...['case', 'fastest', '95 % of the ratio', 'all'].map(name => element('th', {}, name)));
+  return element('section', {}, element('h2', {}, 'who was fastest'), element('div', { class: 'scroll' }, element('table', {}, element('thead', {}, head), element('tbody', {}, ...rows))));
+}
+// What each kind of data does to a case.
+function dataSweep(sweep) {
+  const rows = sweep.kinds.map(k => element('tr', { 'data-kind': k.data }, element('td', {}, k.data), ...[`${digits(k.achieved)} ${k.unit}`, k.ofNormal ? k.ofNormal.toFixed(3) + ' ×' : '–', k.mhz ? k.mhz.toFixed(0) : '–',
+    k.watts ? k.watts.toFixed(0) : '–', k.perWatt ? `${digits(k.perWatt)} ${k.unit}/W` : '–'].map(text => element('td', { class: 'number' }, text))));
+  const head = element('tr', {}, element('th', {}, 'data'), ...['achieved', 'of normal', 'MHz', 'W', 'a watt'].map(name => element('th', { class: 'number' }, name)));
+  return element('section', {}, element('h2', {}, `what data do to ${sweep.title}`), element('div', { class: 'scroll' }, element('table', {}, element('thead', {}, head), element('tbody', {}, ...rows))));
 }
 function unmeasured() {
   const groups = new Map();
@@ -223,4 +242,4 @@ function heat(r) {
 const sustained = measured.filter(r => r.heat);
 if (sustained.length) page.append(element('section', {}, element('h2', {}, 'heat: sustained cases over time'), ...sustained.map(heat)));
 page.append(...forwardPasses(), ...productMaps(), ...squares(), ...attentionCurves());
-page.append(...data.components.map(table).filter(Boolean), ...[unmeasured()].filter(Boolean));
+page.append(...data.components.map(table).filter(Boolean), ...data.dataSweeps.map(dataSweep), ...[sideBySide(), unmeasured()].filter(Boolean));

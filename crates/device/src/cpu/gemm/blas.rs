@@ -9,23 +9,9 @@ use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_int};
 use std::sync::{Arc, OnceLock};
 
-/// `cblas_sgemm` of the C interface to BLAS (netlib, cblas.h); int is 32 bits in the LP64 builds that these names mean.
-type Sgemm = unsafe extern "C" fn(
-    c_int,
-    c_int,
-    c_int,
-    c_int,
-    c_int,
-    c_int,
-    f32,
-    *const f32,
-    c_int,
-    *const f32,
-    c_int,
-    f32,
-    *mut f32,
-    c_int,
-);
+/// `cblas_sgemm` and `cblas_dgemm` of the C interface to BLAS (netlib, cblas.h); int is 32 bits in the LP64 builds that these names mean.
+type Gemm<T> =
+    unsafe extern "C" fn(c_int, c_int, c_int, c_int, c_int, c_int, T, *const T, c_int, *const T, c_int, T, *mut T, c_int);
 type SetThreads = unsafe extern "C" fn(c_int);
 
 const ROW_MAJOR: c_int = 101;
@@ -62,7 +48,8 @@ const CANDIDATES: &[Candidate] = &[
 pub(crate) struct Vendor {
     provider: &'static str,
     library: Library,
-    sgemm: Sgemm,
+    sgemm: Gemm<f32>,
+    dgemm: Option<Gemm<f64>>,
     set_threads: Option<SetThreads>,
     pool: Arc<Pool>,
 }
@@ -72,11 +59,13 @@ pub(crate) fn find(pool: &Arc<Pool>) -> Vec<Vendor> {
     let load = |candidate: &'static Candidate| {
         let (dl, path) = open(candidate)?;
         // SAFETY: the symbol has this type by the C interface to BLAS.
-        let sgemm = unsafe { *dl.get::<Sgemm>(b"cblas_sgemm\0").ok()? };
+        let sgemm = unsafe { *dl.get::<Gemm<f32>>(b"cblas_sgemm\0").ok()? };
+        // SAFETY: as above; a build for one type alone lacks it.
+        let dgemm = unsafe { dl.get::<Gemm<f64>>(b"cblas_dgemm\0").ok().map(|f| *f) };
         // SAFETY: both libraries document this function as taking one int (BLIS: dim_t of the same register).
         let set_threads = unsafe { dl.get::<SetThreads>(candidate.set_threads).ok().map(|f| *f) };
         let library = Library { name: candidate.provider.into(), version: version(dl, candidate), path: Some(path) };
-        Some(Vendor { provider: candidate.provider, library, sgemm, set_threads, pool: Arc::clone(pool) })
+        Some(Vendor { provider: candidate.provider, library, sgemm, dgemm, set_threads, pool: Arc::clone(pool) })
     };
     CANDIDATES.iter().filter_map(load).collect()
 }
@@ -133,12 +122,19 @@ impl Blas for Vendor {
 
     fn plan(&self, problem: &GemmProblem) -> Result<Box<dyn GemmPlan>> {
         let input = GemmProblem { batch: 1, ..*problem }.plain(self.provider)?;
-        if (input, problem.output) != (Dtype::F32, Dtype::F32) {
-            return Err(DeviceError::unsupported(format!(
-                "{} has f32 alone of the dtypes measured here, no {input}",
-                self.provider
-            )));
-        }
+        let call = match (input, problem.output) {
+            (Dtype::F32, Dtype::F32) => Call::Single(self.sgemm),
+            (Dtype::F64, Dtype::F64) => {
+                let lacking = || DeviceError::unsupported(format!("this build of {} has no cblas_dgemm", self.provider));
+                Call::Double(self.dgemm.ok_or_else(lacking)?)
+            }
+            _ => {
+                let provider = self.provider;
+                return Err(DeviceError::unsupported(format!(
+                    "{provider} has f32 and f64 of the dtypes measured here, no {input}"
+                )));
+            }
+        };
         if [problem.m, problem.n, problem.k].iter().any(|x| c_int::try_from(*x).is_err()) {
             return Err(DeviceError::unsupported(format!("{}'s sizes are 32-bit", self.provider)));
         }
@@ -147,46 +143,37 @@ impl Blas for Vendor {
             // SAFETY: documented to take a thread count at any time between calls.
             unsafe { set(threads as c_int) };
         }
-        Ok(Box::new(Sgemms { sgemm: self.sgemm, problem: *problem, pool: Arc::clone(&self.pool) }))
+        Ok(Box::new(Plan { call, problem: *problem, pool: Arc::clone(&self.pool) }))
     }
 }
 
-struct Sgemms {
-    sgemm: Sgemm,
+/// The function for a type.
+enum Call {
+    Single(Gemm<f32>),
+    Double(Gemm<f64>),
+}
+
+struct Plan {
+    call: Call,
     problem: GemmProblem,
     pool: Arc<Pool>,
 }
 
-impl GemmPlan for Sgemms {
+impl GemmPlan for Plan {
     fn enqueue(&self, &GemmOperands { a, b, c, .. }: &GemmOperands<'_>) -> Result<()> {
         let p = &self.problem;
-        let stored = |t: Transpose, plain: usize, transposed: usize| match t {
-            Transpose::No => (NO_TRANSPOSE, plain as c_int),
-            Transpose::Yes => (TRANSPOSE, transposed as c_int),
-        };
-        let ((ta, lda), (tb, ldb)) = (stored(p.a.stored, p.k, p.m), stored(p.b.stored, p.n, p.k));
-        for product in 0..p.batch {
-            let of = |buffer, elements: usize| range(buffer, product * elements * 4, elements * 4);
-            let (a, b, c) = (of(a, p.m * p.k)?, of(b, p.k * p.n)?, of(c, p.m * p.n)?);
-            // SAFETY: the buffers hold M×K, K×N and M×N floats with tight leading dimensions, as just checked.
-            unsafe {
-                (self.sgemm)(
-                    ROW_MAJOR,
-                    ta,
-                    tb,
-                    p.m as c_int,
-                    p.n as c_int,
-                    p.k as c_int,
-                    1.0,
-                    a.cast(),
-                    lda,
-                    b.cast(),
-                    ldb,
-                    0.0,
-                    c.cast(),
-                    p.n as c_int,
-                )
+        for batch in 0..p.batch {
+            let of = |buffer, elements: usize| {
+                let bytes = p.output.bytes(elements as u64).0 as usize;
+                range(buffer, batch * bytes, bytes)
             };
+            let operands = [of(a, p.m * p.k)?, of(b, p.k * p.n)?, of(c, p.m * p.n)?];
+            match self.call {
+                // SAFETY: the buffers hold M×K, K×N and M×N elements of the function's type, as just checked.
+                Call::Single(gemm) => unsafe { product(gemm, p, operands, 1.0, 0.0) },
+                // SAFETY: as above.
+                Call::Double(gemm) => unsafe { product(gemm, p, operands, 1.0, 0.0) },
+            }
         }
         Ok(())
     }
@@ -194,4 +181,19 @@ impl GemmPlan for Sgemms {
     fn config(&self) -> BTreeMap<String, String> {
         BTreeMap::from([("threads".into(), self.pool.threads().to_string())])
     }
+}
+
+/// C = one·A·B + zero·C, leading dimensions tight.
+///
+/// # Safety
+/// The pointers are to A, B and C of the problem, in elements of `T`.
+unsafe fn product<T>(gemm: Gemm<T>, p: &GemmProblem, [a, b, c]: [*mut u8; 3], one: T, zero: T) {
+    let stored = |t: Transpose, plain: usize, transposed: usize| match t {
+        Transpose::No => (NO_TRANSPOSE, plain as c_int),
+        Transpose::Yes => (TRANSPOSE, transposed as c_int),
+    };
+    let ((ta, lda), (tb, ldb)) = (stored(p.a.stored, p.k, p.m), stored(p.b.stored, p.n, p.k));
+    let [m, n, k] = [p.m, p.n, p.k].map(|extent| extent as c_int);
+    // SAFETY: the caller's promise.
+    unsafe { gemm(ROW_MAJOR, ta, tb, m, n, k, one, a.cast(), lda, b.cast(), ldb, zero, c.cast(), n) };
 }

@@ -5,6 +5,7 @@
 //! and takes the next block from a counter, so that a core the host takes away costs a block and not half the run.
 
 mod blas;
+mod double;
 mod micro;
 mod pack;
 mod widened;
@@ -19,6 +20,7 @@ use pack::Rows;
 use ridgepoint_core::Dtype;
 use ridgepoint_core::minifloat::bf16_bits;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use widened::Widened;
@@ -50,6 +52,9 @@ impl Blas for Native {
         let p = *problem;
         if !p.k_contiguous() {
             return Err(DeviceError::unsupported("the built-in CPU GEMM takes A as M×K and B stored as N×K"));
+        }
+        if (p.a.dtype, p.b.dtype, p.output) == (Dtype::F64, Dtype::F64, Dtype::F64) {
+            return double::plan(self, &p);
         }
         if widened::knows(p.a.dtype) && widened::knows(p.b.dtype) {
             let product = self.of_one_type(&GemmProblem::new(p.m, p.n, p.k, Dtype::F32, p.output))?;
@@ -205,8 +210,14 @@ impl Run<'_> {
                 self.add_sums(column, depth, pass == 0);
             }
             self.barrier.wait(threads);
-            while let Some(row) = next(blocks, MC, p.m) {
-                self.block(thread, row, MC.min(p.m - row), first, depth, pass + 1 == passes);
+            let share = Share::of([p.m, p.n], kernel.nr, threads);
+            let mut packed = None;
+            while let Some((rows, columns)) = share.next(blocks) {
+                // Neighbouring items are often of the same rows, which are packed already.
+                if packed.replace(rows.start) != Some(rows.start) {
+                    self.pack_rows(thread, rows.clone(), first, depth);
+                }
+                self.block(thread, rows, columns, first, depth, pass + 1 == passes);
             }
             self.barrier.wait(threads);
             if pass + 1 == passes && self.plan.wide.is_some() {
@@ -217,40 +228,47 @@ impl Run<'_> {
         }
     }
 
-    /// Rows `row..row + rows` of C, all columns.
-    fn block(&self, thread: usize, row: usize, rows: usize, first: usize, depth: usize, last: bool) {
+    /// Packs rows of A for a thread's own use.
+    fn pack_rows(&self, thread: usize, rows: Range<usize>, first: usize, depth: usize) {
+        let (mr, a): (usize, Shared<u32>) = (self.plan.kernel.mr, pointer(&self.plan.packed_a[thread]));
+        for i in (0..rows.len()).step_by(mr) {
+            // SAFETY: packed_a is this thread's own and holds MC rows.
+            unsafe { self.a.0.pack(rows.start + i, mr, first, depth, a.slice_mut(i * depth..(i + mr) * depth).as_mut_ptr()) };
+        }
+    }
+
+    /// A block of C: rows that are packed, and columns that begin with a panel.
+    fn block(&self, thread: usize, rows: Range<usize>, columns: Range<usize>, first: usize, depth: usize, last: bool) {
         let Plan { problem: p, kernel: Kernel { micro, mr, nr, .. }, packed_a, packed_b, .. } = self.plan;
         let (mr, nr) = (*mr, *nr);
         let (a, b): (Shared<u32>, Shared<u32>) = (pointer(&packed_a[thread]), pointer(packed_b));
-        // SAFETY: packed_a is this thread's own; packed_b is complete and only read; the rows of C are this thread's; the
-        // edge tile is as large as the largest micro-kernel's.
+        // SAFETY: packed_a is this thread's own; packed_b is complete and only read; this block of C is this thread's; the edge tile
+        // is as large as the largest micro-kernel's.
         unsafe {
-            for i in (0..rows).step_by(mr) {
-                self.a.0.pack(row + i, mr, first, depth, a.slice_mut(i * depth..(i + mr) * depth).as_mut_ptr());
-            }
             let mut edge = [0u32; 8 * 48];
-            for j in (0..p.n).step_by(nr) {
-                let columns = nr.min(p.n - j);
+            for j in columns.clone().step_by(nr) {
+                let width = nr.min(p.n - j);
                 let panel = b.slice(j * depth..(j + nr) * depth).as_ptr();
-                for i in (0..rows).step_by(mr) {
-                    let height = mr.min(rows - i);
+                for i in (0..rows.len()).step_by(mr) {
+                    let height = mr.min(rows.len() - i);
                     let strip = a.slice(i * depth..(i + mr) * depth).as_ptr();
-                    let at = (row + i) * p.n + j;
-                    if height == mr && columns == nr {
-                        micro(depth, strip, panel, self.c.slice_mut(at..at + (mr - 1) * p.n + nr).as_mut_ptr(), p.n, first == 0);
+                    let at = (rows.start + i) * p.n + j;
+                    if height == mr && width == nr {
+                        // By its address: a range would hold other threads' columns, too.
+                        micro(depth, strip, panel, self.c.at(at), p.n, first == 0);
                         continue;
                     }
                     micro(depth, strip, panel, edge.as_mut_ptr(), nr, true);
                     for (r, edge) in edge.chunks_exact(nr).take(height).enumerate() {
-                        let c = self.c.slice_mut(at + r * p.n..at + r * p.n + columns);
+                        let c = self.c.slice_mut(at + r * p.n..at + r * p.n + width);
                         self.add_edge(c, edge, first == 0);
                     }
                 }
             }
             if let (Some(sums), true) = (&self.plan.sums, last) {
-                let sums = pointer::<i32>(sums).slice(0..p.n);
-                for r in row..row + rows {
-                    let c = self.c.slice_mut(r * p.n..(r + 1) * p.n);
+                let sums = pointer::<i32>(sums).slice(columns.clone());
+                for r in rows {
+                    let c = self.c.slice_mut(r * p.n + columns.start..r * p.n + columns.end);
                     c.iter_mut().zip(sums).for_each(|(c, sum)| *c = c.wrapping_sub((*sum as u32) << 7));
                 }
             }
@@ -288,7 +306,7 @@ impl Run<'_> {
     }
 
     /// Rounds rows of the f32 C to the output's type.
-    fn narrow(&self, rows: std::ops::Range<usize>) {
+    fn narrow(&self, rows: Range<usize>) {
         let p = &self.plan.problem;
         let elements = rows.start * p.n..rows.end * p.n;
         // SAFETY: C is complete (a barrier lies between), and these rows of the output are this thread's alone.
@@ -302,6 +320,33 @@ impl Run<'_> {
             };
             to.copy_from_slice(&bits.to_le_bytes());
         }
+    }
+}
+
+/// How C is dealt out: blocks of MC rows, and where those are few, each in several runs of columns, so that every thread has work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Share {
+    rows: usize,
+    columns: usize,
+    /// Columns of a run, whole panels.
+    run: usize,
+}
+
+impl Share {
+    /// Blocks for each thread to choose from: enough that a core the host takes away costs little.
+    const EACH: usize = 4;
+
+    fn of([rows, columns]: [usize; 2], panel: usize, threads: usize) -> Self {
+        let runs = (Self::EACH * threads).div_ceil(rows.div_ceil(MC)).clamp(1, columns.div_ceil(panel));
+        Self { rows, columns, run: columns.div_ceil(panel).div_ceil(runs) * panel }
+    }
+
+    /// The next block: its rows and columns.
+    fn next(self, counter: &AtomicUsize) -> Option<(Range<usize>, Range<usize>)> {
+        let runs = self.columns.div_ceil(self.run);
+        let item = next(counter, 1, self.rows.div_ceil(MC) * runs)?;
+        let (row, column) = (item / runs * MC, item % runs * self.run);
+        Some((row..(row + MC).min(self.rows), column..(column + self.run).min(self.columns)))
     }
 }
 
@@ -347,6 +392,7 @@ mod tests {
             match dtype {
                 Dtype::I8 => vec![((x * 60.0).clamp(-128.0, 127.0) as i8) as u8],
                 Dtype::F32 => (x as f32).to_le_bytes().to_vec(),
+                Dtype::F64 => x.to_le_bytes().to_vec(),
                 other => {
                     let bits = other.format().unwrap().encode(x, ridgepoint_core::minifloat::Overflow::Saturate);
                     (bits as u16).to_le_bytes().to_vec()
@@ -361,6 +407,7 @@ mod tests {
         let device = CpuDevice::open().unwrap();
         let native = Native::new(&device.pool, &device.allocated);
         for (input, output) in [
+            (Dtype::F64, Dtype::F64),
             (Dtype::F32, Dtype::F32),
             (Dtype::F16, Dtype::F32),
             (Dtype::F16, Dtype::F16),
@@ -396,6 +443,22 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn every_element_of_c_is_dealt_out_once_and_every_thread_has_work() {
+        for (rows, columns, threads) in
+            [(16, 4096, 2), (1, 1, 64), (1000, 1001, 2), (1024, 1024, 64), (4096, 4096, 2), (64, 100, 8)]
+        {
+            let share = Share::of([rows, columns], 48, threads);
+            let counter = AtomicUsize::new(0);
+            let blocks: Vec<_> = std::iter::from_fn(|| share.next(&counter)).collect();
+            assert_eq!(blocks.iter().map(|(r, c)| r.len() * c.len()).sum::<usize>(), rows * columns);
+            let distinct: std::collections::BTreeSet<_> = blocks.iter().map(|(r, c)| (r.start, c.start)).collect();
+            assert_eq!(distinct.len(), blocks.len());
+            let most = rows.div_ceil(MC) * columns.div_ceil(48);
+            assert!(blocks.len() >= threads.min(most), "{rows}×{columns} on {threads}: {}", blocks.len());
         }
     }
 

@@ -177,6 +177,15 @@ impl<T> Shared<T> {
         Self(pointer)
     }
 
+    /// Element `i`, for whoever goes on from there in steps that are no range.
+    ///
+    /// # Safety
+    /// It lies within the allocation.
+    pub(crate) unsafe fn at(self, i: usize) -> *mut T {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.add(i) }
+    }
+
     /// Elements `range` for reading.
     ///
     /// # Safety
