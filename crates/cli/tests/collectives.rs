@@ -83,8 +83,8 @@ fn a_parser_for_nccl_tests_reads_ours() {
     for row in &rows {
         assert_eq!((row.kind.each_ref().map(String::as_str), row.wrong), (["float", "sum", "-1"], [Some(0), Some(0)]));
         for [time, algbw, busbw] in row.numbers {
-            // Two ranks: the factor is 1. Both are rounded to two digits.
-            assert!((algbw - row.size as f64 / time / 1e3).abs() <= 0.006 + algbw * 0.01 && busbw == algbw, "{text}");
+            // Two ranks: the factor is 1. Both are rounded to two digits, and a short time's second digit is much of it.
+            assert!((algbw - row.size as f64 / time / 1e3).abs() <= 0.006 + algbw * 0.006 / time && busbw == algbw, "{text}");
             sum += busbw;
         }
     }
