@@ -112,7 +112,7 @@ const BUGS: &[Bug] = &[
     bug(PAGED, "flash", FLASH, "sum = 1.0;", ""),
     bug(SUNK, "flash", FLASH, "p.sunk != 0u && w.y == 0u", "p.sunk != 0u"),
     // Materialised.
-    bug(CAUSAL, "materialised", MATERIALISED, "key + lp.sq <= row", "key + lp.sq < row"),
+    bug(CAUSAL, "materialised", MATERIALISED, "key + lp.sq <= limit", "key + lp.sq < limit"),
     bug(CAUSAL, "materialised", MATERIALISED, "s[base + i] *= over;", ""),
     bug(CAUSAL, "materialised", MATERIALISED, "v[row_of(w.z, k0 + t.y", "v[row_of(0u, k0 + t.y"),
     bug(PAGED, "materialised", MATERIALISED, "lp.window > limit", "lp.window >= limit"),
