@@ -85,7 +85,7 @@ BUGS = {
         ("no fence before the store", "fence_for_copies();\n", "\n"),
         ("store before everyone has written", "        warpgroup_sync(consumer);\n        if (thread == 0) store_tile", "        if (thread == 0) store_tile"),
         ("* block leaves its cluster early", "    cluster_sync();    // no block", "    // no block"),
-        ("* sum carried over from the last tile", "stages_b + ring.stage * kBytesB, block)", "stages_b + ring.stage * kBytesB, 1)"),
+        ("* sum carried over from the last tile", "stages_b + ring.stage * kBytesB, block - RP_FIRST)", "stages_b + ring.stage * kBytesB, 1)"),
         ("stores still reading at the end", "wait_stores_done();\n    }\n    cluster", ";\n    }\n    cluster"),
         ("short band walked as a full one", "min(rows - first, RP_GROUP)", "RP_GROUP"),
         ("consumers share A's rows", "base + consumer * 64 * 128", "base"),

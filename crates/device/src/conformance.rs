@@ -119,6 +119,10 @@ fn makes_the_same_numbers_as_the_host(device: &dyn Device) {
     for (i, got) in floats(device, &x).into_iter().enumerate() {
         assert_eq!(got.to_bits(), data::normal(42, i as u64).to_bits(), "element {i}");
     }
+}
+
+fn makes_each_kind_of_data_as_the_host(device: &dyn Device) {
+    let x = device.alloc(4 * 10_007).unwrap();
     for distribution in Distribution::GENERATED {
         let defines = [("RP_DATA", distribution.number().unwrap().to_string())];
         let program = Program { name: "common/init", defines: &defines, ..Program::default() };
@@ -256,7 +260,7 @@ macro_rules! conformance {
             conformance!(@ $backend, $open,
                 says_what_it_is, allocates_aligned_memory_of_any_length, moves_bytes_to_where_they_belong,
                 refuses_ranges_past_the_end, refuses_memory_that_is_not_its_own, has_no_kernel_by_an_unknown_name,
-                passes_arguments_byte_for_byte, makes_the_same_numbers_as_the_host,
+                passes_arguments_byte_for_byte, makes_the_same_numbers_as_the_host, makes_each_kind_of_data_as_the_host,
                 leaves_poison_where_a_kernel_does_not_write, keeps_time_that_only_goes_forward,
                 holds_work_back_and_lets_it_go, captures_without_running_and_replays, survives_running_out_of_memory,
                 evicts_caches_and_keeps_contents, reads_sensors_while_it_works $(, $more)*);
