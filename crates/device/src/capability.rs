@@ -279,13 +279,13 @@ pub struct AttentionOperands<'a> {
     pub v: &'a Buffer,
     /// O.
     pub o: &'a Buffer,
-    /// `ragged`: i32 [b], the keys of each sequence, 0 to `sk`.
+    /// `ragged`: `i32 [b]`, the keys of each sequence, 0 to `sk`.
     pub lengths: Option<&'a Buffer>,
     /// `paged`: i32 [b, ⌈sk / tokens⌉], see [`Paged`].
     pub pages: Option<&'a Buffer>,
-    /// `sinks`: f32 [hq], logits as they are (not times the scale).
+    /// `sinks`: `f32 [hq]`, logits as they are (not times the scale).
     pub sinks: Option<&'a Buffer>,
-    /// Where Q or K and V are FP8: f32 [3], what stored values of Q, K and V are multiplied by; 1 for one that is no FP8.
+    /// Where Q or K and V are FP8: `f32 [3]`, what stored values of Q, K and V are multiplied by; 1 for one that is no FP8.
     /// With `shared_kv` V's is K's.
     pub scales: Option<&'a Buffer>,
 }
