@@ -170,6 +170,7 @@ def outcome(text, name, defines):
             combine.write_text((KERNELS / COMBINE).read_text())
         kernel = KERNELS / MMA if name == COMBINE else scratch / "gemm" / name
         (scratch / "common" / "rp.h").write_text(f'#include "{HERE}/portable.h"\n')    # what the device's header is to the kernels
+        (scratch / "common" / "elements.h").write_text((HERE.parent / "common" / "elements.h").read_text())
         command = ["g++", "-O1", "-std=c++17", "-w", "-Wno-psabi", f'-DKERNEL="{kernel}"', f'-DCOMBINE="{combine}"', f"-DKIND_{kernel.name.split('_')[0].split('.')[0]}",
                    *(f"-D{d}" for d in defines.split()), str(HERE / "gemm_test.cpp"), "-o", str(scratch / "test")]
         if subprocess.run(command).returncode:

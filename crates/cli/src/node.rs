@@ -44,18 +44,8 @@ pub(crate) fn measure(args: &Here) -> Outcome<Measured> {
     let loads = devices.iter().map(|d| soak::loads(d.as_ref(), &[], &[])).collect::<Outcome<Vec<_>>>()?;
     let shown: Vec<String> = devices.iter().map(|d| format!("{} {}", d.info().id, d.info().name)).collect();
     tell(&format!("accepting {}", shown.join(", ")));
-    let setup = Setup {
-        profile,
-        sustain: None,
-        seed: args.seed,
-        retune: false,
-        out: args.out.as_deref(),
-        resume: args.resume.as_deref(),
-        streaming: false,
-        // It is judged by itself, whoever else is started beside it.
-        place: Place::Alone,
-        passes: &[],
-    };
+    // It is judged by itself, whoever else is started beside it.
+    let setup = Setup { resume: args.resume.as_deref(), ..Setup::new(profile, args.seed, args.out.as_deref()) };
     let mut session = Session::begin(devices, &setup, interrupted)?;
     let mut complete = true;
     for (name, is_of) in STAGES {

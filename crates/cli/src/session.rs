@@ -58,6 +58,23 @@ pub(crate) struct Setup<'s> {
     pub(crate) passes: &'s [Pass],
 }
 
+impl<'s> Setup<'s> {
+    /// A plain session of this process alone, into a folder of its own.
+    pub(crate) const fn new(profile: Profile, seed: u64, out: Option<&'s Path>) -> Self {
+        Self {
+            profile,
+            sustain: None,
+            seed,
+            retune: false,
+            out,
+            resume: None,
+            streaming: false,
+            place: Place::Alone,
+            passes: &[],
+        }
+    }
+}
+
 /// A session under way.
 pub(crate) struct Session {
     pub(crate) devices: Vec<Box<dyn Device>>,

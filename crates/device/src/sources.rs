@@ -1,13 +1,21 @@
 //! The kernels, in C++ and WGSL, embedded: one binary carries all sources and compiles what a device needs.
 
-/// The portable layer that every kernel includes, and the name by which it does.
-pub(crate) const HEADER: (&str, &str) = ("../common/rp.h", include_str!("../../../kernels/common/rp.h"));
+/// A header, by the name by which kernels include it.
+type Header = (&'static str, &'static str);
 
-/// What kernels for AMD's chips include after it.
-pub(crate) const AMD: (&str, &str) = ("../common/amd.h", include_str!("../../../kernels/common/amd.h"));
+/// The portable layer that every kernel includes.
+const PORTABLE: Header = ("../common/rp.h", include_str!("../../../kernels/common/rp.h"));
 
-/// What the attention kernels for NVIDIA's chips include instead.
-pub(crate) const NVIDIA: (&str, &str) = ("../common/nvidia.h", include_str!("../../../kernels/common/nvidia.h"));
+/// The elements of plain kernels that do their arithmetic in f32.
+const ELEMENTS: Header = ("../common/elements.h", include_str!("../../../kernels/common/elements.h"));
+
+/// What kernels can include on HIP: the last one is for AMD's chips alone.
+pub(crate) const HIP_HEADERS: &[Header] =
+    &[PORTABLE, ELEMENTS, ("../common/amd.h", include_str!("../../../kernels/common/amd.h"))];
+
+/// What kernels can include on CUDA: the attention kernels for NVIDIA's chips take the last one instead of the first.
+pub(crate) const CUDA_HEADERS: &[Header] =
+    &[PORTABLE, ELEMENTS, ("../common/nvidia.h", include_str!("../../../kernels/common/nvidia.h"))];
 
 /// Program names and sources.
 const CPP: &[(&str, &str)] = &[

@@ -27,17 +27,7 @@ pub(crate) fn run(args: &BenchKernel) -> Outcome {
     let devices = session::devices(&chosen(&args.device, kernel)?, &Place::Alone)?;
     let jobs = jobs(&devices, kernel);
     let streaming = args.format == "json";
-    let setup = Setup {
-        profile,
-        sustain: None,
-        seed: args.seed,
-        retune: false,
-        out: args.out.as_deref(),
-        resume: None,
-        streaming,
-        place: Place::Alone,
-        passes: &[],
-    };
+    let setup = Setup { streaming, ..Setup::new(profile, args.seed, args.out.as_deref()) };
     let mut session = Session::begin(devices, &setup, interrupted)?;
     let complete = session.measure(jobs.iter())?;
     let model = session.finish()?;

@@ -20,17 +20,7 @@ pub(crate) fn run(args: &Burn) -> Outcome {
     let plan = Plan { length: args.time, turn: args.turn, check_every: args.check_every };
     let streaming = args.format == "json";
     let profile = ProfileArg::Quick.into();
-    let setup = Setup {
-        profile,
-        sustain: None,
-        seed: args.seed,
-        retune: false,
-        out: args.out.as_deref(),
-        resume: None,
-        streaming,
-        place: Place::Alone,
-        passes: &[],
-    };
+    let setup = Setup { streaming, ..Setup::new(profile, args.seed, args.out.as_deref()) };
     let mut session = Session::begin(devices, &setup, interrupted)?;
     let complete = soak::all(&mut session, loads, &plan)?;
     let model = session.finish()?;

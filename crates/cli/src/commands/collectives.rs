@@ -35,17 +35,8 @@ pub(crate) fn run(args: &Collectives) -> Outcome {
     let interrupted = session::on_interrupt()?;
     let jobs = session::jobs_of(&devices, &ids, &args.provider)?;
     let streaming = args.format == "json";
-    let setup = Setup {
-        profile: Profile::Standard,
-        sustain: None,
-        seed: args.seed,
-        retune: false,
-        out: args.out.as_deref(),
-        resume: args.resume.as_deref(),
-        streaming,
-        place,
-        passes: &[],
-    };
+    let out = args.out.as_deref();
+    let setup = Setup { resume: args.resume.as_deref(), streaming, place, ..Setup::new(Profile::Standard, args.seed, out) };
     let mut session = Session::begin(devices, &setup, interrupted)?;
     session.count(Counts { warmup: args.warmup, executions: args.iterations });
     let complete = session.measure(jobs.iter())?;

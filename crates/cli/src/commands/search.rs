@@ -33,17 +33,7 @@ pub(crate) fn run(args: &Search) -> Outcome {
     shapes::product(1024, 1024, 1024, &args.dtype)?;
     let interrupted = session::on_interrupt()?;
     let streaming = args.format == "json";
-    let setup = Setup {
-        profile,
-        sustain: None,
-        seed: args.seed,
-        retune: false,
-        out: args.out.as_deref(),
-        resume: args.resume.as_deref(),
-        streaming,
-        place: Place::Alone,
-        passes: &[],
-    };
+    let setup = Setup { resume: args.resume.as_deref(), streaming, ..Setup::new(profile, args.seed, args.out.as_deref()) };
     let session = Session::begin(devices, &setup, interrupted)?;
     let trials = Trials::open(&session.folder)?;
     let hunt = Hunt::new([0, 1, 2].map(|i| axes[i].values.len()));

@@ -23,7 +23,7 @@ pub(crate) fn compile(nvrtc: &Rtc, program: &Program<'_>, source: &str, arch: &s
     let request = |arch: &str| {
         let mut options = vec![format!("--gpu-architecture={arch}"), "--std=c++17".into(), "-default-device".into()];
         options.extend(program.defines.iter().map(|(k, v)| format!("-D{k}={v}")));
-        Request { name: &name, source, headers: &[sources::HEADER, sources::NVIDIA], arch: "", options }
+        Request { name: &name, source, headers: sources::CUDA_HEADERS, arch: "", options }
     };
     match nvrtc.compile("nvrtc", &Request { arch, ..request(arch) }, cache) {
         // The architecture's own instructions came later than the architecture: without them, a kernel that needs none

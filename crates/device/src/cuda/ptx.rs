@@ -166,7 +166,7 @@ mod tests {
         let mut options = vec![format!("--gpu-architecture={arch}"), "--std=c++17".into(), "-default-device".into()];
         options.extend(defines.split_whitespace().map(|d| format!("-D{d}")));
         let source = sources::cpp(program).unwrap();
-        let request = Request { name: program, source, headers: &[sources::HEADER, sources::NVIDIA], arch: &arch, options };
+        let request = Request { name: program, source, headers: sources::CUDA_HEADERS, arch: &arch, options };
         let made = String::from_utf8(nvrtc.ptx(&request).unwrap()).unwrap();
         let mut text = String::new();
         for line in made.trim_end_matches('\0').lines() {

@@ -14,7 +14,7 @@ pub(crate) fn compile(program: &Program<'_>, source: &str, target: &str, cache: 
     let name = format!("{}.hip", program.name);
     let mut options = vec![format!("--offload-arch={target}"), "-std=c++17".into(), "-O3".into()];
     options.extend(program.defines.iter().map(|(k, v)| format!("-D{k}={v}")));
-    let request = Request { name: &name, source, headers: &[sources::HEADER, sources::AMD], arch: target, options };
+    let request = Request { name: &name, source, headers: sources::HIP_HEADERS, arch: target, options };
     match &libraries().hiprtc {
         Ok(hiprtc) => {
             // Its version says nothing (it long was 9.0), so the file it came from tells compilers apart in the cache.
