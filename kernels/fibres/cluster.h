@@ -203,22 +203,22 @@ inline MBarrier& barrier(Block& b, uint32_t bar) {
 inline void settle(MBarrier& b) { if (b.pending == 0 && b.bytes == 0) { b.phase ^= 1; b.pending = b.count; ++progress; } }
 inline void arrive(MBarrier& b) { if (b.pending-- <= 0) fail("more arrivals than an mbarrier expects"); settle(b); }
 
-// What the driver would encode: two dimensions, the row stride and the box, elements of `size` bytes, 128-byte swizzle.
-struct HostMap { unsigned char* base; uint64_t dims[2], stride; uint32_t box[2], size; };
+// What the driver would encode: rows and columns of `count` matrices, their strides and the box, elements of `size` bytes, 128-byte swizzle.
+struct HostMap { unsigned char* base; uint64_t dims[3], stride[2]; uint32_t box[2], size; };
 template <class Map> HostMap decode(const Map* map) { HostMap m; static_assert(sizeof m <= sizeof *map); memcpy(&m, map, sizeof m); return m; }
-template <class Map> Map encode(const void* base, uint64_t inner, uint64_t outer, uint32_t box_inner, uint32_t box_outer, uint32_t size) {
-    HostMap m = {(unsigned char*)base, {inner, outer}, inner * size, {box_inner, box_outer}, size};
-    if (m.stride % 16 || box_inner * size != 128 || box_outer > 256) fail("a tensor map the driver would refuse");
+template <class Map> Map encode(const void* base, uint64_t inner, uint64_t outer, uint32_t box_inner, uint32_t box_outer, uint32_t size, uint64_t count = 1) {
+    HostMap m = {(unsigned char*)base, {inner, outer, count}, {inner * size, inner * outer * size}, {box_inner, box_outer}, size};
+    if (m.stride[0] % 16 || box_inner * size != 128 || box_outer > 256) fail("a tensor map the driver would refuse");
     Map r; memcpy(&r, &m, sizeof m); return r;
 }
-// Calls visit(swizzled shared address, global pointer or null outside) for each element of the box at (x, y).
-template <class Visit> void walk_box(const HostMap& m, uint32_t shared, int x, int y, Visit visit) {
+// Calls visit(swizzled shared address, global pointer or null outside) for each element of the box at (x, y) of matrix z.
+template <class Visit> void walk_box(const HostMap& m, uint32_t shared, int x, int y, int z, Visit visit) {
     if (shared % 1024) fail("a swizzled tile that does not start at a multiple of 1024 bytes");
     for (uint32_t r = 0; r < m.box[1]; ++r)
         for (uint32_t e = 0; e < m.box[0]; ++e) {
             int64_t i = (int64_t)x + e, j = (int64_t)y + r;
-            bool inside = i >= 0 && j >= 0 && i < (int64_t)m.dims[0] && j < (int64_t)m.dims[1];
-            visit(swizzled(shared + r * 128 + e * m.size), inside ? m.base + j * m.stride + i * m.size : nullptr);
+            bool inside = i >= 0 && j >= 0 && i < (int64_t)m.dims[0] && j < (int64_t)m.dims[1] && z >= 0 && z < (int64_t)m.dims[2];
+            visit(swizzled(shared + r * 128 + e * m.size), inside ? m.base + z * m.stride[1] + j * m.stride[0] + i * m.size : nullptr);
         }
 }
 
@@ -280,14 +280,14 @@ inline void barrier_wait(uint32_t bar, uint32_t parity) {
     fibres::wait_until([&] { return b.phase != parity; });
 }
 
-template <class Map> void load_into(unsigned mask, uint32_t to, const Map* map, uint32_t bar, int x, int y) {
+template <class Map> void load_into(unsigned mask, uint32_t to, const Map* map, uint32_t bar, int x, int y, int z) {
     fibres::HostMap m = fibres::decode(map);
     for (unsigned i = 0; i < fibres::cluster_size; ++i)
         if (mask >> i & 1)
             fibres::in_flight.push_back([=] {
                 fibres::Block& b = *fibres::blocks[i];
                 if (!b.alive) fibres::fail("a copy into a block that has left");
-                fibres::walk_box(m, to, x, y, [&](uint32_t address, const unsigned char* from) {
+                fibres::walk_box(m, to, x, y, z, [&](uint32_t address, const unsigned char* from) {
                     if (from) memcpy(fibres::at(b, address), from, m.size); else memset(fibres::at(b, address), 0, m.size);
                 });
                 auto& full = fibres::barrier(b, bar);
@@ -295,16 +295,16 @@ template <class Map> void load_into(unsigned mask, uint32_t to, const Map* map, 
                 fibres::settle(full);
             });
 }
-template <class Map> void load_tile(uint32_t to, const Map* map, uint32_t bar, int x, int y) { load_into(1u << fibres::current->block, to, map, bar, x, y); }
-template <class Map> void load_tile_for_cluster(uint32_t to, const Map* map, uint32_t bar, int x, int y) { load_into((1u << fibres::cluster_size) - 1, to, map, bar, x, y); }
+template <class Map> void load_tile(uint32_t to, const Map* map, uint32_t bar, int x, int y, int z = 0) { load_into(1u << fibres::current->block, to, map, bar, x, y, z); }
+template <class Map> void load_tile_for_cluster(uint32_t to, const Map* map, uint32_t bar, int x, int y, int z = 0) { load_into((1u << fibres::cluster_size) - 1, to, map, bar, x, y, z); }
 
-template <class Map> void store_tile(const Map* map, uint32_t from, int x, int y) {
+template <class Map> void store_tile(const Map* map, uint32_t from, int x, int y, int z) {
     fibres::HostMap m = fibres::decode(map); fibres::Block* b = &fibres::block();
-    fibres::walk_box(m, from, x, y, [&](uint32_t address, unsigned char*) {
+    fibres::walk_box(m, from, x, y, z, [&](uint32_t address, unsigned char*) {
         if (b->writer[address - fibres::kOrigin]) fibres::fail("a store of bytes that no fence has shown to the copy engine");
     });
     fibres::current->stores.push_back([=] {
-        fibres::walk_box(m, from, x, y, [&](uint32_t address, unsigned char* to) { if (to) memcpy(to, fibres::at(*b, address), m.size); });
+        fibres::walk_box(m, from, x, y, z, [&](uint32_t address, unsigned char* to) { if (to) memcpy(to, fibres::at(*b, address), m.size); });
     });
 }
 template <int Running> void wait_stores_read() {

@@ -21,8 +21,16 @@ static const Type kIn = Type::RP_DTYPE, kOut = Type::RP_OUT;
 static const int kGroups = 6;
 static std::vector<int> offsets(int m) { return {0, 0, (m + 2) / 3, (m + 2) / 3, m - m / 4, m, m}; }
 #else
-static const int kGroups = 1;
-static std::vector<int> offsets(int m) { return {0, m}; }
+// A batch: products of as many rows each.
+#ifndef RP_BATCH
+#define RP_BATCH 1
+#endif
+static const int kGroups = RP_BATCH;
+static std::vector<int> offsets(int m) {
+    std::vector<int> of;
+    for (int group = 0; group <= kGroups; ++group) of.push_back(m / kGroups * group);
+    return of;
+}
 #endif
 
 static std::mt19937 random_bits(7);
@@ -46,25 +54,30 @@ static std::vector<unsigned char> operand(size_t rows, size_t k) {
 }
 
 static bool check(int m, int n, int k, float alpha, int grid_limit, int splits = 1) {
+#ifdef RP_BATCH
+    const int rows = kGroups * m;
+#else
+    const int rows = m;    // of all groups
+#endif
     int s = fibres::bytes_of(kIn), so = fibres::bytes_of(kOut);
     const size_t redzone = 4096;
-    auto a = operand(m, k), b = operand((size_t)kGroups * n, k);
-    auto of = offsets(m);
-    std::vector<unsigned char> c((size_t)m * n * so + redzone, 0xff);
+    auto a = operand(rows, k), b = operand((size_t)kGroups * n, k);
+    auto of = offsets(rows);
+    std::vector<unsigned char> c((size_t)rows * n * so + redzone, 0xff);
 #if RP_SPLIT
     // NaN wherever no part is written.
     std::vector<unsigned char> parts((size_t)splits * m * n * 4 + redzone, 0xff);
     fibres::out_type = Type::f32;
 #endif
 #if defined(KIND_wgmma)
-    auto map_a = fibres::encode<rp_wgmma::TensorMap>(a.data(), k, m, 128 / s, 128, s);
-    auto map_b = fibres::encode<rp_wgmma::TensorMap>(b.data(), k, n, 128 / s, RP_BN / RP_CLUSTER, s);
-    auto map_c = fibres::encode<rp_wgmma::TensorMap>(c.data(), n, m, 128 / so, 64, so);
+    auto map_a = fibres::encode<rp_wgmma::TensorMap>(a.data(), k, m, 128 / s, 128, s, kGroups);
+    auto map_b = fibres::encode<rp_wgmma::TensorMap>(b.data(), k, n, 128 / s, RP_BN / RP_CLUSTER, s, kGroups);
+    auto map_c = fibres::encode<rp_wgmma::TensorMap>(c.data(), n, m, 128 / so, 64, so, kGroups);
     int tiles = (m + 128 * RP_CLUSTER - 1) / (128 * RP_CLUSTER) * ((n + RP_BN - 1) / RP_BN) * RP_CLUSTER;
 #if RP_SPLIT
     fibres::launch(std::min(tiles * splits, grid_limit), RP_CLUSTER, 384, [&] { rp_gemm_wgmma(map_a, map_b, (float*)parts.data(), m, n, k, splits); });
 #else
-    fibres::launch(std::min(tiles, grid_limit), RP_CLUSTER, 384, [&] { rp_gemm_wgmma(map_a, map_b, map_c, m, n, k, alpha); });
+    fibres::launch(std::min(tiles * kGroups, grid_limit), RP_CLUSTER, 384, [&] { rp_gemm_wgmma(map_a, map_b, map_c, m, n, k, kGroups, alpha); });
 #endif
 #elif defined(KIND_tcgen05)
     (void)grid_limit;
@@ -78,7 +91,7 @@ static bool check(int m, int n, int k, float alpha, int grid_limit, int splits =
 #if RP_SPLIT
     fibres::launch(tiles * splits, 1, RP_BN, [&] { rp_gemm_mma(a.data(), b.data(), parts.data(), m, n, k, 1.0f, splits); });
 #else
-    fibres::launch(tiles, 1, RP_BN, [&] { rp_gemm_mma(a.data(), b.data(), c.data(), m, n, k, alpha); });
+    fibres::launch(tiles * kGroups, 1, RP_BN, [&] { rp_gemm_mma(a.data(), b.data(), c.data(), m, n, k, alpha); });
 #endif
 #elif defined(KIND_gemv)
     (void)grid_limit;
@@ -96,7 +109,7 @@ static bool check(int m, int n, int k, float alpha, int grid_limit, int splits =
     rp_u64 elements = (rp_u64)m * n;
     fibres::launch((unsigned)((elements + 1023) / 1024), 1, 256, [&] { rp_gemm_combine((const rp_combined::sum*)parts.data(), (rp_combined::type*)c.data(), elements, splits, alpha); });
 #endif
-    for (int i = 0; i < m; ++i)
+    for (int i = 0; i < rows; ++i)
         for (int j = 0; j < n; ++j) {
             double r = 0;
             size_t group = 0;

@@ -15,6 +15,8 @@ KERNELS = HERE.parent / "gemm"
 WGMMA, MMA, TILE, TCGEN05, GEMV, COMBINE = "wgmma_sm90.cu", "mma_sm80.cu", "tile.cu", "tcgen05_sm100.cu", "gemv.cu", "combine.cu"
 SPLIT_WGMMA = "RP_DTYPE=bf16 RP_BN=128 RP_STAGES=6 RP_CLUSTER=1 RP_BUFFERS=1 RP_SPLIT=1 RP_C=bf16"
 SPLIT_MMA = "RP_DTYPE=f16 RP_OUT=f32 RP_BN=128 RP_STAGES=4 RP_SPLIT=1 RP_C=f16"
+BATCH_WGMMA = "RP_DTYPE=bf16 RP_BN=128 RP_STAGES=6 RP_CLUSTER=2 RP_BATCH=3"
+BATCH_MMA = "RP_DTYPE=bf16 RP_BN=128 RP_STAGES=4 RP_BATCH=3"
 
 VARIANTS = [
     (WGMMA, "RP_DTYPE=bf16 RP_BN=256 RP_STAGES=4 RP_CLUSTER=2"),
@@ -48,21 +50,23 @@ VARIANTS = [
     (WGMMA, SPLIT_WGMMA),
     (WGMMA, "RP_DTYPE=e4m3 RP_BN=128 RP_STAGES=4 RP_CLUSTER=2 RP_BUFFERS=1 RP_SPLIT=1 RP_C=f32"),
     (MMA, SPLIT_MMA),
+    (WGMMA, BATCH_WGMMA),
+    (MMA, BATCH_MMA),
 ]
 
 # Those that every run proves: one of each file and operand width.
-FIRST = [0, 8, 10, 13, 15, 16, 18, 21, 23, 25, 27, 28, 30]
+FIRST = [0, 8, 10, 13, 15, 16, 18, 21, 23, 25, 27, 28, 30, 31, 32]
 
 # what, old text, new text; each in the first variant of its file or in the one named; * for one of each kind (planted.py)
 BUGS = {
     WGMMA: [
-        ("* parts land on each other", "parts + (size_t)walk.split * m * n", "parts", SPLIT_WGMMA),
-        ("* a part begins where another does", "first = (int)((long long)k_blocks * split / splits)", "first = 0", SPLIT_WGMMA),
-        ("* a part adds to the one before", "kBytesB, block - RP_FIRST);", "kBytesB, block);", SPLIT_WGMMA),
-        ("last stage of a part left out", "k_blocks * (split + 1) / splits)", "k_blocks * (split + 1) / splits) - (split + 1 < splits)", SPLIT_WGMMA),
+        ("* parts land on each other", "parts + (size_t)walk.layer * m * n", "parts", SPLIT_WGMMA),
+        ("* a part begins where another does", "(int)((long long)k_blocks * layer / layers) : 0", "0 : 0", SPLIT_WGMMA),
+        ("* a part adds to the one before", "kBytesB, block - first);", "kBytesB, block);", SPLIT_WGMMA),
+        ("last stage of a part left out", "k_blocks * (layer + 1) / layers)", "k_blocks * (layer + 1) / layers) - (layer + 1 < layers)", SPLIT_WGMMA),
         ("columns beyond N written", "at_y < m && at_x < n", "at_y < m", SPLIT_WGMMA),
         ("rows of a fragment swapped", "i / 2 % 2 * 8", "(1 - i / 2 % 2) * 8", SPLIT_WGMMA),
-        ("a part's first stage not awaited", "block > RP_FIRST && thread", "block > 0 && thread", SPLIT_WGMMA),
+        ("a part's first stage not awaited", "block > first && thread", "block > 0 && thread", SPLIT_WGMMA),
         ("* producer waits for the wrong parity", "ring.parity ^ 1)", "ring.parity)"),
         ("parity never turns", "parity ^= 1;", ""),
         ("* store swizzle dropped", "^ (row & 7)", ""),
@@ -77,6 +81,10 @@ BUGS = {
         ("* too few bytes expected", "barrier_expect(bar, kStageBytes)", "barrier_expect(bar, kBytesA)"),
         ("* slices of B land on each other", " + rank * kSliceB", ""),
         ("every block fetches the same slice", "column + rank * (RP_BN / RP_CLUSTER)", "column"),
+        ("* every product of the first A", "block * kBlockK, row, walk.product()", "block * kBlockK, row, 0", BATCH_WGMMA),
+        ("every product of the first B", "(RP_BN / RP_CLUSTER), walk.product()", "(RP_BN / RP_CLUSTER), 0", BATCH_WGMMA),
+        ("* products stored over the first", "column, walk.layer, alpha", "column, 0, alpha", BATCH_WGMMA),
+        ("last product left out", "if (layer >= layers)", "if (layer + 1 >= layers)", BATCH_WGMMA),
         ("alpha dropped", "alpha * f[0]", "f[0]"),
         ("* tail of K dropped", "(k + kBlockK - 1) / kBlockK", "(k > kBlockK ? k / kBlockK : 1)"),
         ("tail of M dropped", "(m + kBlockM * RP_CLUSTER - 1)", "(m > 256 ? m : 256)"),
@@ -85,7 +93,7 @@ BUGS = {
         ("no fence before the store", "fence_for_copies();\n", "\n"),
         ("store before everyone has written", "        warpgroup_sync(consumer);\n        if (thread == 0) store_tile", "        if (thread == 0) store_tile"),
         ("* block leaves its cluster early", "    cluster_sync();    // no block", "    // no block"),
-        ("* sum carried over from the last tile", "stages_b + ring.stage * kBytesB, block - RP_FIRST)", "stages_b + ring.stage * kBytesB, 1)"),
+        ("* sum carried over from the last tile", "stages_b + ring.stage * kBytesB, block - first)", "stages_b + ring.stage * kBytesB, 1)"),
         ("stores still reading at the end", "wait_stores_done();\n    }\n    cluster", ";\n    }\n    cluster"),
         ("short band walked as a full one", "min(rows - first, RP_GROUP)", "RP_GROUP"),
         ("consumers share A's rows", "base + consumer * 64 * 128", "base"),
@@ -99,8 +107,10 @@ BUGS = {
         ("elements of a thread mixed up", "rp_scaled(sum.v[x], alpha), &out", "rp_scaled(sum.v[3 - x], alpha), &out", SPLIT_MMA),
     ],
     MMA: [
-        ("* parts land on each other", "(float*)c + (size_t)split * m * n", "(float*)c", SPLIT_MMA),
-        ("* a part goes on to the end", "blocks = (int)((long long)blocks * (split + 1) / splits);", "", SPLIT_MMA),
+        ("* parts land on each other", "(size_t)layer * m * n", "(size_t)0", SPLIT_MMA),
+        ("* a part goes on to the end", "blocks = (int)((long long)blocks * (layer + 1) / splits);", "", SPLIT_MMA),
+        ("* products a row apart", "(size_t)product * n + column", "(size_t)product * m + column", BATCH_MMA),
+        ("every product of the first A", "(size_t)product * m + row", "(size_t)row", BATCH_MMA),
         ("* stage read before it has landed", "wait_fetched<RP_STAGES - 2>();\n                __sync", "wait_fetched<RP_STAGES - 1>();\n                __sync"),
         ("stage overwritten while it is read", "                __syncthreads();\n                reading", "                reading"),
         ("* A's matrices in the wrong order", "i * 16 + lane % 16, step * 2 + lane / 16", "i * 16 + lane / 16 * 8 + lane % 8, step * 2 + lane / 8 % 2"),

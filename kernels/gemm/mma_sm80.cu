@@ -1,6 +1,6 @@
 // GEMM on warp-level tensor instructions: C[M×N] = alpha · A[M×K] · B[N×K]ᵀ, accumulated in f32, from sm_80 on.
 //
-// Both operands have K contiguous, C has N contiguous.
+// Both operands have K contiguous, C has N contiguous; the products of a batch lie one behind the other.
 //
 // Shape of the work
 //   A block owns 128×RP_BN of C, a warp 64×64 of it: 128 accumulators a thread, and 8 KiB of operands read for 64×64×32
@@ -18,8 +18,8 @@
 // Host contract
 //   rp_gemm_mma(const void* a, const void* b, void* c, int m, int n, int k, float alpha)
 //   Pointers aligned to 16 bytes; K·s and N·so multiples of 16 bytes. Any M, N, K ≥ 1 otherwise.
-//   grid (ceil(M/128)·ceil(N/RP_BN)), block (RP_BN), dynamic shared memory RP_STAGES·(128 + RP_BN)·64 bytes.
-//   With RP_SPLIT (and RP_OUT f32) the sum over K is cut into `splits` parts, at most one a stage: rp_gemm_mma(a, b, parts, m, n, k,
+//   grid (batch·ceil(M/128)·ceil(N/RP_BN)), block (RP_BN), dynamic shared memory RP_STAGES·(128 + RP_BN)·64 bytes.
+//   With RP_SPLIT (of one product, and RP_OUT f32) the sum over K is cut into `splits` parts, at most one a stage: rp_gemm_mma(a, b, parts, m, n, k,
 //   alpha, int splits), a grid of `splits` times as many, leaves part s of C at parts + s·m·n; kernels/gemm/combine.cu adds them up.
 //
 // Macros: RP_DTYPE bf16 | f16 | tf32 | e4m3 | e5m2 (fp8 from sm_89 on); RP_OUT bf16 | f16 | f32; RP_BN 128 | 256;
@@ -180,22 +180,20 @@ rp_gemm_mma(const void* a, const void* b, void* c, int m, int n, int k, float al
     int warp_row = warp % 2 * 64, warp_column = warp / 2 * 64;
 
     int rows = (m + kBlockM - 1) / kBlockM, columns = (n + RP_BN - 1) / RP_BN;
-#if RP_SPLIT
-    int tile = (int)blockIdx.x % (rows * columns), split = (int)blockIdx.x / (rows * columns);
-    c = (float*)c + (size_t)split * m * n;
-#else
-    int tile = (int)blockIdx.x;
-#endif
+    // A layer is a product of the batch, or with RP_SPLIT a part of K: each leaves an M×N of its own.
+    int tile = (int)blockIdx.x % (rows * columns), layer = (int)blockIdx.x / (rows * columns), product = RP_SPLIT ? 0 : layer;
+    c = (unsigned char*)c + (size_t)layer * m * n * RP_OUT_BYTES;
     int band = RP_GROUP * columns, first = tile / band * RP_GROUP, within = tile % band;
     int height = min(rows - first, RP_GROUP);
     int row = (first + within % height) * kBlockM, column = within / height * RP_BN;
 
     int k_bytes = k * RP_OF_TYPE(RP_BYTES_OF), blocks = (k_bytes + kRowBytes - 1) / kRowBytes;
-    Fetcher fetcher = {(const unsigned char*)a + (size_t)row * k_bytes, (const unsigned char*)b + (size_t)column * k_bytes,
+    Fetcher fetcher = {(const unsigned char*)a + ((size_t)product * m + row) * k_bytes,
+                       (const unsigned char*)b + ((size_t)product * n + column) * k_bytes,
                        m - row, n - column, k_bytes, (int)threadIdx.x / kUnits, (int)threadIdx.x % kUnits};
 #if RP_SPLIT
-    int begin = (int)((long long)blocks * split / splits);
-    blocks = (int)((long long)blocks * (split + 1) / splits);
+    int begin = (int)((long long)blocks * layer / splits);
+    blocks = (int)((long long)blocks * (layer + 1) / splits);
 #else
     constexpr int begin = 0;
 #endif

@@ -1,13 +1,13 @@
-// GEMM on Hopper's warpgroup matrix units: C[M×N] = alpha · A[M×K] · B[N×K]ᵀ, accumulated in f32.
+// GEMM on Hopper's warpgroup matrix units: C[M×N] = alpha · A[M×K] · B[N×K]ᵀ, accumulated in f32; one product, or a batch of them.
 //
-// Both operands have K contiguous ("TN" to cublasLt), C has N contiguous.
+// Both operands have K contiguous ("TN" to cublasLt), C has N contiguous; products lie one behind the other.
 //
 // Shape of the work
 //   A block owns a tile of 128×RP_BN of C: two consumer warpgroups of 64×RP_BN each, and one producer warp that keeps a
 //   ring of RP_STAGES stages full. A stage is 128 bytes of K (64 bf16, 128 fp8, 32 tf32) of the tile's rows of A and B.
 //   RP_CLUSTER blocks stacked along M share their columns: each fetches 1/RP_CLUSTER of B's stage and multicasts it, so
-//   that B leaves L2 once a cluster. The grid is persistent; tiles are walked in bands of RP_GROUP cluster rows, so that
-//   the tiles in flight form a near square and share what L2 holds.
+//   that B leaves L2 once a cluster. The grid is persistent; tiles are walked product by product, in bands of RP_GROUP cluster
+//   rows, so that the tiles in flight form a near square and share what L2 holds.
 //
 // Where the layouts come from
 //   A and B lie in shared memory as TMA's 128-byte swizzle leaves them, which is what wgmma's K-major descriptor with
@@ -21,14 +21,15 @@
 //   16 KiB + RP_BN·128/RP_CLUSTER bytes. Not hidden behind matrix work: the epilogue's conversion, and the last wave of tiles.
 //
 // Host contract
-//   rp_gemm_wgmma(map_a, map_b, map_c, int m, int n, int k, float alpha), the maps by value (CUtensorMap, 128 bytes):
-//     map_a: dims {K, M}, stride {K·s},  box {128/s, 128},               128B swizzle, L2 promotion 256B, zero fill
-//     map_b: dims {K, N}, stride {K·s},  box {128/s, RP_BN/RP_CLUSTER},  128B swizzle, L2 promotion 256B, zero fill
-//     map_c: dims {N, M}, stride {N·so}, box {128/so, 64},               128B swizzle
-//   with s and so the bytes of an element in and out; K·s and N·so must be multiples of 16. Any M, N, K otherwise.
+//   rp_gemm_wgmma(map_a, map_b, map_c, int m, int n, int k, int batch, float alpha), the maps by value (CUtensorMap, 128 bytes):
+//     map_a: dims {K, M, batch}, strides {K·s, M·K·s},   box {128/s, 128, 1},              128B swizzle, L2 promotion 256B, zero fill
+//     map_b: dims {K, N, batch}, strides {K·s, N·K·s},   box {128/s, RP_BN/RP_CLUSTER, 1}, 128B swizzle, L2 promotion 256B, zero fill
+//     map_c: dims {N, M, batch}, strides {N·so, M·N·so}, box {128/so, 64, 1},              128B swizzle
+//   with s and so the bytes of an element in and out; K·s and N·so must be multiples of 16, and batch · tiles below 2³⁰. Any M, N, K
+//   otherwise.
 //   block (384), grid (a multiple of RP_CLUSTER, at most RP_CLUSTER · cuOccupancyMaxActiveClusters: more would only queue),
 //   dynamic shared memory RP_STAGES·(16400 + RP_BN·128) + RP_BUFFERS·16384 + 1024 bytes. The cluster is compiled in.
-//   With RP_SPLIT the sum over K is cut into `splits` parts, at most one a stage, so that few tiles still fill the chip:
+//   With RP_SPLIT (of one product) the sum over K is cut into `splits` parts, at most one a stage, so that few tiles still fill the chip:
 //   rp_gemm_wgmma(map_a, map_b, float* parts, int m, int n, int k, int splits) leaves part s of C at parts + s·m·n, in f32 and
 //   without alpha; kernels/gemm/combine.cu adds them up, in order. Parts leave the registers directly.
 //
@@ -181,24 +182,25 @@ __device__ __forceinline__ unsigned shared_base() {
 
 // ---- bulk tensor copies ---------------------------------------------------------------------------------------------
 
-__device__ __forceinline__ void load_tile(unsigned to, const TensorMap* map, unsigned bar, int x, int y) {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];"
-                 ::"r"(to), "l"(map), "r"(bar), "r"(x), "r"(y) : "memory");
+// A box at column x and row y of product z.
+__device__ __forceinline__ void load_tile(unsigned to, const TensorMap* map, unsigned bar, int x, int y, int z) {
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];"
+                 ::"r"(to), "l"(map), "r"(bar), "r"(x), "r"(y), "r"(z) : "memory");
 }
 
-__device__ __forceinline__ void load_tile_for_cluster(unsigned to, const TensorMap* map, unsigned bar, int x, int y) {
+__device__ __forceinline__ void load_tile_for_cluster(unsigned to, const TensorMap* map, unsigned bar, int x, int y, int z) {
 #if RP_CLUSTER > 1
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
-                 " [%0], [%1, {%3, %4}], [%2], %5;"
-                 ::"r"(to), "l"(map), "r"(bar), "r"(x), "r"(y), "h"((unsigned short)((1 << RP_CLUSTER) - 1)) : "memory");
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
+                 " [%0], [%1, {%3, %4, %5}], [%2], %6;"
+                 ::"r"(to), "l"(map), "r"(bar), "r"(x), "r"(y), "r"(z), "h"((unsigned short)((1 << RP_CLUSTER) - 1)) : "memory");
 #else
-    load_tile(to, map, bar, x, y);
+    load_tile(to, map, bar, x, y, z);
 #endif
 }
 
-__device__ __forceinline__ void store_tile(const TensorMap* map, unsigned from, int x, int y) {
-    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];\ncp.async.bulk.commit_group;"
-                 ::"l"(map), "r"(from), "r"(x), "r"(y) : "memory");
+__device__ __forceinline__ void store_tile(const TensorMap* map, unsigned from, int x, int y, int z) {
+    asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%2, %3, %4}], [%1];\ncp.async.bulk.commit_group;"
+                 ::"l"(map), "r"(from), "r"(x), "r"(y), "r"(z) : "memory");
 }
 
 // At most this many of the thread's stores still read shared memory, or, at the end, are still under way at all.
@@ -301,43 +303,33 @@ __device__ __forceinline__ void multiply_stage(float (&d)[kAccumulators], unsign
 
 // ---- the walk over tiles --------------------------------------------------------------------------------------------
 
+// A layer is a product of the batch, or with RP_SPLIT a part of K; all tiles of one come before those of the next.
 struct Walk {
-    int rows, columns, tile, step;    // in cluster tiles
-#if RP_SPLIT
-    int k_blocks, splits, split, first, last;    // what of K, in stages, this block's next tile sums
+    int rows, columns, layers, at, step, layer;    // rows, columns, at and step in cluster tiles
 
-    __device__ __forceinline__ Walk(int m, int n, int blocks, int parts) : Walk(m, n) { k_blocks = blocks; splits = parts; }
-
-    // All tiles of one part, then those of the next.
-    __device__ __forceinline__ bool next(int rank, int& row, int& column) {
-        int tiles = rows * columns, all = tile;
-        split = all / tiles;
-        if (split >= splits) return false;
-        first = (int)((long long)k_blocks * split / splits), last = (int)((long long)k_blocks * (split + 1) / splits);
-        tile = all % tiles;
-        whole(rank, row, column);
-        tile = all + step;
-        return true;
-    }
-#endif
-
-    __device__ __forceinline__ Walk(int m, int n)
-        : rows((m + kBlockM * RP_CLUSTER - 1) / (kBlockM * RP_CLUSTER)), columns((n + RP_BN - 1) / RP_BN),
-          tile(blockIdx.x / RP_CLUSTER), step(gridDim.x / RP_CLUSTER) {}
+    __device__ __forceinline__ Walk(int m, int n, int count)
+        : rows((m + kBlockM * RP_CLUSTER - 1) / (kBlockM * RP_CLUSTER)), columns((n + RP_BN - 1) / RP_BN), layers(count),
+          at(blockIdx.x / RP_CLUSTER), step(gridDim.x / RP_CLUSTER), layer(0) {}
 
     // The origin in C of this block's next tile.
-#if RP_SPLIT
-    __device__ __forceinline__ bool whole(int rank, int& row, int& column) {
-#else
     __device__ __forceinline__ bool next(int rank, int& row, int& column) {
-#endif
-        if (tile >= rows * columns) return false;
+        int tiles = rows * columns, tile = at % tiles;
+        layer = at / tiles;
+        if (layer >= layers) return false;
         int band = RP_GROUP * columns, first = tile / band * RP_GROUP, within = tile % band;
         int height = min(rows - first, RP_GROUP);
         row = ((first + within % height) * RP_CLUSTER + rank) * kBlockM;
         column = within / height * RP_BN;
-        tile += step;
+        at += step;
         return true;
+    }
+
+    __device__ __forceinline__ int product() const { return RP_SPLIT ? 0 : layer; }
+
+    // What of K the tile sums, in stages: from first on, up to last.
+    __device__ __forceinline__ int first(int k_blocks) const { return RP_SPLIT ? (int)((long long)k_blocks * layer / layers) : 0; }
+    __device__ __forceinline__ int last(int k_blocks) const {
+        return RP_SPLIT ? (int)((long long)k_blocks * (layer + 1) / layers) : k_blocks;
     }
 };
 
@@ -379,7 +371,7 @@ __device__ __forceinline__ void write_chunk(unsigned buffer, const float (&d)[kA
 
 // Through RP_BUFFERS buffers a warpgroup; the last stores drain under the next tile's matrix work.
 __device__ __forceinline__ void store_accumulators(const float (&d)[kAccumulators], const TensorMap* map, unsigned buffers,
-                                                   int row, int column, float alpha, int consumer, int thread) {
+                                                   int row, int column, int product, float alpha, int consumer, int thread) {
 #pragma unroll
     for (int chunk = 0; chunk < RP_BN / kChunkColumns; ++chunk) {
         unsigned buffer = buffers + chunk % RP_BUFFERS * kChunkBytes;
@@ -392,7 +384,7 @@ __device__ __forceinline__ void store_accumulators(const float (&d)[kAccumulator
         write_chunk(buffer, d, chunk * kChunkAccumulators, alpha, thread);
         fence_for_copies();
         warpgroup_sync(consumer);
-        if (thread == 0) store_tile(map, buffer, column + chunk * kChunkColumns, row);
+        if (thread == 0) store_tile(map, buffer, column + chunk * kChunkColumns, row, product);
     }
 }
 
@@ -417,9 +409,9 @@ __device__ __forceinline__ void store_part(const float (&d)[kAccumulators], floa
 extern "C" __global__ void __cluster_dims__(RP_CLUSTER, 1, 1) __launch_bounds__(rp_wgmma::kThreads, 1)
 rp_gemm_wgmma(const __grid_constant__ rp_wgmma::TensorMap map_a, const __grid_constant__ rp_wgmma::TensorMap map_b,
 #if RP_SPLIT
-              float* parts, int m, int n, int k, int splits) {
+              float* parts, int m, int n, int k, int layers) {
 #else
-              const __grid_constant__ rp_wgmma::TensorMap map_c, int m, int n, int k, float alpha) {
+              const __grid_constant__ rp_wgmma::TensorMap map_c, int m, int n, int k, int layers, float alpha) {
 #endif
     using namespace rp_wgmma;
     unsigned base = shared_base();
@@ -442,29 +434,25 @@ rp_gemm_wgmma(const __grid_constant__ rp_wgmma::TensorMap map_a, const __grid_co
     cluster_sync();
 
 #if RP_SPLIT
-    Walk walk(m, n, k_blocks, splits);
-#define RP_FIRST walk.first
-#define RP_LAST walk.last
-#define RP_STORE(d) store_part(d, parts + (size_t)walk.split * m * n, row + consumer * 64, column, m, n, thread)
+#define RP_STORE(d) store_part(d, parts + (size_t)walk.layer * m * n, row + consumer * 64, column, m, n, thread)
 #else
-    Walk walk(m, n);
-#define RP_FIRST 0
-#define RP_LAST k_blocks
-#define RP_STORE(d) store_accumulators(d, &map_c, own_buffers, row + consumer * 64, column, alpha, consumer, thread)
+#define RP_STORE(d) store_accumulators(d, &map_c, own_buffers, row + consumer * 64, column, walk.layer, alpha, consumer, thread)
 #endif
+    Walk walk(m, n, layers);
     Ring ring;
     int row, column;
     if (warpgroup == 0) {
         give_registers<40>();
         if (thread == 0) {
             while (walk.next(rank, row, column)) {
-                for (int block = RP_FIRST; block < RP_LAST; ++block, ring.advance()) {
+                int first = walk.first(k_blocks), last = walk.last(k_blocks);
+                for (int block = first; block < last; ++block, ring.advance()) {
                     unsigned bar = full + 8 * ring.stage;
                     barrier_wait(empty + 8 * ring.stage, ring.parity ^ 1);
                     barrier_expect(bar, kStageBytes);    // also for what lies outside: TMA counts the zeros it fills in
-                    load_tile(base + ring.stage * kBytesA, &map_a, bar, block * kBlockK, row);
+                    load_tile(base + ring.stage * kBytesA, &map_a, bar, block * kBlockK, row, walk.product());
                     load_tile_for_cluster(stages_b + ring.stage * kBytesB + rank * kSliceB, &map_b, bar, block * kBlockK,
-                                          column + rank * (RP_BN / RP_CLUSTER));
+                                          column + rank * (RP_BN / RP_CLUSTER), walk.product());
                 }
             }
         }
@@ -474,11 +462,12 @@ rp_gemm_wgmma(const __grid_constant__ rp_wgmma::TensorMap map_a, const __grid_co
         unsigned own_a = base + consumer * 64 * 128, own_buffers = buffers + consumer * RP_BUFFERS * kChunkBytes;
         float d[kAccumulators];
         while (walk.next(rank, row, column)) {
+            int first = walk.first(k_blocks), last = walk.last(k_blocks);
 #if RP_PROMOTE
             float sum[kAccumulators];
 #pragma unroll
             for (int i = 0; i < kAccumulators; ++i) sum[i] = 0.0f;
-            for (int block = RP_FIRST; block < RP_LAST; ++block, ring.advance()) {
+            for (int block = first; block < last; ++block, ring.advance()) {
                 barrier_wait(full + 8 * ring.stage, ring.parity);
                 multiply_stage(d, own_a + ring.stage * kBytesA, stages_b + ring.stage * kBytesB, 0);
                 multiply_wait<0>(d);
@@ -490,11 +479,11 @@ rp_gemm_wgmma(const __grid_constant__ rp_wgmma::TensorMap map_a, const __grid_co
 #else
             // One group stays in flight: a stage is freed once the group after it has been issued.
             unsigned previous = 0;
-            for (int block = RP_FIRST; block < RP_LAST; ++block, ring.advance()) {
+            for (int block = first; block < last; ++block, ring.advance()) {
                 barrier_wait(full + 8 * ring.stage, ring.parity);
-                multiply_stage(d, own_a + ring.stage * kBytesA, stages_b + ring.stage * kBytesB, block - RP_FIRST);
+                multiply_stage(d, own_a + ring.stage * kBytesA, stages_b + ring.stage * kBytesB, block - first);
                 multiply_wait<1>(d);
-                if (block > RP_FIRST && thread < RP_CLUSTER) barrier_arrive(previous, thread);
+                if (block > first && thread < RP_CLUSTER) barrier_arrive(previous, thread);
                 previous = empty + 8 * ring.stage;
             }
             multiply_wait<0>(d);

@@ -23,7 +23,7 @@ pub(crate) fn fits(shape: Shape, device: &dyn Device) -> bool {
     let info = device.info();
     let chip = number(&info.arch);
     info.backend == Backend::Cuda
-        && shape.plain()
+        && Shape { batch: 1, ..shape }.plain()
         && match shape.dtype {
             Dtype::Bf16 | Dtype::F16 | Dtype::Tf32 => chip >= 80,
             Dtype::E4m3 | Dtype::E5m2 => chip == 89 || chip >= 120,
@@ -53,9 +53,13 @@ pub(crate) fn plan(device: &dyn Device, shape: Shape) -> Result<Plan<'_>> {
     if !whole(shape.dtype, shape.k) || !whole(shape.output, shape.n) {
         return Err(DeviceError::unsupported("rows must be multiples of 16 bytes for the mma.sync kernel"));
     }
+    if i32::try_from(tiles(shape)).is_err() {
+        return Err(DeviceError::unsupported("more tiles than a launch has blocks"));
+    }
     let mut plan = Plan { device, shape, forms: vec![(compile(device, shape, false)?, 1)], parts: None, chosen: 0 };
     let steps = shape.dtype.bytes(shape.k).0.div_ceil(64);
-    let counts = split::counts(tiles(shape), steps, u64::from(device.info().units));
+    let units = u64::from(device.info().units);
+    let counts = if shape.batch == 1 { split::counts(tiles(shape), steps, units) } else { Vec::new() };
     let most = counts.iter().copied().max().unwrap_or(0);
     // A gain and no need: a node without a compiler does without.
     let made =
@@ -69,8 +73,9 @@ pub(crate) fn plan(device: &dyn Device, shape: Shape) -> Result<Plan<'_>> {
     Ok(plan)
 }
 
+/// Tiles of all products.
 fn tiles(shape: Shape) -> u64 {
-    shape.m.div_ceil(ROWS) * shape.n.div_ceil(u64::from(COLUMNS))
+    shape.batch * shape.m.div_ceil(ROWS) * shape.n.div_ceil(u64::from(COLUMNS))
 }
 
 fn compile(device: &dyn Device, shape: Shape, split: bool) -> Result<Kernel> {

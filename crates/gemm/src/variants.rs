@@ -30,8 +30,8 @@ pub(crate) fn providers(shape: Shape, device: &dyn Device) -> Vec<String> {
         if wgmma::fits(shape, device) { Some(wgmma::PROVIDER) } else { mma::fits(shape, device).then_some(mma::PROVIDER) };
     let matrix = nvidia.or_else(|| matrix_amd::provider(shape, device));
     let has_units = matrix.is_some() || !device.blas().is_empty();
-    let plain =
-        (tile::fits(shape, device) && (shape.dtype == Dtype::F32 || shape.batch > 1 || !has_units)).then_some(tile::PROVIDER);
+    let plain = (tile::fits(shape, device) && (shape.dtype == Dtype::F32 || (shape.batch > 1 && matrix.is_none()) || !has_units))
+        .then_some(tile::PROVIDER);
     let few = gemv::fits(shape, device).then_some(gemv::PROVIDER);
     let own = few.into_iter().chain(matrix).chain(plain).map(str::to_owned);
     let vulkan = tiled::providers(shape, device).into_iter().map(str::to_owned);

@@ -27,6 +27,8 @@ const SPLIT: Form = Form { columns: 128, stages: 6, cluster: 1, buffers: 1, spli
 
 /// Rows of a tile.
 const ROWS: u64 = 128;
+/// Most tiles, by the kernel's host contract with room for half as wide ones.
+const MOST_TILES: u64 = 1 << 29;
 /// Threads: two consumer warpgroups and the producer's.
 const THREADS: u32 = 384;
 
@@ -36,9 +38,9 @@ impl Form {
         self.stages * (16400 + self.columns * 128) + self.buffers * 16384 + 1024
     }
 
-    /// Tiles of a product.
+    /// Tiles of all products.
     fn tiles(self, shape: Shape) -> u64 {
-        shape.m.div_ceil(ROWS) * shape.n.div_ceil(u64::from(self.columns))
+        shape.batch * shape.m.div_ceil(ROWS) * shape.n.div_ceil(u64::from(self.columns))
     }
 }
 
@@ -47,7 +49,7 @@ pub(crate) const PROVIDER: &str = "wgmma";
 
 /// True where the kernel can run at all.
 pub(crate) fn fits(shape: Shape, device: &dyn Device) -> bool {
-    device.info().arch == "sm_90a" && shape.plain()
+    device.info().arch == "sm_90a" && Shape { batch: 1, ..shape }.plain()
 }
 
 /// The kernel for one shape, in the forms that are worth a trial.
@@ -72,12 +74,16 @@ pub(crate) fn plan(device: &dyn Device, shape: Shape) -> Result<Plan<'_>> {
     if !whole(shape.dtype, shape.k) || !whole(shape.output, shape.n) {
         return Err(DeviceError::unsupported("rows must be multiples of 16 bytes for the tensor copy engine"));
     }
+    if LARGE.tiles(shape) >= MOST_TILES {
+        return Err(DeviceError::unsupported("more tiles than the wgmma kernel counts"));
+    }
     let mut plan = Plan { device, shape, forms: vec![(LARGE, compile(device, shape, LARGE)?, 1)], parts: None, chosen: 0 };
     let units = u64::from(device.info().units);
     if LARGE.tiles(shape) < units {
         // The other forms are a gain and no need: a node without a compiler does without.
         plan.forms.extend(compile(device, shape, SMALL).ok().map(|kernel| (SMALL, kernel, 1)));
-        let counts = split::counts(SPLIT.tiles(shape), shape.dtype.bytes(shape.k).0.div_ceil(128), units);
+        let steps = shape.dtype.bytes(shape.k).0.div_ceil(128);
+        let counts = if shape.batch == 1 { split::counts(SPLIT.tiles(shape), steps, units) } else { Vec::new() };
         let most = counts.iter().copied().max().unwrap_or(0);
         let made =
             || Ok::<_, DeviceError>((compile(device, shape, SPLIT)?, Parts::new(device, shape.output, shape.m * shape.n, most)?));
@@ -107,15 +113,15 @@ fn compile(device: &dyn Device, shape: Shape, form: Form) -> Result<Kernel> {
 }
 
 impl Plan<'_> {
-    /// A row-major matrix, `tile` rows of 128 bytes at a time, as TMA's 128-byte swizzle lays them out.
+    /// Row-major matrices, one a product, `tile` rows of 128 bytes at a time, as TMA's 128-byte swizzle lays them out.
     fn map(&self, buffer: &Buffer, dtype: Dtype, rows: u64, columns: u64, tile: u32) -> Result<Vec<u8>> {
         let bytes = dtype.element_bytes().unwrap_or(1) as u32;
         let map = TensorMap {
             element_bytes: bytes,
             bf16: dtype == Dtype::Bf16,
-            dims: vec![columns, rows],
-            strides: vec![columns * u64::from(bytes)],
-            tile: vec![128 / bytes, tile],
+            dims: vec![columns, rows, self.shape.batch],
+            strides: vec![columns * u64::from(bytes), rows * columns * u64::from(bytes)],
+            tile: vec![128 / bytes, tile, 1],
             swizzle: 128,
         };
         self.device.tensor_map(buffer, &map)
@@ -129,6 +135,7 @@ impl GemmPlan for Plan<'_> {
         let operands = [self.map(a, dtype, m, k, ROWS as u32)?, self.map(b, dtype, n, k, form.columns / form.cluster)?];
         let map_c = self.map(c, self.shape.output, m, n, 64)?;
         let parts = self.parts.as_ref().filter(|_| form.split);
+        let layers = if form.split { *count } else { self.shape.batch };
         let args = [
             Arg::Bytes(&operands[0]),
             Arg::Bytes(&operands[1]),
@@ -136,10 +143,13 @@ impl GemmPlan for Plan<'_> {
             Arg::I32(m as i32),
             Arg::I32(n as i32),
             Arg::I32(k as i32),
-            if form.split { Arg::I32(*count as i32) } else { Arg::F32(factor) },
+            Arg::I32(layers as i32),
+            Arg::F32(factor),
         ];
+        // The parts of a sum are scaled when they are added up.
+        let args = if form.split { &args[..7] } else { &args[..] };
         let grid = self.device.info().units / form.cluster * form.cluster;
-        self.device.launch(kernel, Geometry::linear(grid, THREADS).with_shared(form.shared()), &args)?;
+        self.device.launch(kernel, Geometry::linear(grid, THREADS).with_shared(form.shared()), args)?;
         parts.map_or(Ok(()), |parts| parts.join(c, *count, factor))
     }
 
