@@ -25,7 +25,7 @@
 //   window    with RP_CAUSAL: the last so many keys that a query sees, or 0 for all; blocks that no row of a tile sees are skipped
 // Macros: RP_GENERAL 0 | 1; with it RP_D, RP_DV, RP_N, RP_F16 0 | 1, RP_CAUSAL 0 | 1.
 
-#include "../common/nvidia.h"
+#include "../common/flash_sm90.h"
 
 #ifndef RP_GENERAL
 #define RP_GENERAL 0
@@ -36,20 +36,12 @@
 
 namespace RP_FLASH {
 
-constexpr int ROWS = 64;             // query rows of one consumer warpgroup: the M of wgmma
-constexpr int STAGES = 2;            // K tiles and V tiles in flight; a third does not fit beside N = 176
-constexpr u64 L2_BUDGET = 32 << 20;  // K and V of the heads walked together stay below this, of Hopper's 50 MB
+using namespace hopper;
 
-struct Problem { int heads, group, queries, keys; float scale; };
+constexpr int STAGES = 2;  // K tiles and V tiles in flight; a third does not fit beside N = 176
+
 // What only RP_GENERAL knows.
 struct Extra { const int* lengths; const float* sinks; int heads_q, window; };
-
-// What the tile with this row block can see: its keys end at `end`, its blocks of N count `blocks`.
-template <int N, bool CAUSAL, int TILE> RP_DEVICE int block_count(const Problem& p, int row) {
-    int end = p.keys;
-    if (CAUSAL) { int last = min(row + TILE, p.queries) + p.keys - p.queries; end = max(0, min(end, last)); }
-    return (end + N - 1) / N;
-}
 
 // The first block that the tile's first row can see through its window.
 template <int N> RP_DEVICE int first_block(const Problem& p, int window, int row) { return window ? max(0, row + p.keys - p.queries + 1 - window) / N : 0; }
@@ -81,23 +73,11 @@ struct Kernel {
         barrier_init_fence();
     }
 
-    // Heads are taken in sections whose K and V fit in L2, and in a section the longest rows first, so that blocks end together.
-    __device__ __forceinline__ bool place(const Problem& p, int t, int& row, int& head) const {
-        int row_blocks = (p.queries + TILE - 1) / TILE;
-        if (t >= row_blocks * p.heads) return false;
-        u64 per_head = (u64)p.keys * (D + DV) * 2 / p.group;
-        int section = max(1, (int)min((u64)p.heads, L2_BUDGET / max((u64)1, per_head)));
-        int first = t / (section * row_blocks) * section, width = min(section, p.heads - first);
-        t -= first * row_blocks;
-        row = (row_blocks - 1 - t / width) * TILE; head = first + t % width;
-        return true;
-    }
-
     __device__ __forceinline__ void produce(Problem p, const Extra& x, const TensorMap* mq, const TensorMap* mk, const TensorMap* mv, u32* counter) const {
         u32 kc = 0, vc = 0;
         for (u32 q_parity = 1;; q_parity ^= 1) {
             int row = -1, head = 0, blocks = 0, first = 0;
-            bool more = place(p, (int)atomicAdd(counter, 1), row, head);
+            bool more = place<TILE>(p, (D + DV) * 2, (int)atomicAdd(counter, 1), row, head);
             if (GENERAL && more && x.lengths) p.keys = x.lengths[head / x.heads_q];
             if (more) blocks = block_count<N, CAUSAL, TILE>(p, row);
             if (GENERAL && CAUSAL) first = first_block<N>(p, x.window, row);
@@ -145,32 +125,6 @@ struct Kernel {
         wgmma_commit();
     }
 
-    // Masks, updates the running maximum and sum, and turns scores into probabilities; returns by how much older output shrinks.
-    // A scheduler has one warp of each group, so four chains (two rows, even and odd columns) hide the latency of max and add.
-    // A thread's rows see columns from limit − reach (of a window) to before limit.
-    template <bool MASK> __device__ __forceinline__ void softmax(float (&s)[N / 2], State& w, float (&shrink)[2], float scale, int limit0, int limit1, int reach) const {
-        float top[4] = {w.top[0], w.top[0], w.top[1], w.top[1]}, sum[4] = {}, base[2];
-#pragma unroll
-        for (int i = 0; i < N / 2; i++) {  // element i: row i / 2 % 2, column i / 4 · 8 + i % 2
-            if (MASK && i / 4 * 8 + i % 2 >= (i & 2 ? limit1 : limit0)) s[i] = minus_infinity();
-            if (MASK && GENERAL && CAUSAL && i / 4 * 8 + i % 2 < (i & 2 ? limit1 : limit0) - reach) s[i] = minus_infinity();
-            top[i % 4] = fmaxf(top[i % 4], s[i]);
-        }
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            float m = fmaxf(top[2 * r], top[2 * r + 1]);
-            m = fmaxf(m, __shfl_xor_sync(~0u, m, 1));
-            m = fmaxf(m, __shfl_xor_sync(~0u, m, 2));
-            base[r] = MASK && m == minus_infinity() ? 0.f : m * scale;  // no key yet: −∞ − −∞ would be NaN
-            shrink[r] = exp2_approx(fmaf(w.top[r], scale, -base[r]));
-            w.top[r] = m;
-        }
-#pragma unroll
-        for (int i = 0; i < N / 2; i++) { s[i] = exp2_approx(fmaf(s[i], scale, -base[i / 2 % 2])); sum[i % 4] += s[i]; }
-#pragma unroll
-        for (int r = 0; r < 2; r++) w.sum[r] = fmaf(w.sum[r], shrink[r], sum[2 * r] + sum[2 * r + 1]);
-    }
-
     static __device__ __forceinline__ void to_p(const float (&s)[N / 2], State& w) {
 #pragma unroll
         for (int i = 0; i < N / 4; i++) w.p[i] = pack<F16>(s[2 * i], s[2 * i + 1]);
@@ -178,9 +132,6 @@ struct Kernel {
 
     // Where a warpgroup stands: tiles of K and of V it has used, its rows of Q, its place in the turn.
     struct Cursor { u32 k, v, q_rows; int group; };
-    static __device__ __forceinline__ void turn_wait(int group) { named_sync(1 + group, 256); }
-    static __device__ __forceinline__ void turn_pass(int group) { named_arrive(1 + (group + 1) % GROUPS, 256); }
-    static __device__ __forceinline__ void release(u32 bar) { __syncwarp(); if (threadIdx.x % 32 == 0) barrier_arrive(bar); }
 
     // The scores of the next block are issued before the values of this one: their softmax runs while P·V does.
     template <bool MASK> __device__ __forceinline__ void step(State& w, Cursor& c, float scale, int limit0, int limit1, int reach) const {
@@ -192,10 +143,10 @@ struct Kernel {
         barrier_wait(v_full(c.v % STAGES), c.v / STAGES & 1);
         wgmma_fence();
         issue_values(w, c.v % STAGES);
-        if (!(TUNE & 1)) turn_pass(c.group);
+        if (!(TUNE & 1)) turn_pass<GROUPS>(c.group);
         wgmma_wait<1>(); pin(s);
         release(k_empty(c.k % STAGES)); c.k++;
-        softmax<MASK>(s, w, shrink, scale, limit0, limit1, reach);
+        softmax<N, MASK, GENERAL && CAUSAL>(s, w.top, w.sum, shrink, scale, limit0, limit1, reach);
         if (!(TUNE & 4)) compute_before_wait(w.sum[0] + w.sum[1], bars + 112);
         wgmma_wait<0>(); pin(w.o); pin(s);
         release(v_empty(c.v % STAGES)); c.v++;
@@ -241,7 +192,7 @@ struct Kernel {
         int warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32;
         float scale = p.scale * 1.4426950408889634f;  // exp(x) = 2^(x · log2 e), so that one fused multiply-add feeds ex2
         Cursor c = {0, 0, q + group * Q_BYTES, group};
-        if (!(TUNE & 1) && group == GROUPS - 1) turn_pass(group);  // the first group goes first
+        if (!(TUNE & 1) && group == GROUPS - 1) turn_pass<GROUPS>(group);  // the first group goes first
         for (u32 q_parity = 0;; q_parity ^= 1) {
             barrier_wait(q_full(), q_parity);
             int row = tile[0], head = tile[1];
@@ -268,7 +219,7 @@ struct Kernel {
                 barrier_wait(k_full(c.k % STAGES), c.k / STAGES & 1);
                 wgmma_fence(); issue_scores(s, c.q_rows, c.k % STAGES); wgmma_wait<0>(); pin(s);
                 release(k_empty(c.k % STAGES)); c.k++;
-                softmax<true>(s, w, shrink, scale, limit0 - n * N, limit1 - n * N, reach);
+                softmax<N, true, GENERAL && CAUSAL>(s, w.top, w.sum, shrink, scale, limit0 - n * N, limit1 - n * N, reach);
                 to_p(s, w);
             }
             n--;

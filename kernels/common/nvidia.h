@@ -22,6 +22,8 @@ struct __align__(64) TensorMap { u64 opaque[16]; };
 RP_DEVICE u64 descriptor(u32 address, u32 leading, u32 stride) {
     return (u64)((address >> 4) & 0x3FFF) | (u64)(leading >> 4) << 16 | (u64)(stride >> 4) << 32 | 1ull << 62;
 }
+// Without a swizzle, K-major: blocks of eight rows of sixteen bytes, `leading` bytes to the next along K, `stride` along M or N.
+RP_DEVICE u64 plain_descriptor(u32 address, u32 leading, u32 stride) { return descriptor(address, leading, stride) ^ 1ull << 62; }
 
 #ifndef RP_HOST_FIBRES
 
@@ -37,6 +39,14 @@ template <bool F16> RP_DEVICE u32 pack(float low, float high) {
     else asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
     return r;
 }
+// Four of e4m3, lowest first.
+RP_DEVICE u32 pack8(float a, float b, float c, float d) {
+    u32 r;
+    asm("{\n.reg .b16 l, h;\ncvt.rn.satfinite.e4m3x2.f32 l, %2, %1;\ncvt.rn.satfinite.e4m3x2.f32 h, %4, %3;\nmov.b32 %0, {l, h};\n}" : "=r"(r) : "f"(a), "f"(b), "f"(c), "f"(d));
+    return r;
+}
+// Bytes of the two words by a selector's hexadecimal digits, lowest first: 0 to 3 of `a`, 4 to 7 of `b`.
+RP_DEVICE u32 permute_bytes(u32 a, u32 b, u32 selector) { return __byte_perm(a, b, selector); }
 
 // ---- sm_80: fragments, and copies of sixteen bytes ------------------------------------------------------------------------
 
@@ -90,6 +100,9 @@ RP_DEVICE void load_slab(u32 dst, const TensorMap* map, u32 bar, int row, int sl
     asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2];"
                  ::"r"(dst), "l"(map), "r"(bar), "r"(0), "r"(row), "r"(slab), "r"(batch) : "memory");
 }
+RP_DEVICE void store_matrices(u32 address, u32 a, u32 b, u32 c, u32 d) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(address), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+}
 RP_DEVICE void named_sync(int barrier, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory"); }
 RP_DEVICE void named_arrive(int barrier, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory"); }
 RP_DEVICE void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }  // shared stores before a wgmma that reads them
@@ -121,14 +134,20 @@ RP_DEVICE u32 renewed(u32 x) { asm volatile("" : "+r"(x)); return x; }
 #define RP_LIST40 RP_FORTY
 #define RP_LIST64 RP_FORTY "," RP_TEN(4) "," RP_TEN(5) ",%60,%61,%62,%63"
 #define RP_LIST88 RP_FORTY "," RP_TEN(4) "," RP_TEN(5) "," RP_TEN(6) "," RP_TEN(7) ",%80,%81,%82,%83,%84,%85,%86,%87"
+#define RP_LIST48 RP_FORTY ",%40,%41,%42,%43,%44,%45,%46,%47"
+#define RP_LIST96 RP_FORTY "," RP_TEN(4) "," RP_TEN(5) "," RP_TEN(6) "," RP_TEN(7) "," RP_TEN(8) ",%90,%91,%92,%93,%94,%95"
+#define RP_LIST112 RP_FORTY "," RP_TEN(4) "," RP_TEN(5) "," RP_TEN(6) "," RP_TEN(7) "," RP_TEN(8) "," RP_TEN(9) "," RP_TEN(10) ",%110,%111"
 #define RP_LIST128 RP_FORTY "," RP_TEN(4) "," RP_TEN(5) "," RP_TEN(6) "," RP_TEN(7) "," RP_TEN(8) "," RP_TEN(9) "," RP_TEN(10) "," RP_TEN(11) \
     ",%120,%121,%122,%123,%124,%125,%126,%127"
 #define RP_F8(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
 #define RP_F32(d) RP_F8(d, 0), RP_F8(d, 8), RP_F8(d, 16), RP_F8(d, 24)
 #define RP_F40(d) RP_F32(d), RP_F8(d, 32)
-#define RP_F64(d) RP_F40(d), RP_F8(d, 40), RP_F8(d, 48), RP_F8(d, 56)
+#define RP_F48(d) RP_F40(d), RP_F8(d, 40)
+#define RP_F64(d) RP_F48(d), RP_F8(d, 48), RP_F8(d, 56)
 #define RP_F88(d) RP_F64(d), RP_F8(d, 64), RP_F8(d, 72), RP_F8(d, 80)
-#define RP_F128(d) RP_F88(d), RP_F8(d, 88), RP_F8(d, 96), RP_F8(d, 104), RP_F8(d, 112), RP_F8(d, 120)
+#define RP_F96(d) RP_F88(d), RP_F8(d, 88)
+#define RP_F112(d) RP_F96(d), RP_F8(d, 96), RP_F8(d, 104)
+#define RP_F128(d) RP_F112(d), RP_F8(d, 112), RP_F8(d, 120)
 
 // Both operands from shared memory, both K-major; what was there counts if `accumulate`.
 #define RP_SS(N, T, COUNT, A, B, P)                                                                                               \
@@ -162,5 +181,25 @@ template <int N, bool F16> RP_DEVICE void mma_rs(float (&d)[N / 2], const u32* a
 template <bool F16> RP_DEVICE void mma_rs_k(float (&d)[32], const u32* a, u64 b) { RP_BOTH(RP_RS, 64, 32, 32, 33, 34, 35, 36, 0) }
 // B MN-major, A from shared memory.
 template <bool F16> RP_DEVICE void mma_ss_mn(float (&d)[128], u64 a, u64 b) { RP_BOTH(RP_SS_MN, 256, 128, 128, 129) }
+
+// e4m3: 32 of K an instruction, and both operands K-major, of which there is no choice.
+#define RP_SS8(N, COUNT, A, B, P)                                                                                                 \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #P ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N "k32.f32.e4m3.e4m3"        \
+                 " {" RP_LIST##COUNT "}, %" #A ", %" #B ", p, 1, 1;\n}" : RP_F##COUNT(d) : "l"(a), "l"(b), "r"(accumulate))
+#define RP_RS8(N, COUNT, A0, A1, A2, A3, B)                                                                                       \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k32.f32.e4m3.e4m3 {" RP_LIST##COUNT "}, {%" #A0 ",%" #A1 ",%" #A2 ",%" #A3 "}, %" #B \
+                 ", 1, 1, 1;" : RP_F##COUNT(d) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
+template <int N> RP_DEVICE void mma8_ss(float (&d)[N / 2], u64 a, u64 b, int accumulate) {
+    static_assert(N == 96 || N == 128 || N == 192 || N == 224, "add the operand list of this width");
+    if constexpr (N == 96) RP_SS8(96, 48, 48, 49, 50);
+    if constexpr (N == 128) RP_SS8(128, 64, 64, 65, 66);
+    if constexpr (N == 192) RP_SS8(192, 96, 96, 97, 98);
+    if constexpr (N == 224) RP_SS8(224, 112, 112, 113, 114);
+}
+template <int N> RP_DEVICE void mma8_rs(float (&d)[N / 2], const u32* a, u64 b) {
+    static_assert(N == 128 || N == 256, "add the operand list of this width");
+    if constexpr (N == 128) RP_RS8(128, 64, 64, 65, 66, 67, 68);
+    if constexpr (N == 256) RP_RS8(256, 128, 128, 129, 130, 131, 132);
+}
 
 #endif

@@ -12,11 +12,11 @@ from planted import all_caught
 
 HERE = pathlib.Path(__file__).resolve().parent
 KERNELS = HERE.parent
-PARTS = {"flash": 1, "flash80": 2, "decode": 4, "mla": 8}
+PARTS = {"flash": 1, "flash80": 2, "decode": 4, "mla": 8, "fp8": 16}
 # what, file (of attention/ if it names no folder), the test's section, old text, new text
 BUGS = [
     ("* flash: output not rescaled", "flash_sm90.cu", "flash", "w.o[i] *= shrink[i / 2 % 2];", ";"),
-    ("* flash: mask off by one", "flash_sm90.cu", "flash", "i / 4 * 8 + i % 2 >= (i & 2", "i / 4 * 8 + i % 2 > (i & 2"),
+    ("* flash: mask off by one", "common/flash_sm90.h", "flash", "i / 4 * 8 + i % 2 >= (i & 2", "i / 4 * 8 + i % 2 > (i & 2"),
     ("flash: causal limit off by one", "flash_sm90.cu", "flash", "min(p.keys, mine + p.keys - p.queries + 1)", "min(p.keys, mine + p.keys - p.queries)"),
     ("* flash: wrong stride in V's descriptor", "flash_sm90.cu", "flash", "i * 2048, SLAB, 1024)", "i * 2048, 1024, 1024)"),
     ("flash: K advances by the wrong step", "flash_sm90.cu", "flash", "i / 4 * SLAB + i % 4 * 32, 16, 1024), i > 0", "i / 4 * SLAB + i % 4 * 64, 16, 1024), i > 0"),
@@ -29,11 +29,27 @@ BUGS = [
     ("flash: K never released", "flash_sm90.cu", "flash", "release(k_empty(c.k % STAGES)); c.k++;\n        softmax", "c.k++;\n        softmax"),
     ("flash: expects too few bytes", "flash_sm90.cu", "flash", "barrier_expect(q_full(), GROUPS * Q_BYTES);", "barrier_expect(q_full(), Q_BYTES);"),
     ("flash: store past the last row", "flash_sm90.cu", "flash", "if (at < p.queries) *(uint4*)", "if (at <= p.queries) *(uint4*)"),
-    ("* flash: window off by one", "flash_sm90.cu", "flash", "limit1 : limit0) - reach)", "limit1 : limit0) - reach + 1)"),
+    ("* flash: window off by one", "common/flash_sm90.h", "flash", "limit1 : limit0) - reach)", "limit1 : limit0) - reach + 1)"),
     ("flash: window's first block skipped", "flash_sm90.cu", "flash", "1 - window) / N : 0", "1 - window) / N + 1 : 0"),
     ("flash: window's edge not masked", "flash_sm90.cu", "flash", "1 - x.window + N - 1) / N;", "1 - x.window) / N;"),
     ("flash: lengths of another sequence", "flash_sm90.cu", "flash", "if (GENERAL && x.lengths) p.keys = x.lengths[head / x.heads_q];\n            int blocks", "if (GENERAL && x.lengths) p.keys = x.lengths[0];\n            int blocks"),
     ("flash: sinks without a scale", "flash_sm90.cu", "flash", "x.sinks[head % x.heads_q] * 1.4426950408889634f", "x.sinks[head % x.heads_q]"),
+    ("* fp8 flash: V's keys in their own order", "flash_fp8_sm90.cu", "fp8", "low0 = permute_bytes(r[i][0], r[i][1], 0x6420)", "low0 = permute_bytes(r[i][0], r[i][1], 0x6240)"),
+    ("fp8 flash: even and odd columns swapped", "flash_fp8_sm90.cu", "fp8", "low0, high0, low1, high1);", "high0, low0, high1, low1);"),
+    ("fp8 flash: P's halves swapped", "flash_fp8_sm90.cu", "fp8", "i / 2 % 2 * 8 + i % 2 * 2;", "(i / 2 % 2 ^ 1) * 8 + i % 2 * 2;"),
+    ("* fp8 flash: no fence behind the transposed tile", "flash_fp8_sm90.cu", "fp8", "fence_async();", ""),
+    ("fp8 flash: transposed before the last was read", "flash_fp8_sm90.cu", "fp8", "barrier_wait(t_empty(s), parity ^ 1);", ""),
+    ("fp8 flash: V used before it is transposed", "flash_fp8_sm90.cu", "fp8", "barrier_wait(t_full(c.v % STAGES), c.v / STAGES & 1);", ""),
+    ("fp8 flash: V overwritten before it is transposed", "flash_fp8_sm90.cu", "fp8", "barrier_wait(v_empty(s), vc / STAGES & 1 ^ 1); vc++;", "vc++;"),
+    ("* fp8 flash: output not rescaled", "flash_fp8_sm90.cu", "fp8", "w.o[i] *= shrink[i / 2 % 2];", ";"),
+    ("fp8 flash: mask off by one", "common/flash_sm90.h", "fp8", "i / 4 * 8 + i % 2 >= (i & 2", "i / 4 * 8 + i % 2 > (i & 2"),
+    ("* fp8 flash: causal limit off by one", "flash_fp8_sm90.cu", "fp8", "min(p.keys, mine + p.keys - p.queries + 1)", "min(p.keys, mine + p.keys - p.queries)"),
+    ("fp8 flash: slabs of V on each other", "flash_fp8_sm90.cu", "fp8", "chunk / 8 * SLAB + keys", "keys"),
+    ("fp8 flash: strides of V's descriptor swapped", "flash_fp8_sm90.cu", "fp8", "SIXTEEN, 128));", "128, SIXTEEN));"),
+    ("fp8 flash: V's scale forgotten", "flash_fp8_sm90.cu", "fp8", "value_scale / sum", "1 / sum"),
+    ("fp8 flash: K's scale forgotten", "flash_fp8_sm90.cu", "fp8", "scales[0] * scales[1] *", "scales[0] *"),
+    ("fp8 flash: raised past the type", "flash_fp8_sm90.cu", "fp8", "RAISED = 8;", "RAISED = 12;"),
+    ("fp8 flash: the transposers never told to end", "flash_fp8_sm90.cu", "fp8", "note[2 + s] = 1;", ""),
     ("flash sm80: chunk not swizzled alike", "flash_sm80.cu", "flash80", "v = at(v, lane % 16, lane / 16);", "v = v + lane % 16 * D * 2 + lane / 16 * 16;"),
     ("* flash sm80: slabs of V on each other", "flash_sm80.cu", "flash80", "+ i / 4 * COUNT * 128 + j * 16 * 128", "+ j * 16 * 128"),
     ("flash sm80: window off by one", "flash_sm80.cu", "flash80", "sees + t * 16 + r * 8 - reach", "sees + t * 16 + r * 8 - reach + 1"),

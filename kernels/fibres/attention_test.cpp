@@ -4,15 +4,16 @@
 #define FLASH80 2
 #define DECODE 4
 #define MLA 8
+#define FP8 16
 #ifndef PARTS
-#define PARTS 15
+#define PARTS 31
 #endif
 #include "attention.h"
 using attention::Operands;
 using attention::Shape;
 using attention::check;
 
-#if PARTS & (FLASH | MLA)
+#if PARTS & (FLASH | MLA | FP8)
 #include "../common/nvidia.h"
 // All columns of `heads` heads of `rows` rows, in slabs of 64; a box has `tile` rows of `slabs` of them.
 static TensorMap tensor_map(const void* t, int d, int rows, int heads, int tile, int slabs) {
@@ -87,6 +88,52 @@ static void flash_section() {
     flash_general("flash mla prefill", rp_flash_general_d192, 128, {1, 2, 2, 150, 200, 1, 192, 128, false, true, 150}, 2);
     Shape wide{2, 1, 1, 70, 190, 4, 256, 256, false, false, 0, 0, true}; wide.lengths = {190, 81};
     flash_general("flash d256 ragged, sinks", rp_flash_general_d256, 80, wide, 1);
+}
+#endif
+
+#if PARTS & FP8
+#define RP_FLASH fp8_full_d128
+#define RP_NAME rp_fp8_full_d128
+#define RP_D 128
+#define RP_N 224
+#define RP_CAUSAL 0
+#include "../attention/flash_fp8_sm90.cu"
+#undef RP_N
+#undef RP_CAUSAL
+#define RP_FLASH fp8_causal_d128
+#define RP_NAME rp_fp8_causal_d128
+#define RP_N 128
+#define RP_CAUSAL 1
+#include "../attention/flash_fp8_sm90.cu"
+#undef RP_D
+#undef RP_N
+#define RP_FLASH fp8_causal_d256
+#define RP_NAME rp_fp8_causal_d256
+#define RP_D 256
+#define RP_N 96
+#include "../attention/flash_fp8_sm90.cu"
+#undef RP_D
+#undef RP_N
+#undef RP_CAUSAL
+typedef void (*Fp8)(const TensorMap, const TensorMap, const TensorMap, u16*, u32*, const float*, int, int, int, int, float);
+static void fp8(const char* name, Fp8 kernel, int n, Shape s, int grid) {
+    s.kv8 = s.q8 = true; Operands t(s); u32 counter[2] = {0, 0}; const float scales[3] = {0.5, 0.75, 1.25};
+    auto map = [&](const void* p, int rows, int heads, int tile) {
+        HostMap m{(const unsigned char*)p, {128, (u64)rows, (u64)s.d / 128, (u64)heads}, {(u64)s.d, 128, (u64)rows * s.d}, {128, (u32)tile, (u32)s.d / 128, 1}, 128, 1};
+        TensorMap r; memcpy(&r, &m, sizeof m); return r;
+    };
+    auto mq = map(t.q8.data(), s.sq, s.b * s.hq, 64), mk = map(t.k.data(), s.sk, s.b * s.hkv, n), mv = map(t.v.data(), s.sk, s.b * s.hkv, n);
+    fibres::launch(dim3(grid), dim3(384), [&] { kernel(mq, mk, mv, t.o.data(), counter, scales, s.b * s.hq, s.hq / s.hkv, s.sq, s.sk, t.scale); });
+    t.k_scale = scales[0] * scales[1]; t.v_scale = scales[2];
+    check(name, t);
+    if (counter[0] || counter[1]) { printf("BAD the counters were left at %u, %u\n", counter[0], counter[1]); attention::failures++; }
+}
+static void fp8_section() {
+    fp8("fp8 flash", rp_fp8_full_d128, 224, {1, 2, 1, 130, 700, 2, 128, 128, false, false}, 1);
+    fp8("fp8 flash", rp_fp8_full_d128, 224, {1, 1, 1, 1, 1, 1, 128, 128, false, false}, 1);
+    fp8("fp8 flash", rp_fp8_causal_d128, 128, {1, 2, 1, 200, 290, 4, 128, 128, false, true}, 2);
+    fp8("fp8 flash", rp_fp8_causal_d128, 128, {1, 1, 1, 200, 77, 1, 128, 128, false, true}, 1);
+    fp8("fp8 flash huge", rp_fp8_causal_d256, 96, {2, 1, 1, 70, 260, 60, 256, 256, false, true}, 1);
 }
 #endif
 
@@ -271,6 +318,9 @@ int main(int argc, char** argv) {
 #define SECTION(NAME) if (what == "all" || what == #NAME) NAME##_section();
 #if PARTS & FLASH
     SECTION(flash)
+#endif
+#if PARTS & FP8
+    SECTION(fp8)
 #endif
 #if PARTS & FLASH80
     SECTION(flash80)

@@ -4,7 +4,8 @@
 // the kernel waits. Shared memory is poisoned with NaN before each block. What is modelled is what can be wrong: the fragments of
 // mma.sync, ldmatrix and wgmma, the descriptor of wgmma with its strides and 128-byte swizzle, TMA's box, swizzle and zero fill,
 // mbarrier parity, arrivals and transaction bytes, named barriers, and asynchrony: cp.async and wgmma take effect only at the wait
-// that covers them, so that a missing wait shows. A wait that nothing can end is reported and aborts.
+// that covers them, so that a missing wait shows, and so does a product that reads what stmatrix left and no fence followed. A wait
+// that nothing can end is reported and aborts.
 // What is not: timing, memory ordering, bank conflicts, registers.
 #pragma once
 #define RP_HOST_FIBRES 1
@@ -51,6 +52,8 @@ namespace fibres {
 
 constexpr int MAX_THREADS = 1024, SMEM_BYTES = 228 * 1024, SMEM_ORIGIN = 1024;  // a shared address is an offset from SMEM_ORIGIN
 alignas(1024) inline unsigned char smem[SMEM_BYTES];
+// Sixteen bytes that a thread (by its number + 1) stored and no fence.proxy.async of its own followed: wgmma may not see them.
+inline u16 unfenced[SMEM_BYTES / 16];
 
 struct Fibre { ucontext_t context; std::vector<char> stack; unsigned thread; bool done; };
 inline std::vector<Fibre> all;
@@ -95,7 +98,7 @@ inline void entry() { body(); current->done = true; progress++; give_way(); }
 template <class Kernel> void launch(dim3 g, dim3 b, Kernel kernel) {
     grid = g; block = b; body = kernel; unsigned n = b.x * b.y * b.z; all.resize(n);
     for (unsigned z = 0; z < g.z; z++) for (unsigned y = 0; y < g.y; y++) for (unsigned x = 0; x < g.x; x++) {
-        block_index = dim3(x, y, z); memset(smem, 0xFF, sizeof smem); barriers.clear();
+        block_index = dim3(x, y, z); memset(smem, 0xFF, sizeof smem); memset(unfenced, 0, sizeof unfenced); barriers.clear();
         for (auto& w : warps) w = Warp(); whole = Meeting(); for (auto& m : named) m = Meeting(); for (auto& t : threads) t = Thread(); for (auto& q : queues) q = Queue();
         for (unsigned i = 0; i < n; i++) { Fibre& f = all[i]; f.thread = i; f.done = false; if (f.stack.empty()) f.stack.resize(256 << 10); getcontext(&f.context);
             f.context.uc_stack.ss_sp = f.stack.data(); f.context.uc_stack.ss_size = f.stack.size(); f.context.uc_link = nullptr; makecontext(&f.context, entry, 0); }
@@ -118,16 +121,32 @@ inline u16 float_to_bf16(float f) { if (f != f) return 0x7FC0; u32 u = to_bits(f
 inline float half_to_float(u16 h) { _Float16 x; memcpy(&x, &h, 2); return (float)x; }
 inline u16 float_to_half(float f) { _Float16 x = (_Float16)f; u16 h; memcpy(&h, &x, 2); return h; }
 template <bool F16> float widen(u16 h) { return F16 ? half_to_float(h) : bf16_to_float(h); }
+inline float e4m3_to_float(unsigned char x) { int e = x >> 3 & 15, m = x & 7; float v = (x & 0x7f) == 0x7f ? NAN : e ? std::ldexp(8.f + m, e - 10) : std::ldexp((float)m, -9); return x & 0x80 ? -v : v; }
+// To the nearest, ties to even; 448 at most.
+inline unsigned char float_to_e4m3(float f) {
+    if (f != f) return 0x7F;
+    float a = std::fmin(std::fabs(f), 448.f); int e = a > 0 ? std::max(std::ilogb(a), -6) : -6, n = (int)std::nearbyint(std::ldexp(a, 3 - e));  // so many of 2^(e − 3)
+    return (unsigned char)((std::signbit(f) ? 0x80 : 0) | (n + (e + 6) * 8));  // a carry into the exponent, and none for what is subnormal, come by themselves
+}
+// The types of wgmma's operands here.
+struct Bf16 { static constexpr int BYTES = 2; static float widen(u32 x) { return bf16_to_float((u16)x); } };
+struct F16 { static constexpr int BYTES = 2; static float widen(u32 x) { return half_to_float((u16)x); } };
+struct E4m3 { static constexpr int BYTES = 1; static float widen(u32 x) { return e4m3_to_float((unsigned char)x); } };
 
-// An element of an operand of wgmma, found as the hardware finds it from the descriptor (128-byte swizzle only).
-inline u16 operand(u64 d, int outer, int k, bool k_major) {
-    if (d >> 62 != 1) fail("a wgmma descriptor without the 128-byte swizzle");
-    u32 start = (d & 0x3FFF) << 4, leading = (d >> 16 & 0x3FFF) << 4, stride = (d >> 32 & 0x3FFF) << 4;
-    u32 address = k_major ? start + outer / 8 * stride + outer % 8 * 128 + k * 2 : start + outer / 64 * leading + k / 8 * stride + k % 8 * 128 + outer % 64 * 2;
-    u16 x; memcpy(&x, at(swizzled(address, 128)), 2); return x;
+// An element of an operand of wgmma, found as the hardware finds it from the descriptor (128-byte swizzle, or none and K-major).
+template <class T> float operand(u64 d, int outer, int k, bool k_major) {
+    bool plain = d >> 62 == 0;
+    if (!plain && d >> 62 != 1 || plain && !k_major) fail("a wgmma descriptor with another swizzle than 128 bytes, or none");
+    u32 start = (d & 0x3FFF) << 4, leading = (d >> 16 & 0x3FFF) << 4, stride = (d >> 32 & 0x3FFF) << 4, along = k * T::BYTES, x = 0;
+    u32 address = plain ? start + outer / 8 * stride + outer % 8 * 16 + along / 16 * leading + along % 16
+        : swizzled(k_major ? start + outer / 8 * stride + outer % 8 * 128 + along : start + outer / 64 * leading + k / 8 * stride + k % 8 * 128 + outer % 64 * 2, 128);
+    memcpy(&x, at(address), T::BYTES);
+    if (unfenced[(address - SMEM_ORIGIN) / 16]) fail("a product reads what was stored without a fence");
+    return T::widen(x);
 }
 // One warpgroup's product: fibres leave their fragments, the last queues the work, the wait runs it. `a` null: A from shared memory.
-template <int N, bool F16> void wgmma(float* d, const u32* a, u64 da, u64 db, bool accumulate, bool b_k_major) {
+template <int N, class T> void wgmma(float* d, const u32* a, u64 da, u64 db, bool accumulate, bool b_k_major) {
+    constexpr int K = 32 / T::BYTES, WORD = 4 / T::BYTES;  // an instruction's, and a register's
     Queue& q = queues[current->thread / 128]; unsigned t = current->thread % 128;
     static u64 descs[8][2]; q.slot[t][0] = d; q.slot[t][1] = a; descs[current->thread / 128][0] = da; descs[current->thread / 128][1] = db;
     meet(q.meeting, 128, [&] {
@@ -135,15 +154,15 @@ template <int N, bool F16> void wgmma(float* d, const u32* a, u64 da, u64 db, bo
         // A in registers is read at the wait too: a kernel that overwrites P too early is caught.
         std::vector<const u32*> regs(128); for (int i = 0; i < 128; i++) { out[i] = (float*)q.slot[i][0]; regs[i] = (const u32*)q.slot[i][1]; }
         q.open.push_back([=] {
-            std::vector<float> A(64 * 16), B(N * 16);
-            for (int r = 0; r < 64; r++) for (int k = 0; k < 16; k++) {
-                if (a) { int thread = r / 16 * 32 + r % 8 * 4 + k % 8 / 2, word = r / 8 % 2 + k / 8 * 2; A[r * 16 + k] = widen<F16>((u16)(regs[thread][word] >> 16 * (k & 1))); }
-                else A[r * 16 + k] = widen<F16>(operand(da, r, k, true));
+            std::vector<float> A(64 * K), B(N * K);
+            for (int r = 0; r < 64; r++) for (int k = 0; k < K; k++) {
+                if (a) { int thread = r / 16 * 32 + r % 8 * 4 + k % (K / 2) / WORD, word = r / 8 % 2 + k / (K / 2) * 2; A[r * K + k] = T::widen(regs[thread][word] >> 8 * T::BYTES * (k % WORD)); }
+                else A[r * K + k] = operand<T>(da, r, k, true);
             }
-            for (int n = 0; n < N; n++) for (int k = 0; k < 16; k++) B[n * 16 + k] = widen<F16>(operand(db, n, k, b_k_major));
+            for (int n = 0; n < N; n++) for (int k = 0; k < K; k++) B[n * K + k] = operand<T>(db, n, k, b_k_major);
             for (int r = 0; r < 64; r++) for (int n = 0; n < N; n++) {
                 float* x = out[r / 16 * 32 + r % 8 * 4 + n % 8 / 2] + n / 8 * 4 + r / 8 % 2 * 2 + n % 2;
-                float s = accumulate ? *x : 0; for (int k = 0; k < 16; k++) s += A[r * 16 + k] * B[n * 16 + k]; *x = s;
+                float s = accumulate ? *x : 0; for (int k = 0; k < K; k++) s += A[r * K + k] * B[n * K + k]; *x = s;
             }
         });
     });
@@ -171,6 +190,8 @@ inline float minus_infinity() { return -INFINITY; }
 inline float float_of(u32 bits) { return fibres::from_bits(bits); }
 inline float exp2_approx(float x) { return exp2f(x); }
 template <bool F16> u32 pack(float low, float high) { using namespace fibres; return F16 ? float_to_half(low) | (u32)float_to_half(high) << 16 : float_to_bf16(low) | (u32)float_to_bf16(high) << 16; }
+inline u32 pack8(float a, float b, float c, float d) { using fibres::float_to_e4m3; return float_to_e4m3(a) | float_to_e4m3(b) << 8 | float_to_e4m3(c) << 16 | (u32)float_to_e4m3(d) << 24; }
+inline u32 permute_bytes(u32 a, u32 b, u32 selector) { u32 r = 0; for (int i = 0; i < 4; i++) r |= (u32)(((u64)b << 32 | a) >> 8 * (selector >> 4 * i & 7) & 0xFF) << 8 * i; return r; }
 
 // mbarrier: a phase ends when its arrivals and its bytes are both complete.
 inline void barrier_settle(fibres::MBarrier& b) { if (b.pending == 0 && b.bytes == 0) { b.phase ^= 1; b.pending = b.count; fibres::progress++; } }
@@ -188,26 +209,29 @@ inline void compute_before_wait(float, u32) {}
 
 // A tensor map on the host says what the driver would encode: four dimensions, byte strides of the upper three, the box.
 // `swizzle` bytes: 16-byte units of so many change places by the number of the 128-byte line.
-struct HostMap { const unsigned char* base; u64 dims[4], strides[3]; u32 box[4], swizzle; };
+struct HostMap { const unsigned char* base; u64 dims[4], strides[3]; u32 box[4], swizzle, element = 2; };
 template <class Map> void load_slab(u32 dst, const Map* map, u32 bar, int row, int slab, int head) {
     HostMap m; static_assert(sizeof m <= sizeof *map, ""); memcpy(&m, map, sizeof m);
     if (dst % 1024) fibres::fail("a TMA tile that does not start at a multiple of 1024 bytes");
     u32 bytes = 0;
-    for (u32 c = 0; c < m.box[2]; c++) for (u32 r = 0; r < m.box[1]; r++) for (u32 e = 0; e < m.box[0]; e++, bytes += 2) {
+    for (u32 c = 0; c < m.box[2]; c++) for (u32 r = 0; r < m.box[1]; r++) for (u32 e = 0; e < m.box[0]; e++, bytes += m.element) {
         u64 y = (u64)(row + (int)r), z = c + (u64)slab; u16 x = 0;
-        if (e < m.dims[0] && y < m.dims[1] && z < m.dims[2] && (u64)head < m.dims[3]) memcpy(&x, m.base + e * 2 + y * m.strides[0] + z * m.strides[1] + head * m.strides[2], 2);
-        memcpy(fibres::at(fibres::swizzled(dst + (c * m.box[1] + r) * 128 + e * 2, m.swizzle)), &x, 2);
+        if (e < m.dims[0] && y < m.dims[1] && z < m.dims[2] && (u64)head < m.dims[3]) memcpy(&x, m.base + e * m.element + y * m.strides[0] + z * m.strides[1] + head * m.strides[2], m.element);
+        memcpy(fibres::at(fibres::swizzled(dst + (c * m.box[1] + r) * 128 + e * m.element, m.swizzle)), &x, m.element);
     }
     auto& b = barrier_at(bar); b.bytes -= bytes; barrier_settle(b);
 }
 template <class Map> void load_tile(u32 dst, const Map* map, u32 bar, int row, int head) { load_slab(dst, map, bar, row, 0, head); }
 
-template <int N, bool F16> void mma_ss(float (&d)[N / 2], u64 a, u64 b, int accumulate) { fibres::wgmma<N, F16>(d, nullptr, a, b, accumulate != 0, true); }
-template <int N, bool F16> void mma_rs(float (&d)[N / 2], const u32* a, u64 b) { fibres::wgmma<N, F16>(d, a, 0, b, true, false); }
-template <bool F16> void mma_rs_k(float (&d)[32], const u32* a, u64 b) { fibres::wgmma<64, F16>(d, a, 0, b, true, true); }
-template <bool F16> void mma_ss_mn(float (&d)[128], u64 a, u64 b) { fibres::wgmma<256, F16>(d, nullptr, a, b, true, false); }
+template <bool IS> using Half = std::conditional_t<IS, fibres::F16, fibres::Bf16>;
+template <int N, bool F16> void mma_ss(float (&d)[N / 2], u64 a, u64 b, int accumulate) { fibres::wgmma<N, Half<F16>>(d, nullptr, a, b, accumulate != 0, true); }
+template <int N, bool F16> void mma_rs(float (&d)[N / 2], const u32* a, u64 b) { fibres::wgmma<N, Half<F16>>(d, a, 0, b, true, false); }
+template <bool F16> void mma_rs_k(float (&d)[32], const u32* a, u64 b) { fibres::wgmma<64, Half<F16>>(d, a, 0, b, true, true); }
+template <bool F16> void mma_ss_mn(float (&d)[128], u64 a, u64 b) { fibres::wgmma<256, Half<F16>>(d, nullptr, a, b, true, false); }
+template <int N> void mma8_ss(float (&d)[N / 2], u64 a, u64 b, int accumulate) { fibres::wgmma<N, fibres::E4m3>(d, nullptr, a, b, accumulate != 0, true); }
+template <int N> void mma8_rs(float (&d)[N / 2], const u32* a, u64 b) { fibres::wgmma<N, fibres::E4m3>(d, a, 0, b, true, true); }
 inline u32 renewed(u32 x) { return x; }
-inline void fence_async() {}
+inline void fence_async() { for (auto& owner : fibres::unfenced) if (owner == fibres::current->thread + 1) owner = 0; }
 inline fibres::Queue& wgmma_queue() { return fibres::queues[fibres::current->thread / 128]; }
 inline void wgmma_fence() {}
 inline void wgmma_commit() { auto& q = wgmma_queue(); fibres::meet(q.meeting, 128, [&] { q.groups.push_back(std::move(q.open)); q.open.clear(); }); }
@@ -228,6 +252,13 @@ inline void ldmatrix(u32 (&r)[4], u32 address, bool transposed) {
     auto& w = fibres::warp(); unsigned l = fibres::lane(); if (address % 16) fibres::fail("an ldmatrix row that is not aligned to 16 bytes");
     w.in[l][0] = address; __syncwarp();
     for (unsigned i = 0; i < 4; i++) { u16 x[2]; for (unsigned j = 0; j < 2; j++) { unsigned row = transposed ? l % 4 * 2 + j : l / 4, col = transposed ? l / 4 : l % 4 * 2 + j; memcpy(&x[j], fibres::at((u32)w.in[i * 8 + row][0]) + col * 2, 2); } r[i] = x[0] | (u32)x[1] << 16; }
+    __syncwarp();
+}
+inline void store_matrices(u32 address, u32 a, u32 b, u32 c, u32 d) {
+    auto& w = fibres::warp(); unsigned l = fibres::lane(); if (address % 16) fibres::fail("an stmatrix row that is not aligned to 16 bytes");
+    fibres::unfenced[(address - fibres::SMEM_ORIGIN) / 16] = (u16)(fibres::current->thread + 1);
+    w.in[l][0] = address; __syncwarp();
+    const u32 r[4] = {a, b, c, d}; for (unsigned i = 0; i < 4; i++) memcpy(fibres::at((u32)w.in[i * 8 + l / 4][0]) + l % 4 * 4, &r[i], 4);
     __syncwarp();
 }
 inline void load_matrices(u32 (&r)[4], u32 address) { ldmatrix(r, address, false); }

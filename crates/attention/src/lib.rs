@@ -13,6 +13,7 @@ mod cases;
 mod check;
 mod common;
 mod decode;
+mod flash_fp8_sm90;
 mod flash_sm80;
 mod flash_sm90;
 mod layout;

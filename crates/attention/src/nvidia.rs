@@ -1,8 +1,8 @@
-//! Which of our own NVIDIA kernels does a shape: on Hopper one for prefill and one for the absorbed form, and from sm_80 on one for
+//! Which of our own NVIDIA kernels does a shape: on Hopper one for prefill, one for it in FP8 and one for the absorbed form, and from sm_80 on one for
 //! decode. What else there is, common.rs knows.
 
 use crate::shape::{Kind, Shape};
-use crate::{decode, flash_sm90, mla};
+use crate::{decode, flash_fp8_sm90, flash_sm90, mla};
 use ridgepoint_core::Backend;
 use ridgepoint_device::{AttentionPlan, Device, Result};
 
@@ -15,6 +15,7 @@ pub(crate) fn provider(shape: Shape, device: &dyn Device) -> Option<&'static str
     match shape.kind {
         Kind::MlaDecode if hopper && mla::fits(shape) => Some(mla::PROVIDER),
         Kind::Decode if decode::fits(shape) => Some(decode::PROVIDER),
+        Kind::Prefill if hopper && flash_fp8_sm90::fits(shape) => Some(flash_fp8_sm90::PROVIDER),
         Kind::Prefill | Kind::MlaPrefill if hopper && flash_sm90::fits(shape) => Some(flash_sm90::PROVIDER),
         _ => None,
     }
@@ -28,6 +29,7 @@ pub(crate) fn plan<'d>(shape: Shape, device: &'d dyn Device) -> Result<Box<dyn A
     match shape.kind {
         Kind::MlaDecode => Ok(Box::new(mla::Plan::new(shape, device)?)),
         Kind::Decode => Ok(Box::new(decode::Plan::new(shape, device)?)),
+        _ if flash_fp8_sm90::fits(shape) => Ok(Box::new(flash_fp8_sm90::Plan::new(shape, device)?)),
         _ => Ok(Box::new(flash_sm90::Plan::new(shape, device)?)),
     }
 }

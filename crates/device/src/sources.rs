@@ -13,15 +13,20 @@ const ELEMENTS: Header = ("../common/elements.h", include_str!("../../../kernels
 pub(crate) const HIP_HEADERS: &[Header] =
     &[PORTABLE, ELEMENTS, ("../common/amd.h", include_str!("../../../kernels/common/amd.h"))];
 
-/// What kernels can include on CUDA: the attention kernels for NVIDIA's chips take the last one instead of the first.
-pub(crate) const CUDA_HEADERS: &[Header] =
-    &[PORTABLE, ELEMENTS, ("../common/nvidia.h", include_str!("../../../kernels/common/nvidia.h"))];
+/// What kernels can include on CUDA: the attention kernels for NVIDIA's chips take the last ones instead of the first.
+pub(crate) const CUDA_HEADERS: &[Header] = &[
+    PORTABLE,
+    ELEMENTS,
+    ("../common/nvidia.h", include_str!("../../../kernels/common/nvidia.h")),
+    ("../common/flash_sm90.h", include_str!("../../../kernels/common/flash_sm90.h")),
+];
 
 /// Program names and sources.
 const CPP: &[(&str, &str)] = &[
     ("attention/combine", include_str!("../../../kernels/attention/combine.cu")),
     ("attention/decode_splitkv", include_str!("../../../kernels/attention/decode_splitkv.cu")),
     ("attention/flash_amd", include_str!("../../../kernels/attention/flash_amd.cu")),
+    ("attention/flash_fp8_sm90", include_str!("../../../kernels/attention/flash_fp8_sm90.cu")),
     ("attention/flash_portable", include_str!("../../../kernels/attention/flash_portable.cu")),
     ("attention/flash_sm80", include_str!("../../../kernels/attention/flash_sm80.cu")),
     ("attention/flash_sm90", include_str!("../../../kernels/attention/flash_sm90.cu")),

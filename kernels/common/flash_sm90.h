@@ -1,0 +1,67 @@
+// What Hopper's flash kernels do alike, whatever the type of their operands: the order in which a chip walks the tiles, the online softmax
+// of a warpgroup over its accumulators, and how warpgroups take turns.
+#pragma once
+#include "../common/nvidia.h"
+
+namespace hopper {
+
+constexpr int ROWS = 64;             // query rows of one consumer warpgroup: the M of wgmma
+constexpr u64 L2_BUDGET = 32 << 20;  // K and V of the heads walked together stay below this, of Hopper's 50 MB
+
+struct Problem { int heads, group, queries, keys; float scale; };
+
+// What the tile with this row block can see: its keys end at `end`, its blocks of N count `blocks`.
+template <int N, bool CAUSAL, int TILE> RP_DEVICE int block_count(const Problem& p, int row) {
+    int end = p.keys;
+    if (CAUSAL) { int last = min(row + TILE, p.queries) + p.keys - p.queries; end = max(0, min(end, last)); }
+    return (end + N - 1) / N;
+}
+
+// Tile t, whose keys have `bytes` each of K and V. Heads are taken in sections whose K and V fit in L2, and in a section the longest rows
+// first, so that blocks end together.
+template <int TILE> RP_DEVICE bool place(const Problem& p, int bytes, int t, int& row, int& head) {
+    int row_blocks = (p.queries + TILE - 1) / TILE;
+    if (t >= row_blocks * p.heads) return false;
+    u64 per_head = (u64)p.keys * bytes / p.group;
+    int section = max(1, (int)min((u64)p.heads, L2_BUDGET / max((u64)1, per_head)));
+    int first = t / (section * row_blocks) * section, width = min(section, p.heads - first);
+    t -= first * row_blocks;
+    row = (row_blocks - 1 - t / width) * TILE; head = first + t % width;
+    return true;
+}
+
+// Masks, updates the running maximum and sum, and turns scores into probabilities times 2^RAISED; returns by how much older output shrinks.
+// A scheduler has one warp of each group, so four chains (two rows, even and odd columns) hide the latency of max and add.
+// A thread's rows see columns from limit − reach (of a window) to before limit.
+template <int N, bool MASK, bool WINDOW, int RAISED = 0>
+RP_DEVICE void softmax(float (&s)[N / 2], float (&tops)[2], float (&sums)[2], float (&shrink)[2], float scale, int limit0, int limit1, int reach) {
+    float top[4] = {tops[0], tops[0], tops[1], tops[1]}, sum[4] = {}, base[2];
+#pragma unroll
+    for (int i = 0; i < N / 2; i++) {  // element i: row i / 2 % 2, column i / 4 · 8 + i % 2
+        if (MASK && i / 4 * 8 + i % 2 >= (i & 2 ? limit1 : limit0)) s[i] = minus_infinity();
+        if (MASK && WINDOW && i / 4 * 8 + i % 2 < (i & 2 ? limit1 : limit0) - reach) s[i] = minus_infinity();
+        top[i % 4] = fmaxf(top[i % 4], s[i]);
+    }
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        float m = fmaxf(top[2 * r], top[2 * r + 1]);
+        m = fmaxf(m, __shfl_xor_sync(~0u, m, 1));
+        m = fmaxf(m, __shfl_xor_sync(~0u, m, 2));
+        base[r] = MASK && m == minus_infinity() ? 0.f : m * scale;  // no key yet: −∞ − −∞ would be NaN
+        shrink[r] = exp2_approx(fmaf(tops[r], scale, -base[r]));
+        tops[r] = m;
+        if (RAISED) base[r] -= RAISED;
+    }
+#pragma unroll
+    for (int i = 0; i < N / 2; i++) { s[i] = exp2_approx(fmaf(s[i], scale, -base[i / 2 % 2])); sum[i % 4] += s[i]; }
+#pragma unroll
+    for (int r = 0; r < 2; r++) sums[r] = fmaf(sums[r], shrink[r], sum[2 * r] + sum[2 * r + 1]);
+}
+
+// The turn to issue products goes round among the groups of 128 threads, by named barriers 1 on.
+RP_DEVICE void turn_wait(int group) { named_sync(1 + group, 256); }
+template <int GROUPS> RP_DEVICE void turn_pass(int group) { named_arrive(1 + (group + 1) % GROUPS, 256); }
+// A warp is done with what an mbarrier guards.
+RP_DEVICE void release(u32 bar) { __syncwarp(); if (threadIdx.x % 32 == 0) barrier_arrive(bar); }
+
+}  // namespace hopper
