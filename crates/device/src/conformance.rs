@@ -66,6 +66,27 @@ fn moves_bytes_to_where_they_belong(device: &dyn Device) {
     assert!(b[..8_000].iter().chain(&b[13_000..]).all(|x| *x == 2) && b[8_000..13_000] == pattern);
 }
 
+fn a_part_of_a_buffer_is_that_part(device: &dyn Device) {
+    let whole = device.alloc(10_000).unwrap();
+    device.fill(&whole, 1).unwrap();
+    let part = |offset, len| whole.part(offset, len);
+    // Where memory has no addresses there are no parts.
+    let (Some(a), Some(b)) = (part(1_024, 512), part(4_096, 512)) else { return };
+    let pattern: Vec<u8> = (0..128).collect();
+    device.fill(&a, 2).unwrap();
+    device.upload(&a, 256, &pattern).unwrap();
+    device.copy(&a, 256, &b, 8, 128).unwrap();
+    let mut found = vec![0; 128];
+    device.download(&b, 8, &mut found).unwrap();
+    assert_eq!(found, pattern, "a part of the whole, written to and read");
+    let all = contents(device, &whole);
+    let changed = |at: usize| (1_024..1_536).contains(&at) || (4_104..4_232).contains(&at);
+    assert!(all.iter().enumerate().all(|(at, x)| changed(at) || *x == 1), "what is no part of it changed");
+    assert!(all[1_280..1_408] == pattern && all[4_104..4_232] == pattern && all[1_024] == 2 && all[1_535] == 2);
+    invalid(device.upload(&a, 510, &[0; 4]), "upload past a part");
+    invalid(device.copy(&whole, 0, &a, 500, 13), "copy past a part");
+}
+
 fn refuses_ranges_past_the_end(device: &dyn Device) {
     let (a, b) = (device.alloc(1_000).unwrap(), device.alloc(1_000).unwrap());
     for offset in [997, 1_001, usize::MAX, usize::MAX - 2] {
@@ -260,7 +281,7 @@ macro_rules! conformance {
             conformance!(@ $backend, $open,
                 says_what_it_is, allocates_aligned_memory_of_any_length, moves_bytes_to_where_they_belong,
                 refuses_ranges_past_the_end, refuses_memory_that_is_not_its_own, has_no_kernel_by_an_unknown_name,
-                passes_arguments_byte_for_byte, makes_the_same_numbers_as_the_host, makes_each_kind_of_data_as_the_host,
+                a_part_of_a_buffer_is_that_part, passes_arguments_byte_for_byte, makes_the_same_numbers_as_the_host, makes_each_kind_of_data_as_the_host,
                 leaves_poison_where_a_kernel_does_not_write, keeps_time_that_only_goes_forward,
                 holds_work_back_and_lets_it_go, captures_without_running_and_replays, survives_running_out_of_memory,
                 evicts_caches_and_keeps_contents, reads_sensors_while_it_works $(, $more)*);

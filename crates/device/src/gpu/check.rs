@@ -4,7 +4,7 @@
 use super::code::{Arg, Function, Module};
 use super::driver::{Buffer as Memory, Context, Failure};
 use super::ranks::Member;
-use super::stream::{Place, Shape, Stream};
+use super::stream::{Shape, Stream};
 use super::sys::{Ptr, status};
 use crate::cache::Cache;
 use crate::{Checked, CollectiveProblem, DeviceError, Program, Redop, Result, sources};
@@ -38,7 +38,7 @@ impl Found {
     /// Waits for it.
     pub(super) fn read(&self, stream: &Stream) -> Result<Checked> {
         let mut bytes = [0; 16];
-        stream.download(Place::Device(&self.words), 0, &mut bytes)?;
+        stream.download((&self.words).into(), 0, &mut bytes)?;
         let [wrong, error] = [0, 8].map(|at| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or_default()));
         Ok(Checked { checked: self.checked, wrong, error: f64::from_bits(!error) })
     }
@@ -82,7 +82,7 @@ impl Programs {
     pub(super) fn check(&self, member: &Member, p: &CollectiveProblem, tolerance: f64) -> Result<Found> {
         let (rank, ranks) = (member.rank, p.ranks as u32);
         let found = Found { words: Memory::new(&member.ctx, 16)?, checked: p.receives(rank) as u64 };
-        member.stream.upload(Place::Device(&found.words), 0, &[[0; 8], [0xff; 8]].concat())?;
+        member.stream.upload((&found.words).into(), 0, &[[0; 8], [0xff; 8]].concat())?;
         let (_, received) = member.places(p);
         let at = |element: usize| Arg::Ptr(received + (element * p.size()) as Ptr);
         let kernel = |what| self.function(&member.ctx, "collectives/check", &format!("rp_check_{what}_{}", p.dtype));

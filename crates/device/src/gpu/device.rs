@@ -34,7 +34,7 @@ impl Shared {
     /// Memory that holds these bytes.
     pub(crate) fn holding(&self, bytes: &[u8]) -> driver::Result<Memory> {
         let memory = Memory::new(&self.ctx, bytes.len())?;
-        self.stream.upload(Place::Device(&memory), 0, bytes)?;
+        self.stream.upload((&memory).into(), 0, bytes)?;
         Ok(memory)
     }
 }
@@ -153,8 +153,7 @@ impl GpuDevice {
 
     /// The same, where it may be a sibling's too.
     fn any_place<'a>(&self, buffer: &'a Buffer) -> Result<Place<'a>> {
-        let place = buffer.owner::<Memory>().map(Place::Device).or_else(|| buffer.owner::<Pinned>().map(Place::Host));
-        place.filter(|place| Arc::ptr_eq(&place.context().driver, &self.shared.ctx.driver)).ok_or_else(foreign)
+        Place::of(buffer).filter(|place| Arc::ptr_eq(&place.context().driver, &self.shared.ctx.driver)).ok_or_else(foreign)
     }
 
     /// Memory and what was asked for, where there is no more.
@@ -299,7 +298,7 @@ impl Device for GpuDevice {
     }
 
     fn evict(&self) -> Result<()> {
-        Ok(self.shared.stream.fill(Place::Device(&self.scratch), 1)?)
+        Ok(self.shared.stream.fill((&self.scratch).into(), 1)?)
     }
 
     fn observed_mhz(&self) -> Result<Option<f64>> {
@@ -307,7 +306,7 @@ impl Device for GpuDevice {
         let shape = stream::Shape { grid: [1; 3], block: [1; 3], shared_bytes: 0, cluster: [1; 3] };
         self.shared.stream.launch(&clock, shape, &[code::Arg::Ptr(self.clock.ptr), code::Arg::U64(CLOCK_NS)])?;
         let mut out = [0u8; 16];
-        self.shared.stream.download(Place::Device(&self.clock), 0, &mut out)?;
+        self.shared.stream.download((&self.clock).into(), 0, &mut out)?;
         let [cycles, nanoseconds] = [0, 8].map(|at| u64::from_le_bytes(out[at..at + 8].try_into().unwrap_or_default()) as f64);
         Ok((nanoseconds > 0.0).then(|| cycles / nanoseconds * 1e3))
     }
@@ -339,7 +338,7 @@ impl Device for GpuDevice {
         let mut ends = Vec::new();
         for (i, (copy, (src, dst))) in copies.iter().zip(places).enumerate() {
             // The source's engines push; the host has none.
-            let ctx = if matches!(src, Place::Device(_)) { src.context() } else { dst.context() };
+            let ctx = if src.on_host() { dst.context() } else { src.context() };
             if sides.get(i).is_none_or(|side| !side.ctx.is(ctx)) {
                 let side = Stream::new(ctx)?;
                 if i < sides.len() { sides[i] = side } else { sides.push(side) }

@@ -4,7 +4,7 @@
 use super::check::Programs;
 use super::driver::{Buffer as Memory, Context, Driver};
 use super::nccl::{self, Nccl, UniqueId, dotted, failed};
-use super::stream::{Place, Stream};
+use super::stream::Stream;
 use super::sys::{Handle, Ptr};
 use super::team::Team;
 use crate::{CollectiveOp, CollectiveProblem, Collectives, Communicator, DeviceError, Registration, Result};
@@ -250,14 +250,14 @@ impl Member {
         for start in (0..len).step_by(CHUNK) {
             let part = &mut chunk[..CHUNK.min(len - start)];
             p.fill(self.rank, start / size, part);
-            self.stream.upload(Place::Device(&self.sent), start, part)?;
+            self.stream.upload((&self.sent).into(), start, part)?;
         }
         Ok(())
     }
 
     /// In place: its input, as it was.
     pub(super) fn restore(&self, p: &CollectiveProblem) -> Result<()> {
-        let (from, to) = (Place::Device(&self.sent), Place::Device(&self.received));
+        let (from, to) = ((&self.sent).into(), (&self.received).into());
         Ok(self.stream.copy(from, 0, to, p.sends_from(self.rank) * p.size(), p.sends(self.rank) * p.size())?)
     }
 

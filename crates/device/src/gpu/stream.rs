@@ -1,10 +1,11 @@
 //! A stream and what runs in it: copies, events, graphs and launches.
 
 use super::code::{Arg, Function, MOST_PARAMETERS, Slot};
-use super::driver::{Buffer, Context, Failure, Pinned, Result};
+use super::driver::{Buffer as Memory, Context, Failure, Pinned, Result};
 use super::sys::{
     CAPTURE_THREAD_LOCAL, COPY_DEFAULT, Handle, LaunchAttribute, LaunchConfig, Ptr, STREAM_NON_BLOCKING, launch, status,
 };
+use crate::Buffer;
 use std::ffi::c_void;
 use std::sync::Arc;
 
@@ -52,77 +53,76 @@ impl Stream {
 
     /// Copies and waits, as the host's memory is only borrowed.
     pub(crate) fn upload(&self, dst: Place<'_>, offset: usize, src: &[u8]) -> Result<()> {
-        range(dst.len(), offset, src.len())?;
+        range(dst.len, offset, src.len())?;
         if src.is_empty() {
             return Ok(());
         }
-        let Place::Device(device) = dst else {
+        if dst.on_host() {
             self.synchronize()?;
             // SAFETY: in range; what the device still did with the memory is over, and `src` is not this allocation, which is
             // only ever reached through `Pinned`.
             unsafe { dst.host(offset).cast::<u8>().copy_from_nonoverlapping(src.as_ptr(), src.len()) };
             return Ok(());
-        };
+        }
         // SAFETY: in range on both sides; synchronised before `src` may go away.
-        unsafe { self.ctx.api()?.copy_h2d(device.ptr + offset as u64, src.as_ptr().cast(), src.len(), self.handle) }?;
+        unsafe { self.ctx.api()?.copy_h2d(dst.ptr() + offset as u64, src.as_ptr().cast(), src.len(), self.handle) }?;
         self.synchronize()
     }
 
     pub(crate) fn download(&self, src: Place<'_>, offset: usize, dst: &mut [u8]) -> Result<()> {
-        range(src.len(), offset, dst.len())?;
+        range(src.len, offset, dst.len())?;
         if dst.is_empty() {
             return Ok(());
         }
-        let Place::Device(device) = src else {
+        if src.on_host() {
             self.synchronize()?;
             // SAFETY: as in `upload`.
             unsafe { dst.as_mut_ptr().copy_from_nonoverlapping(src.host(offset).cast(), dst.len()) };
             return Ok(());
-        };
+        }
         // SAFETY: as in `upload`.
-        unsafe { self.ctx.api()?.copy_d2h(dst.as_mut_ptr().cast(), device.ptr + offset as u64, dst.len(), self.handle) }?;
+        unsafe { self.ctx.api()?.copy_d2h(dst.as_mut_ptr().cast(), src.ptr() + offset as u64, dst.len(), self.handle) }?;
         self.synchronize()
     }
 
     /// Enqueues a copy in the direction that the two places give.
     pub(crate) fn copy(&self, src: Place<'_>, from: usize, dst: Place<'_>, to: usize, len: usize) -> Result<()> {
-        range(src.len(), from, len)?;
-        range(dst.len(), to, len)?;
+        range(src.len, from, len)?;
+        range(dst.len, to, len)?;
         if len == 0 {
             return Ok(());
         }
         let api = self.ctx.api()?;
         let (s, d) = (src.ptr() + from as u64, dst.ptr() + to as u64);
-        if let (Place::Device(a), Place::Device(b)) = (src, dst)
-            && !a.ctx.is(&b.ctx)
-        {
+        let (a, b) = (src.context(), dst.context());
+        if !src.on_host() && !dst.on_host() && !a.is(b) {
             // SAFETY: in range on both sides, each in the context that is named beside it.
             return Ok(unsafe {
                 if self.ctx.driver.vendor.has_contexts() {
-                    api.copy_peer(d, b.ctx.handle(), s, a.ctx.handle(), len, self.handle)
+                    api.copy_peer(d, b.handle(), s, a.handle(), len, self.handle)
                 } else {
-                    api.copy_peer_device(d, b.ctx.device, s, a.ctx.device, len, self.handle)
+                    api.copy_peer_device(d, b.device, s, a.device, len, self.handle)
                 }
             }?);
         }
         // SAFETY: in range on both sides; page-locked memory is freed only after a synchronise.
         Ok(unsafe {
-            match (src, dst) {
-                (Place::Device(_), Place::Device(_)) => api.copy_d2d(d, s, len, self.handle),
-                (Place::Host(_), Place::Device(_)) => api.copy_h2d(d, src.host(from), len, self.handle),
-                (Place::Device(_), Place::Host(_)) => api.copy_d2h(dst.host(to), s, len, self.handle),
-                (Place::Host(_), Place::Host(_)) if self.ctx.driver.vendor.has_contexts() => api.copy_any(d, s, len, self.handle),
-                (Place::Host(_), Place::Host(_)) => api.copy_kind(d, s, len, COPY_DEFAULT, self.handle),
+            match (src.on_host(), dst.on_host()) {
+                (false, false) => api.copy_d2d(d, s, len, self.handle),
+                (true, false) => api.copy_h2d(d, src.host(from), len, self.handle),
+                (false, true) => api.copy_d2h(dst.host(to), s, len, self.handle),
+                (true, true) if self.ctx.driver.vendor.has_contexts() => api.copy_any(d, s, len, self.handle),
+                (true, true) => api.copy_kind(d, s, len, COPY_DEFAULT, self.handle),
             }
         }?)
     }
 
     pub(crate) fn fill(&self, dst: Place<'_>, byte: u8) -> Result<()> {
-        if dst.len() == 0 {
+        if dst.len == 0 {
             return Ok(());
         }
         // SAFETY: exactly the buffer.
-        Ok(unsafe { self.ctx.api()?.memset8(dst.ptr(), byte, dst.len(), self.handle) }?)
+        Ok(unsafe { self.ctx.api()?.memset8(dst.ptr(), byte, dst.len, self.handle) }?)
     }
 
     pub(crate) fn record(&self) -> Result<Event> {
@@ -255,46 +255,65 @@ fn range(len: usize, offset: usize, n: usize) -> Result<()> {
     }
 }
 
-/// One side of a copy.
 #[derive(Clone, Copy)]
-pub(crate) enum Place<'a> {
-    Device(&'a Buffer),
+enum Whose<'a> {
+    Device(&'a Memory),
     Host(&'a Pinned),
 }
 
-impl Place<'_> {
-    fn len(&self) -> usize {
-        match self {
-            Self::Device(b) => b.len,
-            Self::Host(p) => p.len,
-        }
+/// One side of a copy: memory, or a part of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    whose: Whose<'a>,
+    at: usize,
+    len: usize,
+}
+
+impl<'a> From<&'a Memory> for Place<'a> {
+    fn from(memory: &'a Memory) -> Self {
+        Self { whose: Whose::Device(memory), at: 0, len: memory.len }
+    }
+}
+
+impl<'a> Place<'a> {
+    /// What a buffer stands for; None where another backend made it.
+    pub(crate) fn of(buffer: &'a Buffer) -> Option<Self> {
+        let device = buffer.owner::<Memory>().map(|memory| (Whose::Device(memory), memory.ptr));
+        let (whose, first) = device.or_else(|| buffer.owner::<Pinned>().map(|pinned| (Whose::Host(pinned), pinned.ptr)))?;
+        Some(Self { whose, at: (buffer.address() - first) as usize, len: buffer.len() })
     }
 
     /// Where the device sees it.
     fn ptr(&self) -> Ptr {
-        match self {
-            Self::Device(b) => b.ptr,
-            Self::Host(p) => p.ptr,
-        }
+        self.at as Ptr
+            + match self.whose {
+                Whose::Device(memory) => memory.ptr,
+                Whose::Host(pinned) => pinned.ptr,
+            }
+    }
+
+    pub(crate) fn on_host(&self) -> bool {
+        matches!(self.whose, Whose::Host(_))
     }
 
     /// True for memory that a kernel can be given.
     pub(crate) fn seen_by_kernels(&self) -> bool {
-        !matches!(self, Self::Host(Pinned { pageable: true, .. }))
+        !matches!(self.whose, Whose::Host(Pinned { pageable: true, .. }))
     }
 
     /// Where the host sees it; null for the device's own memory.
     fn host(&self, offset: usize) -> *mut c_void {
-        match self {
-            Self::Device(_) => std::ptr::null_mut(),
-            Self::Host(p) => p.host.wrapping_byte_add(offset),
+        match self.whose {
+            Whose::Device(_) => std::ptr::null_mut(),
+            Whose::Host(pinned) => pinned.host.wrapping_byte_add(self.at + offset),
         }
     }
 
-    pub(crate) fn context(&self) -> &Arc<Context> {
-        match self {
-            Self::Device(b) => &b.ctx,
-            Self::Host(p) => &p.ctx,
+    /// The context of that memory.
+    pub(crate) fn context(&self) -> &'a Arc<Context> {
+        match self.whose {
+            Whose::Device(memory) => &memory.ctx,
+            Whose::Host(pinned) => &pinned.ctx,
         }
     }
 }

@@ -7,7 +7,7 @@
 use super::check::Programs;
 use super::nccl::{self, Nccl, failed};
 use super::ranks::{Member, Numbers};
-use super::stream::{Event, Place, elapsed_ms};
+use super::stream::{Event, elapsed_ms};
 use super::sys::status;
 use crate::{Checked, CollectiveProblem, Communicator, DeviceError, Registration, Result, Timing};
 use ridgepoint_core::Seconds;
@@ -190,7 +190,7 @@ impl Communicator for Team {
             return Err(error.clone());
         }
         for member in &self.members {
-            member.stream.fill(Place::Device(&member.received), 0xff)?;
+            member.stream.fill((&member.received).into(), 0xff)?;
             if self.problem.in_place {
                 member.restore(&self.problem)?;
             }
@@ -218,7 +218,7 @@ impl Communicator for Team {
         let member = self.members.iter().find(|member| member.rank == rank);
         let member = member.ok_or_else(|| DeviceError::invalid(format!("rank {rank} is not of this process")))?;
         let mut out = vec![0; p.receives(rank) * p.size()];
-        member.stream.download(Place::Device(&member.received), p.receives_from(rank) * p.size(), &mut out)?;
+        member.stream.download((&member.received).into(), p.receives_from(rank) * p.size(), &mut out)?;
         Ok(out)
     }
 
