@@ -73,11 +73,12 @@ struct Kernel {
         barrier_init_fence();
     }
 
-    __device__ __forceinline__ void produce(Problem p, const Extra& x, const TensorMap* mq, const TensorMap* mk, const TensorMap* mv, u32* counter) const {
+    __device__ __forceinline__ void produce(Problem all, const Extra& x, const TensorMap* mq, const TensorMap* mk, const TensorMap* mv, u32* counter) const {
         u32 kc = 0, vc = 0;
         for (u32 q_parity = 1;; q_parity ^= 1) {
             int row = -1, head = 0, blocks = 0, first = 0;
-            bool more = place<TILE>(p, (D + DV) * 2, (int)atomicAdd(counter, 1), row, head);
+            bool more = place<TILE>(all, (D + DV) * 2, (int)atomicAdd(counter, 1), row, head);
+            Problem p = all;  // a sequence's length is its tile's alone: where tiles lie follows from the whole
             if (GENERAL && more && x.lengths) p.keys = x.lengths[head / x.heads_q];
             if (more) blocks = block_count<N, CAUSAL, TILE>(p, row);
             if (GENERAL && CAUSAL) first = first_block<N>(p, x.window, row);

@@ -6,7 +6,10 @@
 namespace hopper {
 
 constexpr int ROWS = 64;             // query rows of one consumer warpgroup: the M of wgmma
-constexpr u64 L2_BUDGET = 32 << 20;  // K and V of the heads walked together stay below this, of Hopper's 50 MB
+#ifndef RP_L2_BUDGET
+#define RP_L2_BUDGET (32 << 20)
+#endif
+constexpr u64 L2_BUDGET = RP_L2_BUDGET;  // K and V of the heads walked together stay below this, of Hopper's 50 MB
 
 struct Problem { int heads, group, queries, keys; float scale; };
 

@@ -33,6 +33,7 @@ BUGS = [
     ("flash: window's first block skipped", "flash_sm90.cu", "flash", "1 - window) / N : 0", "1 - window) / N + 1 : 0"),
     ("flash: window's edge not masked", "flash_sm90.cu", "flash", "1 - x.window + N - 1) / N;", "1 - x.window) / N;"),
     ("flash: lengths of another sequence", "flash_sm90.cu", "flash", "if (GENERAL && x.lengths) p.keys = x.lengths[head / x.heads_q];\n            int blocks", "if (GENERAL && x.lengths) p.keys = x.lengths[0];\n            int blocks"),
+    ("* flash: places follow a sequence's length", "flash_sm90.cu", "flash", "Problem p = all;", "Problem& p = all;"),
     ("flash: sinks without a scale", "flash_sm90.cu", "flash", "x.sinks[head % x.heads_q] * 1.4426950408889634f", "x.sinks[head % x.heads_q]"),
     ("* fp8 flash: V's keys in their own order", "flash_fp8_sm90.cu", "fp8", "low0 = permute_bytes(r[i][0], r[i][1], 0x6420)", "low0 = permute_bytes(r[i][0], r[i][1], 0x6240)"),
     ("fp8 flash: even and odd columns swapped", "flash_fp8_sm90.cu", "fp8", "low0, high0, low1, high1);", "high0, low0, high1, low1);"),

@@ -23,6 +23,7 @@ static TensorMap tensor_map(const void* t, int d, int rows, int heads, int tile,
 #endif
 
 #if PARTS & FLASH
+#define RP_L2_BUDGET (96 << 10)  // so small that these shapes, too, are walked in sections
 #include "../attention/flash_sm90.cu"
 typedef void (*Flash)(const TensorMap, const TensorMap, const TensorMap, u16*, u32*, int, int, int, int, float);
 static void flash(const char* name, Flash kernel, int n, const Shape& s, int grid) {
@@ -85,6 +86,8 @@ static void flash_section() {
     flash_general("flash window of one", rp_flash_general_causal, 128, {1, 1, 1, 130, 257, 1, 128, 128, false, true, 1}, 1);
     Shape ragged{3, 1, 1, 130, 260, 1, 128, 128, false, true, 0, 0, true}; ragged.lengths = {260, 0, 70};
     flash_general("flash ragged, sinks", rp_flash_general_causal, 128, ragged, 2);
+    Shape sections{4, 4, 2, 140, 200, 1, 128, 128, false, true, 0, 0, true}; sections.lengths = {200, 0, 31, 199};
+    flash_general("flash ragged, in sections", rp_flash_general_causal, 128, sections, 2);
     flash_general("flash mla prefill", rp_flash_general_d192, 128, {1, 2, 2, 150, 200, 1, 192, 128, false, true, 150}, 2);
     Shape wide{2, 1, 1, 70, 190, 4, 256, 256, false, false, 0, 0, true}; wide.lengths = {190, 81};
     flash_general("flash d256 ragged, sinks", rp_flash_general_d256, 80, wide, 1);
