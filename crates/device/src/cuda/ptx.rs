@@ -60,6 +60,7 @@ const FORMS: &[Form] = &[
     ("memory/gather", "RP_BLOCK=256 RP_UNROLL=4", "sm_80"),
     ("memory/shared", "RP_BLOCK=1024", "sm_80"),
     ("memory/staircase", "RP_BLOCK=512 RP_UNROLL=2 RP_HINT_LOAD=0", "sm_80"),
+    ("memory/staircase", "RP_BLOCK=512 RP_UNROLL=2 RP_HINT_LOAD=5", "sm_80"),
     ("memory/stream", "", "sm_80"),
     ("memory/stream", "RP_BLOCK=512 RP_UNROLL=4 RP_HINT_LOAD=1 RP_HINT_STORE=2", "sm_80"),
     ("memory/stream", "RP_BLOCK=512 RP_UNROLL=4 RP_HINT_LOAD=1 RP_HINT_STORE=0", "sm_80"),
