@@ -1,11 +1,11 @@
 // Access patterns of inference: pages of a KV cache, rows of an embedding, strided elements, atomic adds.
 //
-// A page (or row) is contiguous; which one comes next is told by a table. A worker, a block for pages and a warp for rows,
-// moves one after the other with 16-byte accesses, RP_UNROLL in flight a thread. Limit: HBM for pages of a few KiB; for short
-// rows the sectors and lines touched beyond those asked for, and the number of requests in flight.
+// A page (or row) is contiguous; which one comes next is told by a table. All moves are of 16 bytes, RP_UNROLL in flight a thread. A
+// block moves one page after the other; a warp moves a run of the output, whichever rows it is made of, so that short rows leave no
+// lane idle. Limit: HBM for pages of a few KiB; for short rows the sectors and lines touched beyond those asked for.
 //
 // rp_gather_pages(const void* src, const u32* table, void* dst, u64 pages, u32 page_bytes): dst page i = src page table[i].
-//   Block RP_BLOCK, any grid. rp_gather_rows: the same contract, a warp a row. Bytes a multiple of 16, pointers aligned to 16.
+//   Block RP_BLOCK, any grid. rp_gather_rows: the same contract. Bytes a multiple of 16, pointers aligned to 16.
 // rp_read_strided(const float* x, u32* out, u64 count, u64 stride): out[block] = sum of the bits of x[i·stride], i < count, that
 //   the block read (modulo 2^32; the sum over blocks is fixed). Block RP_BLOCK, any grid.
 // rp_add_atomic(float* z, u32 addresses, u32 stride, u32 adds): each thread adds 1 to z[(thread mod addresses)·stride] `adds`
@@ -46,9 +46,24 @@ RP_KERNEL(RP_BLOCK) rp_gather_pages(const rp_u8 *src, const rp_u32 *table, rp_u8
 }
 
 RP_KERNEL(RP_BLOCK) rp_gather_rows(const rp_u8 *src, const rp_u32 *table, rp_u8 *dst, rp_u64 rows, rp_u32 row_bytes) {
-  const rp_u64 warps = (rp_u64)rp_blocks() * (RP_BLOCK / RP_WARP);
-  for (rp_u64 i = (rp_u64)rp_block() * (RP_BLOCK / RP_WARP) + rp_thread() / RP_WARP; i < rows; i += warps)
-    rp_move<RP_UNROLL>(src + (rp_u64)table[i] * row_bytes, dst + i * row_bytes, row_bytes, rp_thread() % RP_WARP, RP_WARP);
+  const rp_u32 vectors = row_bytes / 16, lane = rp_thread() % RP_WARP;
+  const rp_u64 all = rows * vectors, warps = (rp_u64)rp_blocks() * (RP_BLOCK / RP_WARP);
+  rp_u64 first = ((rp_u64)rp_block() * (RP_BLOCK / RP_WARP) + rp_thread() / RP_WARP) * (RP_UNROLL * RP_WARP);
+  for (; first < all; first += warps * (RP_UNROLL * RP_WARP)) {
+    // Where the warp's run begins is divided out once; from there on the numbers are small.
+    const rp_u64 row = first / vectors;
+    const rp_u32 into = (rp_u32)(first - row * vectors);
+    rp_u4 v[RP_UNROLL];
+#pragma unroll
+    for (int k = 0; k < RP_UNROLL; k++) {
+      const rp_u32 at = into + k * RP_WARP + lane;
+      if (first + k * RP_WARP + lane < all)
+        v[k] = rp_load16<RP_HINT_LOAD>(src + (rp_u64)table[row + at / vectors] * row_bytes + at % vectors * 16);
+    }
+#pragma unroll
+    for (int k = 0; k < RP_UNROLL; k++)
+      if (first + k * RP_WARP + lane < all) rp_store16<RP_HINT_STORE>(dst + (first + k * RP_WARP + lane) * 16, v[k]);
+  }
 }
 
 RP_KERNEL(RP_BLOCK) rp_read_strided(const float *x, rp_u32 *out, rp_u64 count, rp_u64 stride) {
