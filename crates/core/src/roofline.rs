@@ -262,24 +262,27 @@ fn from_spec(record: &Record, info: &DeviceInfo, spec: &Spec, kind: RoofKind, mh
         let lowest = path.into_iter().chain(beyond).min_by(|a, b| a.0.total_cmp(&b.0));
         return Ok(lowest.map(|(value, source)| Roof { kind, value, source, bound: Bound::Memory }));
     }
+    let compute = || -> Result<Option<(f64, String)>, String> {
+        let peak = spec.peak(record.dtype).ok_or_else(|| format!("{} has no peak for {}", spec.id, record.dtype))?;
+        Ok(match (kind, peak.ops_per_clock, mhz) {
+            (RoofKind::ObservedClock, Some(ops), Some(mhz)) => {
+                Some((f64::from(units) * ops * mhz / 1e6, format!("{} {} at {mhz:.0} MHz", spec.id, record.dtype)))
+            }
+            (RoofKind::ObservedClock, ..) => None,
+            _ => {
+                let share = f64::from(units) / f64::from(spec.units_per_device());
+                Some((peak.tflops / per_package * share, format!("{} {} dense", spec.id, record.dtype)))
+            }
+        })
+    };
     match record.metric {
-        Metric::Bandwidth | Metric::BusBandwidth => Ok(memory
-            .filter(|_| kind == RoofKind::Datasheet || record.level == Level::Host)
-            .map(|(value, source)| Roof { kind, value, source, bound: Bound::Memory })),
-        Metric::Latency => Ok(None),
-        Metric::Arithmetic => {
-            let peak = spec.peak(record.dtype).ok_or_else(|| format!("{} has no peak for {}", spec.id, record.dtype))?;
-            let compute = match (kind, peak.ops_per_clock, mhz) {
-                (RoofKind::ObservedClock, Some(ops), Some(mhz)) => f64::from(units) * ops * mhz / 1e6,
-                (RoofKind::ObservedClock, ..) => return Ok(None),
-                _ => peak.tflops / per_package * f64::from(units) / f64::from(spec.units_per_device()),
-            };
-            let source = match (kind, mhz) {
-                (RoofKind::ObservedClock, Some(mhz)) => format!("{} {} at {mhz:.0} MHz", spec.id, record.dtype),
-                _ => format!("{} {} dense", spec.id, record.dtype),
-            };
-            Ok(Some(lower(compute, memory, record, kind, source)))
+        Metric::Bandwidth | Metric::BusBandwidth => {
+            let roof = narrower(memory, compute().ok().flatten(), record, kind);
+            let clocked = kind == RoofKind::Datasheet || record.level == Level::Host;
+            Ok(roof.filter(|roof| clocked || roof.bound == Bound::Compute))
         }
+        Metric::Latency => Ok(None),
+        Metric::Arithmetic => Ok(compute()?.map(|(tflops, source)| lower(tflops, memory, record, kind, source))),
     }
 }
 
@@ -383,6 +386,19 @@ fn lower(compute: f64, memory: Option<(f64, String)>, record: &Record, kind: Roo
     Roof { kind, value: compute, source, bound: Bound::Compute }
 }
 
+/// The lower of bandwidth and the compute roof ÷ intensity, in GB/s: what reads much may compute more yet (MLA decode with 128 heads).
+fn narrower(memory: Option<(f64, String)>, compute: Option<(f64, String)>, record: &Record, kind: RoofKind) -> Option<Roof> {
+    let (gbps, source) = memory?;
+    let intensity = record.work.intensity().filter(|intensity| *intensity > 0.0);
+    if let (Some((tflops, source)), Some(intensity)) = (compute, intensity) {
+        let value = tflops * 1e3 / intensity;
+        if value < gbps {
+            return Some(Roof { kind, value, source: format!("{source} ÷ {intensity:.1} FLOP/B"), bound: Bound::Compute });
+        }
+    }
+    Some(Roof { kind, value: gbps, source, bound: Bound::Memory })
+}
+
 fn from_measured(record: &Record, info: &DeviceInfo) -> Option<Roof> {
     let kind = RoofKind::Empirical;
     // One rank has no link: what it does is a copy from its own cache.
@@ -391,10 +407,7 @@ fn from_measured(record: &Record, info: &DeviceInfo) -> Option<Roof> {
     }
     let memory = measured_gbps(info, record.level).filter(|_| record.level != Level::Cache || record.work.steps == 0);
     match record.metric {
-        Metric::Bandwidth | Metric::BusBandwidth => {
-            let (value, source) = memory?;
-            Some(Roof { kind, value, source, bound: Bound::Memory })
-        }
+        Metric::Bandwidth | Metric::BusBandwidth => narrower(memory, measured_tflops(info, record.dtype), record, kind),
         Metric::Latency => None,
         Metric::Arithmetic => {
             let (compute, source) = measured_tflops(info, record.dtype)?;
@@ -530,6 +543,23 @@ pub(crate) mod tests {
         let p = place(&r, &h100(), Specs::built_in()).unwrap();
         assert_eq!(p.roofs[0].bound, Bound::Memory);
         assert!((p.roofs[0].value - 3.35 * 16.0).abs() < 0.1);
+    }
+
+    #[test]
+    fn what_reads_much_may_compute_more_yet() {
+        // MLA decode of 128 heads: 235 FLOP/B, between the ridges of an H200 (206) and an H100 (295).
+        let (kv, heads) = (8192u64, 128u64);
+        let work = Work::arithmetic(Flops(2 * heads * kv * 1088), Bytes(2 * (kv * 576 + heads * 1088)));
+        let r = record(work, Metric::Bandwidth, Level::Dram, Dtype::Bf16, 1e-3, Some(1980.0));
+        let on = |name: &str| {
+            let info = DeviceInfo { name: name.into(), units: 132, ..crate::device::tests::unknown() };
+            place(&r, &info, Specs::built_in()).unwrap().roofs
+        };
+        let h100 = on("NVIDIA H100 80GB HBM3");
+        assert_eq!((h100.len(), h100[0].bound, h100[0].value), (1, Bound::Memory, 3350.0));
+        let h200 = on("NVIDIA H200");
+        assert_eq!((h200[0].bound, h200[1].bound, h200[1].kind), (Bound::Compute, Bound::Compute, RoofKind::ObservedClock));
+        assert!((h200[0].value - 989_400.0 / 234.9).abs() < 20.0, "{h200:?}");
     }
 
     #[test]
