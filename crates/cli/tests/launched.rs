@@ -5,8 +5,9 @@
 
 mod common;
 
+use common::running::{self, Running};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_ridgepoint");
@@ -31,8 +32,8 @@ fn clean(command: &mut Command) -> &mut Command {
 
 /// `mpirun` of Open MPI, with `n` ranks.
 fn mpirun(n: usize) -> Option<Command> {
-    let version = Command::new("mpirun").arg("--version").output();
-    if !version.is_ok_and(|out| String::from_utf8_lossy(&out.stdout).contains("Open MPI")) {
+    let version = running::output(Command::new("mpirun").arg("--version"));
+    if !out(&version).contains("Open MPI") {
         println!("SKIP: mpirun: there is no mpirun of Open MPI (apt-get install openmpi-bin)");
         return None;
     }
@@ -44,7 +45,7 @@ fn mpirun(n: usize) -> Option<Command> {
 
 /// What every run here is told.
 fn run(command: &mut Command, cases: &[&str], folder: &Path) -> Output {
-    command.arg(BINARY).args(arguments(cases, folder)).output().unwrap()
+    running::output(command.arg(BINARY).args(arguments(cases, folder)))
 }
 
 fn arguments(cases: &[&str], folder: &Path) -> Vec<String> {
@@ -52,11 +53,13 @@ fn arguments(cases: &[&str], folder: &Path) -> Vec<String> {
     ["run"].iter().chain(cases).chain(&tail).map(|s| (*s).to_owned()).collect()
 }
 
-/// Rank `rank` of `size`, as torchrun would start it.
-fn torchrun(rank: usize, size: usize, port: u16, arguments: &[String]) -> Command {
+/// Rank `rank` of `size`, as torchrun would start it, of this program's job number `job` of ten. Another run of this program at the
+/// same time has ports of its own.
+fn torchrun(rank: usize, size: usize, job: u16, arguments: &[String]) -> Command {
     let mut command = Command::new(BINARY);
-    clean(&mut command).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let variables = [("RANK", rank), ("WORLD_SIZE", size), ("LOCAL_RANK", rank), ("MASTER_PORT", usize::from(port))];
+    clean(&mut command).args(arguments);
+    let port = 20_000 + std::process::id() as usize % 1000 * 10 + usize::from(job);
+    let variables = [("RANK", rank), ("WORLD_SIZE", size), ("LOCAL_RANK", rank), ("MASTER_PORT", port)];
     command.envs(variables.map(|(name, value)| (name, value.to_string()))).env("MASTER_ADDR", "127.0.0.1");
     command
 }
@@ -116,16 +119,16 @@ fn mpirun_connects_every_operation_by_the_library() {
 fn variables_as_torchrun_sets_them_make_one_job_over_shared_memory() {
     let (folder, cases) = (scratch("torchrun"), ["collectives/all_reduce/r3/12KiB/f32", "collectives/scatter/r3/12KiB/bf16"]);
     let arguments = arguments(&cases, &folder);
-    let started = |rank| torchrun(rank, 3, 29_611, &arguments).spawn().unwrap();
+    let started = |rank| Running::start(&torchrun(rank, 3, 0, &arguments));
     // Rank 0 last: the others wait for it.
-    let others: Vec<Child> = [2, 1].map(started).into_iter().collect();
-    let first = started(0).wait_with_output().unwrap();
+    let others: Vec<Running> = [2, 1].map(started).into_iter().collect();
+    let first = started(0).end();
     assert!(first.status.success(), "{}{}", out(&first), err(&first));
     let expected: Vec<[String; 3]> = cases.iter().map(|c| [(*c).to_owned(), "shared-memory".into(), "measured".into()]).collect();
     assert_eq!(rows(&out(&first)), expected);
     assert!(out(&first).contains("shared-memory engine"), "{}", out(&first));
     for other in others {
-        let other = other.wait_with_output().unwrap();
+        let other = other.end();
         assert!(other.status.success());
         assert_eq!((out(&other), err(&other)), (String::new(), String::new()), "only rank 0 speaks");
     }
@@ -135,9 +138,9 @@ fn variables_as_torchrun_sets_them_make_one_job_over_shared_memory() {
 #[test]
 fn a_rank_that_does_not_come_is_named() {
     let arguments = arguments(&["collectives/all_reduce/r3/12KiB/f32"], &scratch("missing"));
-    let impatient = |rank| torchrun(rank, 3, 29_612, &arguments).env("RIDGEPOINT_PATIENCE", "3").spawn().unwrap();
+    let impatient = |rank| Running::start(torchrun(rank, 3, 1, &arguments).env("RIDGEPOINT_PATIENCE", "3"));
     let (first, second) = (impatient(0), impatient(2));
-    let (first, second) = (first.wait_with_output().unwrap(), second.wait_with_output().unwrap());
+    let (first, second) = (first.end(), second.end());
     assert_eq!(first.status.code(), Some(3), "{}", err(&first));
     assert!(err(&first).contains("ranks that arrived: 0, 2; that did not: 1"), "{}", err(&first));
     // Meanwhile it was said for whom it waits.
@@ -157,7 +160,7 @@ fn a_killed_process_of_a_job_is_named_in_bounded_time() {
         ["collectives/all_reduce/r2/8KiB/f32", "collectives/all_reduce/r2/20MiB/f32", "collectives/all_gather/r2/20MiB/f32"];
     let arguments: Vec<String> =
         arguments(&cases, &folder).into_iter().map(|a| if a == "--quick" { "--profile=full".into() } else { a }).collect();
-    let started = |rank| torchrun(rank, 2, 29_613, &arguments).spawn().unwrap();
+    let started = |rank| Running::start(&torchrun(rank, 2, 2, &arguments));
     let (first, mut second) = (started(0), started(1));
     // Once a first result is written the second case is under way, and lasts for seconds.
     let raw = folder.join("raw.jsonl");
@@ -167,10 +170,9 @@ fn a_killed_process_of_a_job_is_named_in_bounded_time() {
         std::thread::sleep(Duration::from_millis(20));
     }
     std::thread::sleep(Duration::from_millis(300));
-    second.kill().unwrap();
-    second.wait().unwrap();
+    second.kill();
     let killed = Instant::now();
-    let first = first.wait_with_output().unwrap();
+    let first = first.end();
     let text = out(&first);
     assert!(killed.elapsed() < Duration::from_secs(60), "{:?}", killed.elapsed());
     assert_eq!(first.status.code(), Some(1), "{text}{}", err(&first));
@@ -228,7 +230,7 @@ fn a_rank_that_hangs_is_named_and_what_was_done_is_kept() {
 }
 
 /// The process that serves as the rank of a launched process, once there is one.
-fn serving(launched: &Child) -> u32 {
+fn serving(launched: &Running) -> u32 {
     let own = format!("PPid:\t{}\n", launched.id());
     let waiting = Instant::now();
     loop {
@@ -246,14 +248,14 @@ fn serving(launched: &Child) -> u32 {
 }
 
 /// Starts `n` ranks, and sends a signal to the one that serves as rank 1 once a first result is there and a long case is under way.
-fn disturbed(name: &str, device: &str, port: u16, variables: &[(&str, &str)], signal: &str) -> (Output, Duration) {
+fn disturbed(name: &str, device: &str, job: u16, variables: &[(&str, &str)], signal: &str) -> (Output, Duration) {
     let folder = scratch(name);
     let cases = ["8KiB", "3MiB"].map(|size| format!("collectives/all_reduce/r3/{size}/f32"));
     let mut words: Vec<String> = arguments(&cases.each_ref().map(String::as_str), &folder);
     words.iter_mut().filter(|w| *w == "--quick").for_each(|w| *w = "--profile=full".into());
     words.iter_mut().filter(|w| *w == "cpu").for_each(|w| *w = device.into());
     let started =
-        |rank| torchrun(rank, 3, port, &words).envs(variables.iter().copied()).env("RIDGEPOINT_PATIENCE", "4").spawn().unwrap();
+        |rank| Running::start(torchrun(rank, 3, job, &words).envs(variables.iter().copied()).env("RIDGEPOINT_PATIENCE", "4"));
     let (first, second, third) = (started(0), started(1), started(2));
     let raw = folder.join("raw.jsonl");
     let waiting = Instant::now();
@@ -265,10 +267,10 @@ fn disturbed(name: &str, device: &str, port: u16, variables: &[(&str, &str)], si
     let sent = Command::new("kill").args([signal, &serving(&second).to_string()]).status().unwrap();
     assert!(sent.success());
     let since = Instant::now();
-    let output = first.wait_with_output().unwrap();
+    let output = first.end();
     let took = since.elapsed();
     for other in [second, third] {
-        other.wait_with_output().unwrap();
+        other.end();
     }
     let _ = std::fs::remove_dir_all(folder);
     (output, took)
@@ -278,10 +280,10 @@ fn disturbed(name: &str, device: &str, port: u16, variables: &[(&str, &str)], si
 fn a_stopped_rank_is_named_by_its_silence_and_nothing_waits_for_it() {
     let Some(gpus) = common::stub_gpus("launched-stopped", &[]) else { return };
     let gpus_path = gpus.to_str().unwrap();
-    for (device, port, variables) in
-        [("cpu", 29_615, [("RIDGEPOINT_ENGINE", "tcp")]), ("cuda:0", 29_616, [("RIDGEPOINT_CUDA_PATH", gpus_path)])]
+    for (device, job, variables) in
+        [("cpu", 4, [("RIDGEPOINT_ENGINE", "tcp")]), ("cuda:0", 5, [("RIDGEPOINT_CUDA_PATH", gpus_path)])]
     {
-        let (output, took) = disturbed(&format!("stopped-{port}"), device, port, &variables, "-STOP");
+        let (output, took) = disturbed(&format!("stopped-{job}"), device, job, &variables, "-STOP");
         let text = out(&output);
         assert_eq!(output.status.code(), Some(1), "{text}{}", err(&output));
         assert!(text.contains(",measured,") && text.contains(",failed,"), "what was done is kept: {text}");
@@ -303,12 +305,12 @@ fn gpus_of_launched_ranks_do_every_operation_check_for_themselves_and_end_with_o
     let folder = scratch("gpus");
     let mut words = arguments(&cases.iter().map(String::as_str).collect::<Vec<_>>(), &folder);
     words.iter_mut().filter(|w| *w == "cpu").for_each(|w| *w = "cuda:0".into());
-    for (port, fault, outcome) in [(29_617, "none", "measured"), (29_618, "corrupt", "wrong")] {
+    for (job, fault, outcome) in [(6, "none", "measured"), (7, "corrupt", "wrong")] {
         let _ = std::fs::remove_dir_all(&folder);
         let started =
-            |rank| torchrun(rank, 3, port, &words).env("RIDGEPOINT_CUDA_PATH", path).env("RP_STUB_NCCL", fault).spawn().unwrap();
+            |rank| Running::start(torchrun(rank, 3, job, &words).env("RIDGEPOINT_CUDA_PATH", path).env("RP_STUB_NCCL", fault));
         let others = [1, 2].map(started);
-        let first = started(0).wait_with_output().unwrap();
+        let first = started(0).end();
         let (text, errors) = (out(&first), err(&first));
         let seen: Vec<Vec<&str>> = text.lines().filter(|l| l.starts_with("cuda:0,")).map(|l| l.split(',').collect()).collect();
         let seen: Vec<[&str; 3]> = seen.iter().map(|c| [c[1], c[3], c[5]]).collect();
@@ -319,9 +321,9 @@ fn gpus_of_launched_ranks_do_every_operation_check_for_themselves_and_end_with_o
         // What the last rank, or the root, received has one wrong element, and a wrong one of each rank where each sends its own.
         let counts = ["\"wrong\":1}", "\"wrong\":3}"].map(|n| raw.matches(n).count());
         assert_eq!(counts, if fault == "corrupt" { [cases.len() - 1, 1] } else { [0, 0] }, "{raw}");
-        others.into_iter().for_each(|mut other| assert!(other.wait().unwrap().success()));
+        others.into_iter().for_each(|other| assert!(other.end().status.success()));
     }
-    let (output, took) = disturbed("gpu-dies", "cuda:0", 29_619, &[("RIDGEPOINT_CUDA_PATH", path)], "-KILL");
+    let (output, took) = disturbed("gpu-dies", "cuda:0", 8, &[("RIDGEPOINT_CUDA_PATH", path)], "-KILL");
     let text = out(&output);
     assert!(text.contains("rank 1 (") && text.contains("is gone (signal: 9 (SIGKILL)"), "{text}{}", err(&output));
     assert!(text.contains("that did not: 1") && took < Duration::from_secs(60), "{took:?} {text}");
@@ -335,11 +337,11 @@ fn the_columns_of_nccl_tests_are_printed_once_with_each_ranks_process() {
         ["collectives", "all_reduce", "-b", "8K", "-n", "5", "-w", "1", "--device", "cpu", "--format", "nccl-tests", "--out"];
     let folder = scratch("columns");
     let words: Vec<String> = words.iter().copied().chain([folder.to_str().unwrap()]).map(str::to_owned).collect();
-    let started = |rank| torchrun(rank, 2, 29_620, &words).spawn().unwrap();
+    let started = |rank| Running::start(&torchrun(rank, 2, 9, &words));
     let second = started(1);
     let (first, other) = (started(0), second.id());
     let own = first.id();
-    let (first, second) = (first.wait_with_output().unwrap(), second.wait_with_output().unwrap());
+    let (first, second) = (first.end(), second.end());
     let text = out(&first);
     assert!(first.status.success() && second.status.success(), "{text}{}", err(&first));
     assert_eq!((text.matches("# nThread").count(), out(&second)), (1, String::new()), "{text}");
@@ -378,7 +380,7 @@ fn slurm_starts_ranks_with_and_without_mpi() {
         folder.display(),
         sbatch.display()
     );
-    let output = script("slurm/on-loopback").args(["bash", "-c", &jobs]).output().unwrap();
+    let output = running::output(script("slurm/on-loopback").args(["bash", "-c", &jobs]));
     if cannot("slurm", &output) {
         return;
     }
@@ -401,8 +403,8 @@ fn a_slowed_link_between_hosts_is_named_with_its_rank() {
     }
     for (hosts, slow) in [("2", "1"), ("8", "5")] {
         let pairs = format!("$MPIRUN {BINARY} pairs --size 32KiB --times 4 --slow 30 --format json");
-        let output = script("mpi/on-namespaces").args([hosts, "sh", "-c", &pairs]).env("SLOW", format!("{slow}:2mbit")).output();
-        let output = output.unwrap();
+        let output =
+            running::output(script("mpi/on-namespaces").args([hosts, "sh", "-c", &pairs]).env("SLOW", format!("{slow}:2mbit")));
         if cannot("network namespaces", &output) {
             return;
         }
@@ -421,7 +423,7 @@ fn ranks_of_several_hosts_are_measured_over_the_network() {
     }
     let folder = scratch("hosts");
     let run = format!("$MPIRUN {BINARY} {}", arguments(&["collectives/all_reduce/r2/24KiB/f32"], &folder).join(" "));
-    let output = script("mpi/on-namespaces").args(["2", "sh", "-c", &run]).output().unwrap();
+    let output = running::output(script("mpi/on-namespaces").args(["2", "sh", "-c", &run]));
     if cannot("network namespaces", &output) {
         return;
     }
@@ -442,18 +444,17 @@ fn tcp_connects_every_operation_and_finds_every_link() {
     }
     cases.extend(["f32/avg", "e4m3/max", "i8", "f64/prod"].map(|d| format!("collectives/all_reduce/r3/36KiB/{d}")));
     let arguments = arguments(&cases.iter().map(String::as_str).collect::<Vec<_>>(), &folder);
-    let started =
-        |rank, arguments: &[String]| torchrun(rank, 3, 29_614, arguments).env("RIDGEPOINT_ENGINE", "tcp").spawn().unwrap();
-    let others: Vec<Child> = [1, 2].map(|rank| started(rank, &arguments)).into_iter().collect();
-    let first = started(0, &arguments).wait_with_output().unwrap();
+    let started = |rank, arguments: &[String]| Running::start(torchrun(rank, 3, 3, arguments).env("RIDGEPOINT_ENGINE", "tcp"));
+    let others: Vec<Running> = [1, 2].map(|rank| started(rank, &arguments)).into_iter().collect();
+    let first = started(0, &arguments).end();
     let expected: Vec<[String; 3]> = cases.iter().map(|c| [c.clone(), "tcp".into(), "measured".into()]).collect();
     assert_eq!(rows(&out(&first)), expected, "{}{}", out(&first), err(&first));
-    others.into_iter().for_each(|mut other| assert!(other.wait().unwrap().success()));
+    others.into_iter().for_each(|other| assert!(other.end().status.success()));
     let pairs = ["pairs", "--size", "4KiB", "--times", "2", "--slow", "0", "--format", "json"].map(str::to_owned);
-    let others: Vec<Child> = [1, 2].map(|rank| started(rank, &pairs)).into_iter().collect();
-    let first = started(0, &pairs).wait_with_output().unwrap();
+    let others: Vec<Running> = [1, 2].map(|rank| started(rank, &pairs)).into_iter().collect();
+    let first = started(0, &pairs).end();
     assert!(first.status.success() && out(&first).matches("\"from\":").count() == 6, "{}{}", out(&first), err(&first));
-    others.into_iter().for_each(|mut other| assert!(other.wait().unwrap().success()));
+    others.into_iter().for_each(|other| assert!(other.end().status.success()));
     std::fs::remove_dir_all(folder).unwrap();
 }
 
@@ -468,7 +469,7 @@ fn pods_of_an_indexed_job_are_measured_over_tcp() {
             {BINARY} {}\" & done; wait",
         arguments(&["collectives/all_reduce/r2/64KiB/f32", "collectives/alltoallv/r2/96KiB/bf16"], &folder).join(" ")
     );
-    let output = script("mpi/on-namespaces").args(["2", "sh", "-c", &pods]).output().unwrap();
+    let output = running::output(script("mpi/on-namespaces").args(["2", "sh", "-c", &pods]));
     if cannot("network namespaces", &output) {
         return;
     }

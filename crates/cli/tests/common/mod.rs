@@ -2,6 +2,9 @@
 #![expect(clippy::print_stdout, reason = "a skip says why")]
 #![allow(dead_code, clippy::allow_attributes, reason = "each test takes what it needs")]
 
+#[cfg(target_os = "linux")]
+pub(crate) mod running;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
