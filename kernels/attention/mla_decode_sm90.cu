@@ -17,7 +17,9 @@
 //   mq, mk    4-d tensor maps over (64, rows or Sk, 9, B) elements, strides (1152, 128, 1152 · (rows or Sk)) bytes, box (64, 64, 1, 1),
 //             128-byte swizzle, out of bounds zero
 //   q         the same Q, for its rope columns
-//   lengths   B numbers of valid keys, at most Sk, or null; keys past a length must be finite
+//   lengths   B numbers of valid keys, at most Sk, or null; what lies past a length may be anything
+//   table     pages i32 [B, ⌈Sk / page⌉] of a cache [pool,page,576], page = 2^page_shift ≥ 8, or null; entries behind a sequence's last key
+//             are not read. mk is then a map over (64, pool · page, 9, 1), box (64, min(page, 64), 1, 1)
 //   partial   f32 [B·rows, splits, 512], stats f32x2 (maximum in log2 units, sum) [B·rows, splits]; unused if splits is 1. combine.cu
 //             joins them.
 //   grid (⌈rows / 64⌉, splits, B), block 384, dynamic shared memory 230912 bytes, 1 block an SM
@@ -36,7 +38,7 @@ enum { SCORED0 = 1, MAX0, P0_READY, P1_READY, P0_FREE, P1_FREE, SUMS };
 // Parts of a cache tile, loaded and freed on their own: columns 0–255, 256–511, 512–575.
 enum { LEFT, RIGHT, ROPE };
 
-struct Problem { int rows, heads, keys, splits, batch; float scale; };
+struct Problem { int rows, heads, keys, splits; float scale; };
 
 template <bool F16> struct Kernel {
     u32 q, k[2], p[2], bars;
@@ -52,8 +54,10 @@ template <bool F16> struct Kernel {
     __device__ __forceinline__ u32 full(int slot, int part) const { return bars + 8 + 8 * (3 * slot + part); }
     __device__ __forceinline__ u32 empty(int slot, int part) const { return bars + 56 + 8 * (3 * slot + part); }
 
+    __device__ __forceinline__ u32 landed() const { return bars + 104; }  // the last pair's loads, where it is not whole
+
     __device__ __forceinline__ void init() const {
-        barrier_init(q_full(), 1);
+        barrier_init(q_full(), 1); barrier_init(landed(), 1);
         for (int s = 0; s < 2; s++) for (int part = 0; part < 3; part++) {
             barrier_init(full(s, part), 1);
             // Warps that read the part: the group that scores the slot, and for a half of V the group that owns that half.
@@ -62,22 +66,51 @@ template <bool F16> struct Kernel {
         barrier_init_fence();
     }
 
-    __device__ __forceinline__ void produce(const TensorMap* mq, const TensorMap* mk, int row, int batch, int begin, int pairs) const {
-        barrier_expect(q_full(), 8 * SLAB);
-        for (int i = 0; i < 8; i++) load_slab(q + i * SLAB, mq, q_full(), row, i, batch);
-        auto load = [&](int slot, int part, int pair) {
+    static __device__ __forceinline__ void release(u32 bar) { __syncwarp(); if (threadIdx.x % 32 == 0) barrier_arrive(bar); }
+
+    // By a whole warp. Lane i knows where box i of a pair of tiles begins, asked for a pair ahead.
+    __device__ __forceinline__ void produce(const TensorMap* mq, const TensorMap* mk, const Keys& keys, unsigned char* smem, int row, int batch, int begin, int end) const {
+        const int lane = threadIdx.x, rows = keys.box(KEYS), boxes = KEYS / rows, pairs = (end - begin) / (2 * KEYS), rest = (end - begin) % (2 * KEYS);
+        auto find = [&](int pair) { const int key = begin + pair * 2 * KEYS + lane * rows; return lane < 2 * boxes && key < end ? keys.row(key) : 0; };
+        auto first = [](int part) { return part == LEFT ? 0 : part == RIGHT ? 4 : 8; };
+        auto slabs = [](int part) { return part == ROPE ? 1 : 4; };
+        int here = find(0);
+        if (lane == 0) {
+            barrier_expect(q_full(), 8 * SLAB);
+            for (int i = 0; i < 8; i++) load_slab(q + i * SLAB, mq, q_full(), row, i, batch);
+        }
+        auto load = [&](int slot, int part, int pair, u32 bar, int count) {
             barrier_wait(empty(slot, part), pair & 1 ^ 1);
-            int first = part == LEFT ? 0 : part == RIGHT ? 4 : 8, count = part == ROPE ? 1 : 4;
-            barrier_expect(full(slot, part), count * SLAB);
-            for (int i = first; i < first + count; i++) load_slab(k[slot] + i * SLAB, mk, full(slot, part), begin + (2 * pair + slot) * KEYS, i, batch);
+            load_boxes(k[slot] + first(part) * SLAB, mk, bar, here, slot * boxes, count, rows, first(part), slabs(part), SLAB, keys.table ? 0 : batch);
         };
-        // In the order in which the parts come free, which is also the order in which they are read.
-        for (int i = 0; i < pairs; i++) { load(0, ROPE, i); load(0, LEFT, i); load(1, ROPE, i); load(1, RIGHT, i); load(0, RIGHT, i); load(1, LEFT, i); }
+        for (int i = 0; i < pairs; i++) {
+            const int next = find(i + 1);
+            auto whole = [&](int slot, int part) { if (lane == 0) barrier_expect(full(slot, part), slabs(part) * SLAB); load(slot, part, i, full(slot, part), boxes); };
+            // In the order in which the parts come free, which is also the order in which they are read.
+            whole(0, ROPE); whole(0, LEFT); whole(1, ROPE); whole(1, RIGHT); whole(0, RIGHT); whole(1, LEFT);
+            here = next;
+        }
+        if (!rest) return;
+        // The last pair is not whole: only boxes that hold keys are loaded, to a barrier of their own, and what lies behind the last
+        // key becomes zeros before the groups hear of a part. Slot 1's left half comes free only when slot 0 has been scored.
+        const int even = (min(rest, KEYS) + rows - 1) / rows, odd = (max(rest - KEYS, 0) + rows - 1) / rows, bytes = rows * 128;
+        auto part_of_rest = [&](int slot, int part) { load(slot, part, pairs, landed(), slot ? odd : even); };
+        auto hand_over = [&](int slot, int part) {
+            zero_rows(smem + (k[slot] - q) + first(part) * SLAB, min(max(rest - slot * KEYS, 0), KEYS), KEYS, slabs(part), SLAB);
+            release(full(slot, part));
+        };
+        if (lane == 0) barrier_expect(landed(), (SLABS * even + 5 * odd) * bytes);
+        part_of_rest(0, ROPE); part_of_rest(0, LEFT); part_of_rest(1, ROPE); part_of_rest(1, RIGHT); part_of_rest(0, RIGHT);
+        barrier_wait(landed(), 0);
+        hand_over(0, LEFT); hand_over(0, ROPE); hand_over(0, RIGHT); hand_over(1, RIGHT); hand_over(1, ROPE);
+        if (lane == 0) barrier_expect(landed(), 4 * odd * bytes);
+        part_of_rest(1, LEFT);
+        barrier_wait(landed(), 1);
+        hand_over(1, LEFT);
     }
 
     struct State { float o[128]; float top[2], sum[2]; u32 rope[16]; int limit[2]; };
 
-    static __device__ __forceinline__ void release(u32 bar) { __syncwarp(); if (threadIdx.x % 32 == 0) barrier_arrive(bar); }
     __device__ __forceinline__ void scores_of(float (&s)[32], int slot, int half, bool first) const {
         const u32 a = renewed(q), b = renewed(k[slot]);
 #pragma unroll
@@ -311,17 +344,18 @@ template <bool F16> struct Kernel {
 };
 
 template <bool F16>
-RP_DEVICE void run(const TensorMap* mq, const TensorMap* mk, const u16* q, u16* o, float* partial, float2* stats, const int* lengths, Problem p) {
+RP_DEVICE void run(const TensorMap* mq, const TensorMap* mk, const u16* q, u16* o, float* partial, float2* stats, const int* lengths, Keys keys, Problem p) {
     RP_DYNAMIC_SMEM(smem, 1024);
     Kernel<F16> kernel(smem);
     const int row = blockIdx.x * ROWS, split = blockIdx.y, batch = blockIdx.z, length = lengths ? min(lengths[batch], p.keys) : p.keys;
     const int span = ((length + p.splits - 1) / p.splits + 2 * KEYS - 1) / (2 * KEYS) * (2 * KEYS), begin = min(length, split * span), end = min(length, begin + span);
     const int pairs = (end - begin + 2 * KEYS - 1) / (2 * KEYS);
+    if (keys.table) keys.table += (u64)batch * ((p.keys - 1 >> keys.shift) + 1);
     if (threadIdx.x == 0) kernel.init();
     __syncthreads();
     if (threadIdx.x < 128) {
         registers_give<24>();
-        if (threadIdx.x == 0 && pairs) kernel.produce(mq, mk, row, batch, begin, pairs);
+        if (threadIdx.x < 32 && pairs) kernel.produce(mq, mk, keys, smem, row, batch, begin, end);
     } else {
         registers_take<240>();
         kernel.consume(q, o, partial, stats, p, smem, (int)threadIdx.x / 128 - 1, row, batch, length, begin, end, pairs, split);
@@ -332,8 +366,8 @@ RP_DEVICE void run(const TensorMap* mq, const TensorMap* mk, const u16* q, u16* 
 
 #define RP_ENTRY(NAME, F16)                                                                                                        \
     extern "C" __global__ void __launch_bounds__(384, 1) NAME(const __grid_constant__ TensorMap mq, const __grid_constant__ TensorMap mk, const u16* q, \
-        u16* o, float* partial, float2* stats, const int* lengths, int rows, int heads, int keys, int splits, int batch, float scale) { \
-        mla_sm90::run<F16>(&mq, &mk, q, o, partial, stats, lengths, {rows, heads, keys, splits, batch, scale});                    \
+        u16* o, float* partial, float2* stats, const int* lengths, const int* table, int page_shift, int rows, int heads, int keys, int splits, float scale) { \
+        mla_sm90::run<F16>(&mq, &mk, q, o, partial, stats, lengths, {table, page_shift, 1, 0}, {rows, heads, keys, splits, scale}); \
     }
 RP_ENTRY(rp_mla_decode_sm90_bf16, false)
 RP_ENTRY(rp_mla_decode_sm90_f16, true)

@@ -203,3 +203,29 @@ template <int N> RP_DEVICE void mma8_rs(float (&d)[N / 2], const u32* a, u64 b) 
 }
 
 #endif
+
+// ---- sm_90: tiles of keys -------------------------------------------------------------------------------------------------
+
+// Where the keys of a sequence are, as rows of a map. Without a table they follow each other in a head of their own; with one, key j is in
+// page table[j >> shift], and pages [heads, 2^shift rows] follow each other in the map's only head.
+struct Keys {
+    const int* table; int shift, heads, head;
+    __device__ __forceinline__ int row(int key) const { return table ? (table[key >> shift] * heads + head << shift) + (key & (1 << shift) - 1) : key; }
+    // Rows of a box: what a tile of so many and a page have in common. Eight at least, of which the swizzle's pattern is made.
+    __device__ __forceinline__ int box(int tile) const { return table ? min(1 << shift, tile & -tile) : tile; }
+};
+// Slabs of a tile, box by box. A whole warp calls: lane from + i says in which row box i begins.
+RP_DEVICE void load_boxes(u32 tile, const TensorMap* map, u32 bar, int row, int from, int boxes, int rows, int slab, int slabs, u32 slab_bytes, int head) {
+#pragma unroll 1
+    for (int i = 0; i < boxes; i++) {
+        const int at = __shfl_sync(~0u, row, from + i);
+        if (threadIdx.x % 32 == 0) for (int j = 0; j < slabs; j++) load_slab(tile + j * slab_bytes + i * rows * 128, map, bar, at, slab + j, head);
+    }
+}
+// Rows of a tile's slabs become zeros, by a whole warp: a key that is none weighs nothing, but nothing times a NaN is one.
+RP_DEVICE void zero_rows(unsigned char* tile, int from, int rows, int slabs, u32 slab_bytes) {
+#pragma unroll 1
+    for (int i = from * 8 + (int)threadIdx.x % 32; i < rows * 8; i += 32) for (int j = 0; j < slabs; j++) *(uint4*)(tile + j * slab_bytes + i * 16) = make_uint4(0, 0, 0, 0);
+    fence_async();
+    __syncwarp();
+}

@@ -19,7 +19,7 @@ inline float read16(bool f16, u16 h) { return f16 ? fibres::half_to_float(h) : f
 inline u16 round16(bool f16, float x) { return f16 ? fibres::float_to_half(x) : fibres::float_to_bf16(x); }
 
 struct Operands {
-    Shape s; float scale, k_scale = 1, v_scale = 1;
+    Shape s; float scale, k_scale = 1, v_scale = 1; int pool;
     std::vector<u16> q, o;
     std::vector<unsigned char> k, v, q8;  // bytes: pages of a pool where `page` is set; q8 instead of q
     std::vector<int> table;
@@ -31,14 +31,14 @@ struct Operands {
         if (s.q8) for (u16 x : q) q8.push_back(fibres::float_to_e4m3(read16(s.f16, x)));
         o.assign((size_t)s.b * s.hq * s.sq * s.dv + 128, 0xFFFF);
         if (s.sinks) for (int h = 0; h < s.hq; h++) sinks.push_back(normal() * 2);
-        // Pages in shuffled order. Those that no key lies in hold NaN, and the table's entries behind the last key name them.
-        int pages = s.page ? (s.sk + s.page - 1) / s.page : 0, pool = s.page ? s.b * pages * 2 + 1 : 0;
+        // Pages in shuffled order. What no key lies in holds NaN, and the table's entries behind the last key name such pages.
+        int pages = s.page ? (s.sk + s.page - 1) / s.page : 0; pool = s.page ? s.b * pages * 2 + 1 : 0;
         std::vector<int> order(pool); for (int i = 0; i < pool; i++) order[i] = i;
         for (int i = pool - 1; i > 0; i--) { state = state * 1664525u + 1013904223u; std::swap(order[i], order[(state >> 8) % (i + 1)]); }
         for (int x = 0, next = 0; x < s.b; x++) for (int i = 0; i < pages; i++) { bool used = i * s.page < length(x); table.push_back(used ? order[next++] : order[pool - 1 - x]); }
         auto fill = [&](std::vector<unsigned char>& t, int d) {
             t.assign((s.page ? (size_t)pool * s.hkv * s.page : (size_t)s.b * s.hkv * s.sk) * d * size() + 128, 0xFF);
-            for (int x = 0; x < s.b; x++) for (int h = 0; h < s.hkv; h++) for (int j = 0; j < (s.page ? length(x) : s.sk); j++) for (int c = 0; c < d; c++) {
+            for (int x = 0; x < s.b; x++) for (int h = 0; h < s.hkv; h++) for (int j = 0; j < (s.page || s.latent ? length(x) : s.sk); j++) for (int c = 0; c < d; c++) {
                 unsigned char* at = t.data() + (place(x, h, j) * d + c) * size();
                 if (s.kv8) { state = state * 1664525u + 1013904223u; *at = state >> 24 & 0x80 | (state >> 10) % 0x48; }  // 0 to 2, subnormal numbers among them
                 else { u16 r = round16(s.f16, normal()); memcpy(at, &r, 2); }

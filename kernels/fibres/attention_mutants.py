@@ -76,6 +76,18 @@ BUGS = [
     ("mla: rope fragments of the wrong columns", "mla_decode_sm90.cu", "mla", "i / 4 * 16 + i / 2 % 2 * 8", "i / 4 * 16 + i % 2 * 8"),
     ("mla: half of V released early", "mla_decode_sm90.cu", "mla", "wgmma_wait<1>(); pin(w.o);\n            named_arrive(P1_FREE", "wgmma_wait<2>(); pin(w.o);\n            named_arrive(P1_FREE"),
     ("* mla: a part's readers miscounted", "mla_decode_sm90.cu", "mla", "part == ROPE || part == s ? 4 : 8", "4"),
+    ("* mla: rows behind the last key left as they are", "mla_decode_sm90.cu", "mla", "KEYS, slabs(part), SLAB);", "0, slabs(part), SLAB);"),
+    ("mla: one row too few becomes zeros", "mla_decode_sm90.cu", "mla", "max(rest - slot * KEYS, 0), KEYS), KEYS", "max(rest - slot * KEYS, 0) + 1, KEYS), KEYS"),
+    ("mla: the last key becomes zeros", "mla_decode_sm90.cu", "mla", "min(max(rest - slot * KEYS, 0), KEYS), KEYS", "min(max(rest - slot * KEYS - 1, 0), KEYS), KEYS"),
+    ("* mla: zeros before the loads have landed", "mla_decode_sm90.cu", "mla", "barrier_wait(landed(), 0);", ""),
+    ("mla: a wait for the first landing twice", "mla_decode_sm90.cu", "mla", "barrier_wait(landed(), 1);", "barrier_wait(landed(), 0);"),
+    ("* mla: a stale page", "mla_decode_sm90.cu", "mla", "here = next;", "if (i % 2) here = next;"),
+    ("* mla: a tile's second box from the first's page", "common/nvidia.h", "mla", "row, from + i);", "row, from);"),
+    ("mla: pages of the first sequence", "mla_decode_sm90.cu", "mla", "(u64)batch * ((p.keys", "(u64)0 * ((p.keys"),
+    ("mla: a page's keys from its first on", "common/nvidia.h", "mla", "+ (key & (1 << shift) - 1) : key", ": key"),
+    ("mla: boxes land on each other", "common/nvidia.h", "mla", "+ i * rows * 128, map", ", map"),
+    ("mla: lengths of another sequence", "mla_decode_sm90.cu", "mla", "min(lengths[batch], p.keys)", "min(lengths[0], p.keys)"),
+    ("mla: length off by one", "mla_decode_sm90.cu", "mla", "min(lengths[batch], p.keys)", "min(lengths[batch] + 1, p.keys)"),
     ("mla: denominator of one group only", "mla_decode_sm90.cu", "mla", "w.sum[r] + other[", "w.sum[r] + 0 * other["),
 ]
 

@@ -299,11 +299,11 @@ static void decode_section() {
 
 #if PARTS & MLA
 #include "../attention/mla_decode_sm90.cu"
-typedef void (*Mla)(const TensorMap, const TensorMap, const u16*, u16*, float*, float2*, const int*, int, int, int, int, int, float);
+typedef void (*Mla)(const TensorMap, const TensorMap, const u16*, u16*, float*, float2*, const int*, const int*, int, int, int, int, int, float);
 static void mla(const char* name, Mla run, Combine combine, Shape s, int splits) {
     s.latent = true; Operands t(s); int rows = s.sq * s.hq; Splits join(s, splits);
-    auto mq = tensor_map(t.q.data(), 576, rows, s.b, 64, 1), mk = tensor_map(t.k.data(), 576, s.sk, s.b, 64, 1);
-    fibres::launch(dim3((rows + 63) / 64, splits, s.b), dim3(384), [&] { run(mq, mk, t.q.data(), t.o.data(), join.partial.data(), join.pairs(), t.lengths(), rows, s.hq, s.sk, splits, s.b, t.scale); });
+    auto mq = tensor_map(t.q.data(), 576, rows, s.b, 64, 1), mk = s.page ? tensor_map(t.k.data(), 576, t.pool * s.page, 1, std::min(s.page, 64), 1) : tensor_map(t.k.data(), 576, s.sk, s.b, 64, 1);
+    fibres::launch(dim3((rows + 63) / 64, splits, s.b), dim3(384), [&] { run(mq, mk, t.q.data(), t.o.data(), join.partial.data(), join.pairs(), t.lengths(), s.page ? t.table.data() : nullptr, __builtin_ctz(s.page | 1 << 30), rows, s.hq, s.sk, splits, t.scale); });
     join.join(combine, t);
     check(name, t);
 }
@@ -313,6 +313,11 @@ static void mla_section() {
     mla("mla bf16 split 3", rp_mla_decode_sm90_bf16, combine_bf16_d512, {1, 100, 1, 1, 700, 1, 576, 512, false, true}, 3);
     Shape ragged{3, 16, 1, 3, 300, 1, 576, 512, true, true}; ragged.lengths = {0, 1, 300};
     mla("mla f16 ragged", rp_mla_decode_sm90_f16, combine_f16_d512, ragged, 2);
+    Shape paged{3, 16, 1, 1, 400, 1, 576, 512, false, true, 0, 16}; paged.lengths = {400, 0, 135};
+    mla("mla paged 16, ragged", rp_mla_decode_sm90_bf16, combine_bf16_d512, paged, 1);
+    Shape larger{2, 16, 1, 2, 700, 1, 576, 512, false, true, 0, 256}; larger.lengths = {700, 200};
+    mla("mla paged 256, ragged", rp_mla_decode_sm90_bf16, combine_bf16_d512, larger, 2);
+    mla("mla paged 64", rp_mla_decode_sm90_f16, combine_f16_d512, {1, 16, 1, 1, 190, 1, 576, 512, true, true, 0, 64}, 1);
 }
 #endif
 

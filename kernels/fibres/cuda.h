@@ -4,8 +4,8 @@
 // the kernel waits. Shared memory is poisoned with NaN before each block. What is modelled is what can be wrong: the fragments of
 // mma.sync, ldmatrix and wgmma, the descriptor of wgmma with its strides and 128-byte swizzle, TMA's box, swizzle and zero fill,
 // mbarrier parity, arrivals and transaction bytes, named barriers, and asynchrony: cp.async and wgmma take effect only at the wait
-// that covers them, so that a missing wait shows, and so does a product that reads what stmatrix left and no fence followed. A wait
-// that nothing can end is reported and aborts.
+// that covers them, TMA's loads some time later and in no order, so that a missing wait shows, and so does a product that reads what
+// stmatrix left and no fence followed. A wait that nothing can end is reported and aborts.
 // What is not: timing, memory ordering, bank conflicts, registers.
 #pragma once
 #define RP_HOST_FIBRES 1
@@ -63,6 +63,7 @@ inline std::function<void()> body;
 inline dim3 grid, block, block_index;
 inline dim3 thread_index() { unsigned t = current->thread; return dim3(t % block.x, t / block.x % block.y, t / (block.x * block.y)); }
 inline u64 progress;  // counts whatever can end a wait
+inline std::vector<std::function<void()>> in_flight;  // TMA's loads
 
 inline void give_way() { swapcontext(&current->context, &scheduler); }
 template <class Done> void wait_until(Done done) { while (!done()) give_way(); progress++; }
@@ -105,7 +106,9 @@ template <class Kernel> void launch(dim3 g, dim3 b, Kernel kernel) {
         for (int idle = 0;;) {
             bool left = false; u64 before = progress;
             for (auto& f : all) if (!f.done) { left = true; current = &f; swapcontext(&scheduler, &f.context); }
-            if (!left) break;
+            // Every third load lands, the newest first; the oldest too when nothing else can move.
+            for (size_t i = in_flight.size(); i-- > 0;) if (i % 3 == 1 || progress == before) { auto land = std::move(in_flight[i]); in_flight.erase(in_flight.begin() + i); land(); progress++; }
+            if (!left) { if (!in_flight.empty()) fail("the block left with loads in flight"); break; }
             if (progress == before && ++idle > 2) fail("deadlock: every thread waits");
             if (progress != before) idle = 0;
         }
@@ -213,13 +216,15 @@ struct HostMap { const unsigned char* base; u64 dims[4], strides[3]; u32 box[4],
 template <class Map> void load_slab(u32 dst, const Map* map, u32 bar, int row, int slab, int head) {
     HostMap m; static_assert(sizeof m <= sizeof *map, ""); memcpy(&m, map, sizeof m);
     if (dst % 1024) fibres::fail("a TMA tile that does not start at a multiple of 1024 bytes");
-    u32 bytes = 0;
-    for (u32 c = 0; c < m.box[2]; c++) for (u32 r = 0; r < m.box[1]; r++) for (u32 e = 0; e < m.box[0]; e++, bytes += m.element) {
-        u64 y = (u64)(row + (int)r), z = c + (u64)slab; u16 x = 0;
-        if (e < m.dims[0] && y < m.dims[1] && z < m.dims[2] && (u64)head < m.dims[3]) memcpy(&x, m.base + e * m.element + y * m.strides[0] + z * m.strides[1] + head * m.strides[2], m.element);
-        memcpy(fibres::at(fibres::swizzled(dst + (c * m.box[1] + r) * 128 + e * m.element, m.swizzle)), &x, m.element);
-    }
-    auto& b = barrier_at(bar); b.bytes -= bytes; barrier_settle(b);
+    fibres::in_flight.push_back([=] {
+        u32 bytes = 0;
+        for (u32 c = 0; c < m.box[2]; c++) for (u32 r = 0; r < m.box[1]; r++) for (u32 e = 0; e < m.box[0]; e++, bytes += m.element) {
+            u64 y = (u64)(row + (int)r), z = c + (u64)slab; u16 x = 0;
+            if (e < m.dims[0] && y < m.dims[1] && z < m.dims[2] && (u64)head < m.dims[3]) memcpy(&x, m.base + e * m.element + y * m.strides[0] + z * m.strides[1] + head * m.strides[2], m.element);
+            memcpy(fibres::at(fibres::swizzled(dst + (c * m.box[1] + r) * 128 + e * m.element, m.swizzle)), &x, m.element);
+        }
+        auto& b = barrier_at(bar); b.bytes -= bytes; barrier_settle(b);
+    });
 }
 template <class Map> void load_tile(u32 dst, const Map* map, u32 bar, int row, int head) { load_slab(dst, map, bar, row, 0, head); }
 

@@ -1,5 +1,7 @@
-//! Absorbed MLA decode by our own Hopper kernel, kernels/attention/mla_decode_sm90.cu. The host contract stands there.
+//! Absorbed MLA decode by our own Hopper kernel, kernels/attention/mla_decode_sm90.cu. The host contract stands there. With pages it has
+//! not yet run on hardware.
 
+use crate::layout;
 use crate::nvidia::scale;
 use crate::shape::{Kind, Shape};
 use crate::splits::{Splits, given};
@@ -16,6 +18,10 @@ const LATENT: u64 = 576;
 const VALUE: u64 = 512;
 /// Rows (query heads) of a block.
 const ROWS: u64 = 64;
+/// Keys of a tile, and so the most of a load.
+const KEYS: u64 = 64;
+/// Fewest keys of a page: of eight rows TMA's swizzle makes its pattern.
+const LEAST_PAGE: u64 = 8;
 /// Fewest keys worth a split: a block walks them two tiles of 64 at a time.
 const LEAST_SPLIT: u64 = 512;
 /// Dynamic shared memory, by the contract: one block a multiprocessor.
@@ -23,8 +29,9 @@ const SHARED: u32 = 230_912;
 
 /// True for the shapes that the kernel takes. With one query a sequence, its rows (query, head) are our (head, query).
 pub(crate) fn fits(shape: Shape) -> bool {
-    let half = matches!(shape.dtype, Dtype::Bf16 | Dtype::F16) && Shape { ragged: false, ..shape }.plain();
-    shape.kind == Kind::MlaDecode && half && (shape.hkv, shape.sq, shape.dqk, shape.dv) == (1, 1, LATENT, VALUE)
+    let half = matches!(shape.dtype, Dtype::Bf16 | Dtype::F16) && Shape { ragged: false, page: None, ..shape }.plain();
+    let pages = shape.page.is_none_or(|tokens| tokens.is_power_of_two() && tokens >= LEAST_PAGE);
+    shape.kind == Kind::MlaDecode && half && pages && (shape.hkv, shape.sq, shape.dqk, shape.dv) == (1, 1, LATENT, VALUE)
 }
 
 /// Splits of the keys: as many blocks as there are multiprocessors, each with enough keys to be worth it.
@@ -50,6 +57,9 @@ impl<'d> Plan<'d> {
         if shape.b > 0xffff {
             return Err(DeviceError::unsupported("more sequences than a grid has blocks along z"));
         }
+        if shape.page.is_some_and(|tokens| i32::try_from(layout::pool(shape) * tokens).is_err()) {
+            return Err(DeviceError::unsupported("more keys than the kernel counts"));
+        }
         let program = Program { name: "attention/mla_decode_sm90", ..Program::default() };
         let kernel = device.compile(&program, &format!("rp_mla_decode_sm90_{}", shape.dtype))?;
         let count = splits(shape, u64::from(device.info().units));
@@ -57,14 +67,14 @@ impl<'d> Plan<'d> {
         Ok(Self { device, shape, kernel, splits })
     }
 
-    /// (64, rows, 9, sequences) elements, 64 rows of 64 columns at once.
-    fn map(&self, buffer: &Buffer, rows: u64) -> Result<Vec<u8>> {
+    /// (64, rows, 9, sequences) elements, `tile` rows of 64 columns at once.
+    fn map(&self, buffer: &Buffer, rows: u64, sequences: u64, tile: u64) -> Result<Vec<u8>> {
         let map = TensorMap {
             element_bytes: 2,
             bf16: self.shape.dtype == Dtype::Bf16,
-            dims: vec![64, rows, LATENT / 64, self.shape.b],
+            dims: vec![64, rows, LATENT / 64, sequences],
             strides: vec![2 * LATENT, 128, 2 * LATENT * rows],
-            tile: vec![64, 64, 1, 1],
+            tile: vec![64, tile as u32, 1, 1],
             swizzle: 128,
         };
         self.device.tensor_map(buffer, &map)
@@ -74,8 +84,12 @@ impl<'d> Plan<'d> {
 impl AttentionPlan for Plan<'_> {
     fn enqueue(&self, operands: &AttentionOperands<'_>) -> Result<()> {
         let AttentionOperands { q, k, o, .. } = *operands;
-        let Shape { b, hq: rows, sk, .. } = self.shape;
-        let maps = [self.map(q, rows)?, self.map(k, sk)?];
+        let Shape { b, hq: rows, sk, page, .. } = self.shape;
+        let keys = match page {
+            None => self.map(k, sk, b, KEYS),
+            Some(tokens) => self.map(k, layout::pool(self.shape) * tokens, 1, tokens.min(KEYS)),
+        };
+        let maps = [self.map(q, rows, b, ROWS)?, keys?];
         let args = [
             Arg::Bytes(&maps[0]),
             Arg::Bytes(&maps[1]),
@@ -84,11 +98,12 @@ impl AttentionPlan for Plan<'_> {
             Arg::Buffer(&self.splits.partial, 0),
             Arg::Buffer(&self.splits.stats, 0),
             given(self.shape.ragged, operands.lengths, "lengths")?,
+            given(page.is_some(), operands.pages, "pages")?,
+            Arg::I32(page.map_or(0, |tokens| tokens.ilog2() as i32)),
             Arg::I32(rows as i32),
             Arg::I32(rows as i32),
             Arg::I32(sk as i32),
             Arg::I32(self.splits.count as i32),
-            Arg::I32(b as i32),
             Arg::F32(scale(self.shape)),
         ];
         let geometry = Geometry {
@@ -123,7 +138,11 @@ mod tests {
         let fits = |id: &str| fits(Shape::parse(&format!("attention/{id}")).unwrap());
         assert!(fits("mla-decode/b8hq16hkv1sq1sk4096d576v512/bf16"));
         assert!(fits("mla-decode/b8hq16hkv1sq1sk4096d576v512/f16/ragged"));
-        assert!(!fits("mla-decode/b8hq16hkv1sq1sk4096d576v512/f16/page16"));
+        assert!(fits("mla-decode/b8hq16hkv1sq1sk4096d576v512/f16/page16"));
+        assert!(fits("mla-decode/b8hq16hkv1sq1sk4096d576v512/bf16/page256/ragged"));
+        assert!(!fits("mla-decode/b8hq16hkv1sq1sk4096d576v512/bf16/page4"));
+        assert!(!fits("mla-decode/b8hq16hkv1sq1sk4096d576v512/bf16/page48"));
+        assert!(!fits("mla-decode/b8hq16hkv1sq1sk4096d576v512/bf16/kv=e4m3/page64"));
         assert!(!fits("mla-decode/b8hq16hkv1sq2sk4096d576v512/bf16"));
         assert!(!fits("mla-decode/b8hq16hkv1sq1sk4096d576v512/f32"));
         assert!(!fits("mla-decode/b8hq16hkv2sq1sk4096d576v512/bf16"));
