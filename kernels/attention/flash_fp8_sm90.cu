@@ -9,7 +9,7 @@
 // 4q + 3. Both products' sums run over keys, so their order is free: place 4q + 2h + b of P and of V's tile is key 8h + 2q + b, which is
 // what the byte permutes give anyway, and P's fragment is a thread's own scores. Columns of V are free too: even ones of every sixteen come
 // first, so that stmatrix writes 128 bytes in a row and a thread ends with columns 4q to 4q + 3 of O.
-// P is at most 2^8, which e4m3 (448 at most) still has: what is 2^14 times smaller than the largest is still a normal number.
+// P is at most 2^8, which e4m3 (448 at most) still has: what is 2^14 times smaller than the largest (RP_LEAN: 2^10) is still a normal number.
 // Limits: at N = 224 the products take 1792 cycles of the tensor core, the exponentials 1792 of their unit, and transposing 450 of shared memory.
 //
 // Host contract. Q [B,Hq,Sq,D], K and V [B,Hkv,Sk,D] e4m3, O like Q in bf16, contiguous, 16-byte aligned; Hq a multiple of Hkv; scale and
@@ -20,7 +20,7 @@
 //   scales    three f32: what stored values of Q, K and V are multiplied by
 //   counter   two u32, zero before the first launch; the kernel leaves them zero. One pair for each launch in flight.
 //   grid min(SMs, tiles), block 384, dynamic shared memory (128 + 6·N)·D + 160 bytes, 1 block an SM.
-// Macros: RP_D 128 | 256; RP_N, a multiple of 32: 128, 192 or 224, at D = 256 only 96 or 128; RP_CAUSAL 0 | 1.
+// Macros: RP_D 128 | 256; RP_N, a multiple of 32: 128, 192 or 224, at D = 256 only 96; RP_CAUSAL 0 | 1; RP_LEAN 0 | 1, see softmax.
 
 #include "../common/flash_sm90.h"
 
@@ -33,6 +33,9 @@
 #ifndef RP_CAUSAL
 #define RP_CAUSAL 0
 #endif
+#ifndef RP_LEAN
+#define RP_LEAN 0
+#endif
 #ifndef RP_FLASH
 #define RP_FLASH flash_fp8_sm90  // a program that includes this file several times names each
 #define RP_NAME rp_flash_fp8_sm90
@@ -43,12 +46,12 @@ namespace RP_FLASH {
 using namespace hopper;
 
 constexpr int STAGES = 2, GROUPS = 2, TRANSPOSERS = 3;
-constexpr int RAISED = 8;  // P's largest is 2^RAISED
 
-template <int D, int N, bool CAUSAL>
+template <int D, int N, bool CAUSAL, bool LEAN>
 struct Kernel {
     static_assert(D % 128 == 0 && N % 32 == 0, "slabs are 128 bytes wide, and P's fragments 32 keys");
     static constexpr int TILE = GROUPS * ROWS, Q_BYTES = ROWS * D, BYTES = N * D;
+    static constexpr int RAISED = LEAN ? 8 - SLACK : 8;  // P's largest is 2^8
     static constexpr u32 SLAB = N * 128;     // one 128-column slab of a K or V tile
     static constexpr u32 SIXTEEN = D * 16;   // a column of the transposed tile: sixteen keys of all D, eight rows of sixteen bytes after another
     u32 q, k, v, t, bars;
@@ -182,12 +185,13 @@ struct Kernel {
         turn_pass<GROUPS>(c.group);
         wgmma_wait<1>(); pin(s);
         release(k_empty(c.k % STAGES)); c.k++;
-        softmax<N, MASK, false, RAISED>(s, w.top, w.sum, shrink, scale, limit0, limit1, 0);
+        softmax<N, MASK, false, RAISED, LEAN>(s, w.top, w.sum, shrink, scale, limit0, limit1, 0);
         compute_before_wait(w.sum[0] + w.sum[1], bars + 128);
         wgmma_wait<0>(); pin(w.o); pin(s);
         release(t_empty(c.v % STAGES)); c.v++;
+        if (!LEAN || __any_sync(~0u, shrink[0] != 1 || shrink[1] != 1))
 #pragma unroll
-        for (int i = 0; i < D / 2; i++) w.o[i] *= shrink[i / 2 % 2];
+            for (int i = 0; i < D / 2; i++) w.o[i] *= shrink[i / 2 % 2];
         to_p(s, w);
     }
 
@@ -234,7 +238,7 @@ struct Kernel {
                 barrier_wait(k_full(c.k % STAGES), c.k / STAGES & 1);
                 wgmma_fence(); issue_scores(s, c.q_rows, c.k % STAGES); wgmma_wait<0>(); pin(s);
                 release(k_empty(c.k % STAGES)); c.k++;
-                softmax<N, true, false, RAISED>(s, w.top, w.sum, shrink, scale, limit0 - n * N, limit1 - n * N, 0);
+                softmax<N, true, false, RAISED, LEAN>(s, w.top, w.sum, shrink, scale, limit0 - n * N, limit1 - n * N, 0);
                 to_p(s, w);
             }
             n--;
@@ -256,7 +260,7 @@ struct Kernel {
 extern "C" __global__ void __launch_bounds__(384, 1) RP_NAME(const __grid_constant__ TensorMap q, const __grid_constant__ TensorMap k,
     const __grid_constant__ TensorMap v, u16* o, u32* counter, const float* scales, int heads, int group, int queries, int keys, float scale) {
     RP_DYNAMIC_SMEM(smem, 1024);
-    RP_FLASH::Kernel<RP_D, RP_N, RP_CAUSAL> kernel(smem);
+    RP_FLASH::Kernel<RP_D, RP_N, RP_CAUSAL, RP_LEAN> kernel(smem);
     const hopper::Problem p = {heads, group, queries, keys, scale};
     if (threadIdx.x == 0) kernel.init();
     __syncthreads();

@@ -33,10 +33,21 @@ template <int TILE> RP_DEVICE bool place(const Problem& p, int bytes, int t, int
     return true;
 }
 
+// 2^x for finite x by fused multiply-adds, to 0.2 %; below 2^−126 that.
+RP_DEVICE float exp2_by_fma(float x) {
+    constexpr float NEAREST = 12582912.f;  // 1.5 · 2^23: a sum with it has the integer in its last bits
+    x = fmaxf(x, -126.f);
+    const float t = x + NEAREST, f = x - (t - NEAREST);
+    return float_of(bits_of(fmaf(fmaf(0.23842894f, f, 0.703448f), f, 1.0004431f)) + (bits_of(t) << 23));
+}
+
 // Masks, updates the running maximum and sum, and turns scores into probabilities times 2^RAISED; returns by how much older output shrinks.
 // A scheduler has one warp of each group, so four chains (two rows, even and odd columns) hide the latency of max and add.
 // A thread's rows see columns from limit − reach (of a window) to before limit.
-template <int N, bool MASK, bool WINDOW, int RAISED = 0>
+// LEAN: a quarter of the exponentials is fused multiply-adds, which the special function unit is too slow for beside FP8 products, and the
+// maximum stays what it was until a score is 2^SLACK above it: then most blocks need no rescaling, and probabilities are up to 2^(RAISED + SLACK).
+constexpr int SLACK = 4;
+template <int N, bool MASK, bool WINDOW, int RAISED = 0, bool LEAN = false>
 RP_DEVICE void softmax(float (&s)[N / 2], float (&tops)[2], float (&sums)[2], float (&shrink)[2], float scale, int limit0, int limit1, int reach) {
     float top[4] = {tops[0], tops[0], tops[1], tops[1]}, sum[4] = {}, base[2];
 #pragma unroll
@@ -50,13 +61,18 @@ RP_DEVICE void softmax(float (&s)[N / 2], float (&tops)[2], float (&sums)[2], fl
         float m = fmaxf(top[2 * r], top[2 * r + 1]);
         m = fmaxf(m, __shfl_xor_sync(~0u, m, 1));
         m = fmaxf(m, __shfl_xor_sync(~0u, m, 2));
+        if (LEAN && !((m - tops[r]) * scale > SLACK)) m = tops[r];
         base[r] = MASK && m == minus_infinity() ? 0.f : m * scale;  // no key yet: −∞ − −∞ would be NaN
-        shrink[r] = exp2_approx(fmaf(tops[r], scale, -base[r]));
+        shrink[r] = LEAN && m == tops[r] ? 1.f : exp2_approx(fmaf(tops[r], scale, -base[r]));
         tops[r] = m;
         if (RAISED) base[r] -= RAISED;
     }
 #pragma unroll
-    for (int i = 0; i < N / 2; i++) { s[i] = exp2_approx(fmaf(s[i], scale, -base[i / 2 % 2])); sum[i % 4] += s[i]; }
+    for (int i = 0; i < N / 2; i++) {
+        const float x = fmaf(s[i], scale, -base[i / 2 % 2]);
+        s[i] = LEAN && !MASK && i / 4 % 4 == 3 ? exp2_by_fma(x) : exp2_approx(x);
+        sum[i % 4] += s[i];
+    }
 #pragma unroll
     for (int r = 0; r < 2; r++) sums[r] = fmaf(sums[r], shrink[r], sum[2 * r] + sum[2 * r + 1]);
 }

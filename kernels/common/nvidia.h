@@ -32,6 +32,7 @@ RP_DEVICE u64 plain_descriptor(u32 address, u32 leading, u32 stride) { return de
 RP_DEVICE u32 smem_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
 RP_DEVICE float minus_infinity() { return __int_as_float((int)0xFF800000u); }
 RP_DEVICE float float_of(u32 bits) { return __int_as_float((int)bits); }
+RP_DEVICE u32 bits_of(float x) { return (u32)__float_as_int(x); }
 RP_DEVICE float exp2_approx(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
 template <bool F16> RP_DEVICE u32 pack(float low, float high) {
     u32 r;

@@ -95,21 +95,28 @@ static void flash_section() {
 #endif
 
 #if PARTS & FP8
-#define RP_FLASH fp8_full_d128
-#define RP_NAME rp_fp8_full_d128
-#define RP_D 128
+#define RP_FLASH fp8_full
+#define RP_NAME rp_fp8_full
 #define RP_N 224
 #define RP_CAUSAL 0
 #include "../attention/flash_fp8_sm90.cu"
 #undef RP_N
+#undef RP_LEAN
+#define RP_FLASH fp8_full_lean
+#define RP_NAME rp_fp8_full_lean
+#define RP_N 192
+#define RP_LEAN 1
+#include "../attention/flash_fp8_sm90.cu"
+#undef RP_N
 #undef RP_CAUSAL
-#define RP_FLASH fp8_causal_d128
-#define RP_NAME rp_fp8_causal_d128
+#define RP_FLASH fp8_causal_lean
+#define RP_NAME rp_fp8_causal_lean
 #define RP_N 128
 #define RP_CAUSAL 1
 #include "../attention/flash_fp8_sm90.cu"
 #undef RP_D
 #undef RP_N
+#undef RP_LEAN
 #define RP_FLASH fp8_causal_d256
 #define RP_NAME rp_fp8_causal_d256
 #define RP_D 256
@@ -118,6 +125,7 @@ static void flash_section() {
 #undef RP_D
 #undef RP_N
 #undef RP_CAUSAL
+#undef RP_LEAN
 typedef void (*Fp8)(const TensorMap, const TensorMap, const TensorMap, u16*, u32*, const float*, int, int, int, int, float);
 static void fp8(const char* name, Fp8 kernel, int n, Shape s, int grid) {
     s.kv8 = s.q8 = true; Operands t(s); u32 counter[2] = {0, 0}; const float scales[3] = {0.5, 0.75, 1.25};
@@ -132,10 +140,11 @@ static void fp8(const char* name, Fp8 kernel, int n, Shape s, int grid) {
     if (counter[0] || counter[1]) { printf("BAD the counters were left at %u, %u\n", counter[0], counter[1]); attention::failures++; }
 }
 static void fp8_section() {
-    fp8("fp8 flash", rp_fp8_full_d128, 224, {1, 2, 1, 130, 700, 2, 128, 128, false, false}, 1);
-    fp8("fp8 flash", rp_fp8_full_d128, 224, {1, 1, 1, 1, 1, 1, 128, 128, false, false}, 1);
-    fp8("fp8 flash", rp_fp8_causal_d128, 128, {1, 2, 1, 200, 290, 4, 128, 128, false, true}, 2);
-    fp8("fp8 flash", rp_fp8_causal_d128, 128, {1, 1, 1, 200, 77, 1, 128, 128, false, true}, 1);
+    fp8("fp8 flash", rp_fp8_full, 224, {1, 2, 1, 130, 700, 2, 128, 128, false, false}, 1);
+    fp8("fp8 flash", rp_fp8_full, 224, {1, 1, 1, 1, 1, 1, 128, 128, false, false}, 1);
+    fp8("fp8 flash lean", rp_fp8_full_lean, 192, {1, 1, 1, 130, 1100, 2, 128, 128, false, false}, 1);
+    fp8("fp8 flash lean", rp_fp8_causal_lean, 128, {1, 2, 1, 200, 290, 4, 128, 128, false, true}, 2);
+    fp8("fp8 flash lean", rp_fp8_causal_lean, 128, {1, 1, 1, 200, 77, 1, 128, 128, false, true}, 1);
     fp8("fp8 flash huge", rp_fp8_causal_d256, 96, {2, 1, 1, 70, 260, 60, 256, 256, false, true}, 1);
 }
 #endif

@@ -191,6 +191,7 @@ inline u32 atomicExch(u32* p, u32 x) { u32 o = *p; *p = x; return o; }
 inline u32 smem_address(const void* p) { return (u32)((const unsigned char*)p - fibres::smem) + fibres::SMEM_ORIGIN; }
 inline float minus_infinity() { return -INFINITY; }
 inline float float_of(u32 bits) { return fibres::from_bits(bits); }
+inline u32 bits_of(float x) { return fibres::to_bits(x); }
 inline float exp2_approx(float x) { return exp2f(x); }
 template <bool F16> u32 pack(float low, float high) { using namespace fibres; return F16 ? float_to_half(low) | (u32)float_to_half(high) << 16 : float_to_bf16(low) | (u32)float_to_bf16(high) << 16; }
 inline u32 pack8(float a, float b, float c, float d) { using fibres::float_to_e4m3; return float_to_e4m3(a) | float_to_e4m3(b) << 8 | float_to_e4m3(c) << 16 | (u32)float_to_e4m3(d) << 24; }

@@ -1,5 +1,5 @@
-//! FP8 prefill on Hopper by our own kernel, kernels/attention/flash_fp8_sm90.cu. The host contract stands there. Which tile is fastest
-//! is tried on the chip at hand. Not yet run on hardware.
+//! FP8 prefill on Hopper by our own kernel, kernels/attention/flash_fp8_sm90.cu. The host contract stands there. Which tile and
+//! which softmax are fastest is tried on the chip at hand. Not yet run on hardware.
 
 use crate::nvidia::scale;
 use crate::shape::{Kind, Shape};
@@ -23,12 +23,15 @@ pub(crate) fn fits(shape: Shape) -> bool {
         && matches!(shape.dqk, 128 | 256)
 }
 
-/// Keys of a tile, each a choice: what fits beside the output in a thread's registers. A narrow diagonal wastes less where it is masked.
-const fn tiles(shape: Shape) -> &'static [u32] {
+/// A form of the kernel: keys of a tile, and whether the softmax is spared the special function unit (`RP_LEAN`).
+type Form = (u32, bool);
+
+/// Forms to try. Tiles are what fits beside the output in a thread's registers; a narrow diagonal wastes less where it is masked.
+const fn forms(shape: Shape) -> &'static [Form] {
     match (shape.dqk, shape.causal) {
-        (256, _) => &[96],
-        (_, true) => &[128, 192],
-        (_, false) => &[224, 192],
+        (256, _) => &[(96, false), (96, true)],
+        (_, true) => &[(128, false), (128, true), (192, false), (192, true)],
+        (_, false) => &[(224, false), (224, true), (192, false), (192, true)],
     }
 }
 
@@ -37,11 +40,11 @@ fn shared(shape: Shape, keys: u32) -> u32 {
     (128 + 6 * keys) * shape.dqk as u32 + 160
 }
 
-/// The kernel for one shape, once for each tile.
+/// The kernel for one shape, in each of its forms.
 pub(crate) struct Plan<'d> {
     device: &'d dyn Device,
     shape: Shape,
-    kernels: Vec<(u32, Kernel)>,
+    kernels: Vec<(Form, Kernel)>,
     chosen: usize,
     counter: Buffer,
 }
@@ -56,13 +59,18 @@ impl<'d> Plan<'d> {
         if [heads * shape.sq.div_ceil(128), shape.sq, shape.sk].iter().any(|n| i32::try_from(*n).is_err()) {
             return Err(DeviceError::unsupported("more heads, queries or keys than the kernel counts"));
         }
-        let compiled = |keys: u32| {
-            let defines =
-                [("RP_D", shape.dqk.to_string()), ("RP_N", keys.to_string()), ("RP_CAUSAL", u8::from(shape.causal).to_string())];
+        let compiled = |(keys, lean): Form| {
+            let flag = |on: bool| u8::from(on).to_string();
+            let defines = [
+                ("RP_D", shape.dqk.to_string()),
+                ("RP_N", keys.to_string()),
+                ("RP_CAUSAL", flag(shape.causal)),
+                ("RP_LEAN", flag(lean)),
+            ];
             let program = Program { name: "attention/flash_fp8_sm90", defines: &defines, ..Program::default() };
-            Ok((keys, device.compile(&program, "rp_flash_fp8_sm90")?))
+            Ok(((keys, lean), device.compile(&program, "rp_flash_fp8_sm90")?))
         };
-        let kernels = tiles(shape).iter().map(|keys| compiled(*keys)).collect::<Result<_>>()?;
+        let kernels = forms(shape).iter().map(|form| compiled(*form)).collect::<Result<_>>()?;
         let counter = device.alloc(8)?;
         device.fill(&counter, 0)?;
         Ok(Self { device, shape, kernels, chosen: 0, counter })
@@ -86,7 +94,7 @@ impl<'d> Plan<'d> {
 impl AttentionPlan for Plan<'_> {
     fn enqueue(&self, operands: &AttentionOperands<'_>) -> Result<()> {
         let s = self.shape;
-        let (keys, kernel) = &self.kernels[self.chosen];
+        let ((keys, _), kernel) = &self.kernels[self.chosen];
         let heads = s.b * s.hq;
         let q = self.map(operands.q, s.sq, heads, 64)?;
         let k = self.map(operands.k, s.sk, s.b * s.hkv, *keys)?;
@@ -106,16 +114,22 @@ impl AttentionPlan for Plan<'_> {
 
     fn select(&mut self, index: usize) -> Result<()> {
         if index >= self.kernels.len() {
-            return Err(DeviceError::invalid(format!("there are {} tiles, and no tile {index}", self.kernels.len())));
+            return Err(DeviceError::invalid(format!("there are {} forms, and no form {index}", self.kernels.len())));
         }
         self.chosen = index;
         Ok(())
     }
 
     fn config(&self) -> BTreeMap<String, String> {
-        let (keys, kernel) = &self.kernels[self.chosen];
+        let ((keys, lean), kernel) = &self.kernels[self.chosen];
         let registers = kernel.resources.map_or_else(String::new, |r| r.registers.to_string());
-        BTreeMap::from([("tile".into(), format!("128 queries × {keys} keys")), ("registers".into(), registers)])
+        let exponentials =
+            if *lean { "a quarter by multiply-adds, rescaled when needed" } else { "by the special function unit" };
+        BTreeMap::from([
+            ("tile".into(), format!("128 queries × {keys} keys")),
+            ("exponentials".into(), exponentials.into()),
+            ("registers".into(), registers),
+        ])
     }
 }
 
@@ -133,7 +147,7 @@ mod tests {
         ] {
             let s = shape(id);
             assert!(fits(s), "{id}");
-            for keys in tiles(s) {
+            for (keys, _) in forms(s) {
                 assert!(shared(s, *keys) <= 232_448 && keys % 32 == 0 && *keys <= 256, "{id} by {keys}");
             }
         }
