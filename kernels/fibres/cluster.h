@@ -72,7 +72,7 @@ inline uint16_t narrow16(Type t, float f) {
     return f != f ? 0x7fc0 : (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
 
-inline Type operand_type, out_type;    // what the kernel under test was compiled for
+inline Type operand_type, operand_type_b, out_type;    // of A, of B and of C: what the kernel under test was compiled for
 inline std::vector<std::pair<const unsigned char*, size_t>> readable;    // what it may read from global memory
 
 // ---- fibres, blocks, the cluster ------------------------------------------------------------------------------------
@@ -223,12 +223,12 @@ template <class Visit> void walk_box(const HostMap& m, uint32_t shared, int x, i
 }
 
 // One operand row of wgmma, 32 bytes of K, found as the hardware finds it from the descriptor.
-inline void operand_row(Block& b, uint64_t d, int outer, float* to) {
+inline void operand_row(Block& b, uint64_t d, int outer, float* to, Type type = operand_type) {
     if (d >> 62 != 1) fail("a wgmma descriptor without the 128-byte swizzle");
     uint32_t start = (d & 0x3fff) << 4, stride = (d >> 32 & 0x3fff) << 4;
-    int size = bytes_of(operand_type);
+    int size = bytes_of(type);
     for (int k = 0; k < 32; k += size)
-        to[k / size] = widen(operand_type, at(b, swizzled(start + outer / 8 * stride + outer % 8 * 128 + k)));
+        to[k / size] = widen(type, at(b, swizzled(start + outer / 8 * stride + outer % 8 * 128 + k)));
 }
 inline void finish_products(size_t running) {
     Warpgroup& g = warpgroup();
@@ -256,11 +256,17 @@ template <class T> T __shfl_sync(unsigned, T v, int source) {
     return r;
 }
 
-// ---- what wgmma_sm90.cu calls ---------------------------------------------------------------------------------------
+// ---- what hopper.h calls, and the kernels that include it ----------------------------------------------------------------------------------
 
 inline uint32_t shared_base() { return fibres::kOrigin; }
 inline void cluster_sync() { fibres::meet(fibres::cluster_meeting, fibres::cluster_size * fibres::block_size); }
 inline void warpgroup_sync(int consumer) { fibres::meet(fibres::block().named[consumer + 1], 128); }
+inline void turn_wait(int consumer) { fibres::meet(fibres::block().named[consumer + 3], 256); }
+inline void turn_pass(int consumer) {
+    auto& other = fibres::block().named[4 - consumer];
+    if (++other.arrived == 256) { other.arrived = 0; ++other.round; }
+    ++fibres::progress;
+}
 template <int> void give_registers() {}
 template <int> void take_registers() {}
 
@@ -324,7 +330,7 @@ template <int N> void multiply(float (&d)[N], uint64_t a, uint64_t b, int keep) 
             int depth = 32 / fibres::bytes_of(fibres::operand_type);
             std::vector<float> left(64 * 32), right(2 * N * 32);
             for (int r = 0; r < 64; ++r) fibres::operand_row(*block, a, r, &left[r * 32]);
-            for (int n = 0; n < 2 * N; ++n) fibres::operand_row(*block, b, n, &right[n * 32]);
+            for (int n = 0; n < 2 * N; ++n) fibres::operand_row(*block, b, n, &right[n * 32], fibres::operand_type_b);
             for (int r = 0; r < 64; ++r)
                 for (int n = 0; n < 2 * N; ++n) {
                     float* x = out[r / 16 * 32 + r % 8 * 4 + n % 8 / 2] + n / 8 * 4 + r / 8 % 2 * 2 + n % 2;

@@ -1,9 +1,12 @@
 // Proves a GEMM kernel's numerics on the host against a product in double. Compiled once a variant, by gemm_test.py:
-// -DKERNEL="…cu", -DKIND_wgmma, _tcgen05, _mma, _gemv or _tile, and the macros the kernel knows.
+// -DKERNEL="…cu", -DKIND_wgmma, _wgmma_block, _tcgen05, _mma, _gemv or _tile, and the macros the kernel knows.
 #include "tensor.h"
 #include KERNEL
 #ifndef RP_OUT
 #define RP_OUT RP_DTYPE
+#endif
+#ifndef RP_DTYPE_B
+#define RP_DTYPE_B RP_DTYPE
 #endif
 
 #if RP_SPLIT
@@ -14,7 +17,7 @@
 #endif
 
 using fibres::Type;
-static const Type kIn = Type::RP_DTYPE, kOut = Type::RP_OUT;
+static const Type kIn = Type::RP_DTYPE, kInB = Type::RP_DTYPE_B, kOut = Type::RP_OUT;
 
 // Products with a B each, one behind the other: the first, the third and the last of them have no row.
 #ifdef RP_GROUPED
@@ -35,21 +38,33 @@ static std::vector<int> offsets(int m) {
 
 static std::mt19937 random_bits(7);
 // Operands of about unit size; random low bits, so that a product of two rows identifies them.
-static std::vector<unsigned char> operand(size_t rows, size_t k) {
+static std::vector<unsigned char> operand(Type type, size_t rows, size_t k) {
     int size = fibres::bytes_of(kIn);
     std::vector<unsigned char> v(rows * k * size);
     std::normal_distribution<float> normal;
     for (size_t i = 0; i < rows * k; ++i) {
         float x = normal(random_bits);
-        if (size == 2) { uint16_t h = fibres::narrow16(kIn, x); memcpy(&v[i * 2], &h, 2); }
+        if (size == 2) { uint16_t h = fibres::narrow16(type, x); memcpy(&v[i * 2], &h, 2); }
         else if (size == 4) memcpy(&v[i * 4], &x, 4);
         else {
             // The nearest byte, by search: no rounding of our own to get wrong.
             int best = 0; float distance = 1e9f;
-            for (int b = 0; b < 256; ++b) { unsigned char c = b; float w = fibres::widen(kIn, &c); if (std::fabs(w) < 16 && std::fabs(w - x) < distance) { distance = std::fabs(w - x); best = b; } }
+            for (int b = 0; b < 256; ++b) { unsigned char c = b; float w = fibres::widen(type, &c); if (std::fabs(w) < 16 && std::fabs(w - x) < distance) { distance = std::fabs(w - x); best = b; } }
             v[i] = best;
         }
     }
+    return v;
+}
+
+#if defined(KIND_wgmma_block) || RP_SCALES
+static const double kLargest = 4;    // two scales' product
+#else
+static const double kLargest = 1;
+#endif
+static std::vector<float> scales(size_t n) {
+    std::vector<float> v(n);
+    std::uniform_real_distribution<float> between(0.25f, 2.0f);
+    for (float& x : v) x = between(random_bits);
     return v;
 }
 
@@ -61,21 +76,39 @@ static bool check(int m, int n, int k, float alpha, int grid_limit, int splits =
 #endif
     int s = fibres::bytes_of(kIn), so = fibres::bytes_of(kOut);
     const size_t redzone = 4096;
-    auto a = operand(rows, k), b = operand((size_t)kGroups * n, k);
+    auto a = operand(kIn, rows, k), b = operand(kInB, (size_t)kGroups * n, k);
     auto of = offsets(rows);
+    // The scales of element x of a row of A and of a row of B, both counted through all products.
+#if defined(KIND_wgmma_block)
+    int blocks = (k + 127) / 128, lines = (n + 127) / 128;
+    auto scale_a = scales((size_t)rows * blocks), scale_b = scales((size_t)kGroups * lines * blocks);
+    auto of_a = [&](int i, int x) { return scale_a[((size_t)i / m * blocks + x / 128) * m + i % m]; };
+    auto of_b = [&](int j, int x) { return scale_b[((size_t)j / n * lines + j % n / 128) * blocks + x / 128]; };
+#elif RP_SCALES
+    auto scale_a = scales(rows), scale_b = scales((size_t)kGroups * n);
+    auto of_a = [&](int i, int) { return scale_a[i]; };
+    auto of_b = [&](int j, int) { return scale_b[j]; };
+#else
+    auto of_a = [&](int, int) { return alpha; };
+    auto of_b = [&](int, int) { return 1.0f; };
+#endif
     std::vector<unsigned char> c((size_t)rows * n * so + redzone, 0xff);
 #if RP_SPLIT
     // NaN wherever no part is written.
     std::vector<unsigned char> parts((size_t)splits * m * n * 4 + redzone, 0xff);
     fibres::out_type = Type::f32;
 #endif
-#if defined(KIND_wgmma)
+#if defined(KIND_wgmma) || defined(KIND_wgmma_block)
     auto map_a = fibres::encode<rp_wgmma::TensorMap>(a.data(), k, m, 128 / s, 128, s, kGroups);
     auto map_b = fibres::encode<rp_wgmma::TensorMap>(b.data(), k, n, 128 / s, RP_BN / RP_CLUSTER, s, kGroups);
     auto map_c = fibres::encode<rp_wgmma::TensorMap>(c.data(), n, m, 128 / so, 64, so, kGroups);
     int tiles = (m + 128 * RP_CLUSTER - 1) / (128 * RP_CLUSTER) * ((n + RP_BN - 1) / RP_BN) * RP_CLUSTER;
 #if RP_SPLIT
     fibres::launch(std::min(tiles * splits, grid_limit), RP_CLUSTER, 384, [&] { rp_gemm_wgmma(map_a, map_b, (float*)parts.data(), m, n, k, splits); });
+#elif defined(KIND_wgmma_block)
+    fibres::launch(std::min(tiles * kGroups, grid_limit), RP_CLUSTER, 384, [&] { rp_gemm_wgmma_block(map_a, map_b, map_c, scale_a.data(), scale_b.data(), m, n, k, kGroups); });
+#elif RP_SCALES
+    fibres::launch(std::min(tiles * kGroups, grid_limit), RP_CLUSTER, 384, [&] { rp_gemm_wgmma(map_a, map_b, map_c, scale_a.data(), scale_b.data(), m, n, k, kGroups); });
 #else
     fibres::launch(std::min(tiles * kGroups, grid_limit), RP_CLUSTER, 384, [&] { rp_gemm_wgmma(map_a, map_b, map_c, m, n, k, kGroups, alpha); });
 #endif
@@ -114,22 +147,24 @@ static bool check(int m, int n, int k, float alpha, int grid_limit, int splits =
             double r = 0;
             size_t group = 0;
             while (i >= of[group + 1]) ++group;
-            for (int x = 0; x < k; ++x) r += (double)fibres::widen(kIn, &a[((size_t)i * k + x) * s]) * fibres::widen(kIn, &b[((group * n + j) * k + x) * s]);
-            r *= alpha;
+            for (int x = 0; x < k; ++x) {
+                double scale = (double)of_a(i, x) * of_b(group * n + j, x);
+                r += scale * fibres::widen(kIn, &a[((size_t)i * k + x) * s]) * fibres::widen(kInB, &b[((group * n + j) * k + x) * s]);
+            }
             double v = fibres::widen(kOut, &c[((size_t)i * n + j) * so]), e = std::fabs(v - r);
             if (!(e < 1e30)) { ++unwritten; continue; }
             worst = std::max(worst, e); error += e * e; norm += r * r;
         }
     for (size_t i = c.size() - redzone; i < c.size(); ++i) beyond += c[i] != 0xff;
     double relative = std::sqrt(error / norm), limit = kOut == Type::bf16 ? 2.5e-3 : kOut == Type::f16 ? 4e-4 : 2e-6;
-    double top = 8 * limit * std::fabs(alpha) * std::sqrt((double)k);
+    double top = 8 * limit * kLargest * std::fabs(alpha) * std::sqrt((double)k);
     bool ok = relative < limit && worst < std::max(top, 1e-5) && !unwritten && !beyond;
     printf("%s %d×%d×%d alpha %g: relative error %.1e (limit %.1e), worst %.1e, %zu not numbers, %zu bytes beyond\n", ok ? "ok " : "BAD", m, n, k, alpha, relative, limit, worst, unwritten, beyond);
     return ok;
 }
 
 int main() {
-    fibres::operand_type = kIn; fibres::out_type = kOut;
+    fibres::operand_type = kIn; fibres::operand_type_b = kInB; fibres::out_type = kOut;
 #if defined(KIND_tile) || defined(KIND_gemv)
     constexpr int columns = 128;
     int unit = 1, wide = 1;    // no alignment asked

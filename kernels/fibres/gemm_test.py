@@ -12,10 +12,16 @@ from planted import all_caught, each
 
 HERE = pathlib.Path(__file__).resolve().parent
 KERNELS = HERE.parent / "gemm"
-WGMMA, MMA, TILE, TCGEN05, GEMV, COMBINE = "wgmma_sm90.cu", "mma_sm80.cu", "tile.cu", "tcgen05_sm100.cu", "gemv.cu", "combine.cu"
+WGMMA, HOPPER, BLOCK, MMA = "wgmma_sm90.cu", "hopper.h", "wgmma_block_sm90.cu", "mma_sm80.cu"
+TILE, TCGEN05, GEMV, COMBINE = "tile.cu", "tcgen05_sm100.cu", "gemv.cu", "combine.cu"
+PROVEN_IN = {HOPPER: WGMMA, COMBINE: MMA}    # whose proof is theirs
 SPLIT_WGMMA = "RP_DTYPE=bf16 RP_BN=128 RP_STAGES=6 RP_CLUSTER=1 RP_BUFFERS=1 RP_SPLIT=1 RP_C=bf16"
 SPLIT_MMA = "RP_DTYPE=f16 RP_OUT=f32 RP_BN=128 RP_STAGES=4 RP_SPLIT=1 RP_C=f16"
 BATCH_WGMMA = "RP_DTYPE=bf16 RP_BN=128 RP_STAGES=6 RP_CLUSTER=2 RP_BATCH=3"
+SCALED_WGMMA = "RP_DTYPE=e4m3 RP_DTYPE_B=e5m2 RP_OUT=f16 RP_BN=256 RP_STAGES=3 RP_CLUSTER=2 RP_SCALES=1"
+SCALED_BATCH = "RP_DTYPE=e5m2 RP_DTYPE_B=e4m3 RP_OUT=f32 RP_BN=128 RP_STAGES=6 RP_CLUSTER=1 RP_SCALES=1 RP_BATCH=2"
+BLOCK_TURNS = "RP_DTYPE=e4m3 RP_BN=256 RP_STAGES=4 RP_CLUSTER=2 RP_TURNS=1"
+BLOCK_BATCH = "RP_DTYPE=e4m3 RP_DTYPE_B=e5m2 RP_OUT=f32 RP_BN=128 RP_STAGES=6 RP_CLUSTER=1 RP_BATCH=2"
 BATCH_MMA = "RP_DTYPE=bf16 RP_BN=128 RP_STAGES=4 RP_BATCH=3"
 
 VARIANTS = [
@@ -27,7 +33,7 @@ VARIANTS = [
     (WGMMA, "RP_DTYPE=tf32 RP_BN=256 RP_STAGES=4 RP_CLUSTER=2"),
     (WGMMA, "RP_DTYPE=bf16 RP_OUT=f32 RP_BN=128 RP_STAGES=3 RP_CLUSTER=2"),
     (WGMMA, "RP_DTYPE=e4m3 RP_BN=256 RP_STAGES=3 RP_CLUSTER=2 RP_BUFFERS=4"),
-    (WGMMA, "RP_DTYPE=e4m3 RP_BN=128 RP_STAGES=6 RP_CLUSTER=2 RP_PROMOTE=1"),
+    (WGMMA, SCALED_WGMMA),
     (WGMMA, "RP_DTYPE=e5m2 RP_OUT=f16 RP_BN=256 RP_STAGES=3 RP_CLUSTER=1"),
     (MMA, "RP_DTYPE=bf16 RP_BN=128 RP_STAGES=4"),
     (MMA, "RP_DTYPE=f16 RP_BN=256 RP_STAGES=3 RP_GROUP=1"),
@@ -52,53 +58,81 @@ VARIANTS = [
     (MMA, SPLIT_MMA),
     (WGMMA, BATCH_WGMMA),
     (MMA, BATCH_MMA),
+    (WGMMA, SCALED_BATCH),
+    (BLOCK, BLOCK_TURNS),
+    (BLOCK, BLOCK_BATCH),
 ]
 
 # Those that every run proves: one of each file and operand width.
-FIRST = [0, 8, 10, 13, 15, 16, 18, 21, 23, 25, 27, 28, 30, 31, 32]
+FIRST = [0, 8, 10, 13, 15, 16, 18, 21, 23, 25, 27, 28, 30, 31, 32, 34, 35]
 
 # what, old text, new text; each in the first variant of its file or in the one named; * for one of each kind (planted.py)
 BUGS = {
     WGMMA: [
         ("* parts land on each other", "parts + (size_t)walk.layer * m * n", "parts", SPLIT_WGMMA),
-        ("* a part begins where another does", "(int)((long long)k_blocks * layer / layers) : 0", "0 : 0", SPLIT_WGMMA),
-        ("* a part adds to the one before", "kBytesB, block - first);", "kBytesB, block);", SPLIT_WGMMA),
-        ("last stage of a part left out", "k_blocks * (layer + 1) / layers)", "k_blocks * (layer + 1) / layers) - (layer + 1 < layers)", SPLIT_WGMMA),
+        ("* a part adds to the one before", "at.b(ring), block - first);", "at.b(ring), block);", SPLIT_WGMMA),
         ("columns beyond N written", "at_y < m && at_x < n", "at_y < m", SPLIT_WGMMA),
         ("rows of a fragment swapped", "i / 2 % 2 * 8", "(1 - i / 2 % 2) * 8", SPLIT_WGMMA),
-        ("a part's first stage not awaited", "block > first && thread", "block > 0 && thread", SPLIT_WGMMA),
+        ("a part's first stage not awaited", "block > first)", "block > 0)", SPLIT_WGMMA),
+        ("* stage released while it is read", "release(previous, at.thread);\n                previous", "release(at.empty(ring), at.thread);\n                previous"),
+        ("accumulators read before the products end", "multiply_wait<0>(d);\n            release(previous", "multiply_wait<1>(d);\n            release(previous"),
+        ("last stage of a tile never released", "            release(previous, at.thread);\n#if", "#if"),
+        ("* products stored over the first", "column, walk.layer, alpha", "column, 0, alpha", BATCH_WGMMA),
+        ("* tail of K dropped", "(k + kBlockK - 1) / kBlockK", "(k > kBlockK ? k / kBlockK : 1)"),
+        ("* block leaves its cluster early", "    cluster_sync();    // no block", "    // no block"),
+        ("* sum carried over from the last tile", "at.b(ring), block - first)", "at.b(ring), 1)"),
+        ("stores still reading at the end", "wait_stores_done();\n#endif\n    }", ";\n#endif\n    }"),
+        ("second half of C's rows stored over the first", "(d, &map_c, at.buffers(), row + consumer * 64", "(d, &map_c, at.buffers(), row"),
+        ("* scales dropped", "scales.apply(d);", "", SCALED_WGMMA),
+        ("* a scale of another column", "j % 8 * 4 + lane % 4", "j % 4 * 4 + lane % 4", SCALED_WGMMA),
+        ("scales of two rows swapped", "rows[0] * scale", "rows[1] * scale", SCALED_WGMMA),
+        ("scales of a tile's first columns", "column + i / 2 * 64", "i / 2 * 64", SCALED_WGMMA),
+        ("both consumers scale by the first one's rows", "row + consumer * 64, column, m, n, at.thread);", "row, column, m, n, at.thread);", SCALED_WGMMA),
+        ("every product scaled as the first", "scale_b + (size_t)walk.layer * n", "scale_b", SCALED_BATCH),
+    ],
+    HOPPER: [
+        ("* a part begins where another does", "(int)((long long)k_blocks * layer / layers) : 0", "0 : 0", SPLIT_WGMMA),
+        ("last stage of a part left out", "k_blocks * (layer + 1) / layers)", "k_blocks * (layer + 1) / layers) - (layer + 1 < layers)", SPLIT_WGMMA),
         ("* producer waits for the wrong parity", "ring.parity ^ 1)", "ring.parity)"),
         ("parity never turns", "parity ^= 1;", ""),
         ("* store swizzle dropped", "^ (row & 7)", ""),
         ("descriptor with the wrong stride", "(64ull << 32)", "(32ull << 32)"),
         ("* descriptor without the swizzle", "(1ull << 62)", "(2ull << 62)"),
         ("wrong step along K", "da + 2 * step", "da + 4 * step"),
-        ("* stage released while it is read", "barrier_arrive(previous, thread);\n                previous", "barrier_arrive(empty + 8 * ring.stage, thread);\n                previous"),
-        ("accumulators read before the products end", "multiply_wait<0>(d);\n            if (thread < RP_CLUSTER) barrier_arrive(previous", "multiply_wait<1>(d);\n            if (thread < RP_CLUSTER) barrier_arrive(previous"),
-        ("last stage of a tile never released", "            if (thread < RP_CLUSTER) barrier_arrive(previous, thread);\n            store", "            store"),
         ("other blocks' consumers not awaited", "kConsumers * RP_CLUSTER);", "kConsumers);"),
-        ("stage freed for this block only", "thread < RP_CLUSTER) barrier_arrive(previous, thread);\n                previous", "thread < RP_CLUSTER) barrier_arrive(previous, blockIdx.x % 2);\n                previous"),
-        ("* too few bytes expected", "barrier_expect(bar, kStageBytes)", "barrier_expect(bar, kBytesA)"),
-        ("* slices of B land on each other", " + rank * kSliceB", ""),
-        ("every block fetches the same slice", "column + rank * (RP_BN / RP_CLUSTER)", "column"),
+        ("stage freed for this block only", "barrier_arrive(empty, thread)", "barrier_arrive(empty, blockIdx.x % 2)"),
+        ("* too few bytes expected", "barrier_expect(at.full(ring), kStageBytes)", "barrier_expect(at.full(ring), kBytesA)"),
+        ("* slices of B land on each other", " + at.rank * kSliceB", ""),
+        ("every block fetches the same slice", "column + at.rank * (RP_BN / RP_CLUSTER)", "column"),
         ("* every product of the first A", "block * kBlockK, row, walk.product()", "block * kBlockK, row, 0", BATCH_WGMMA),
         ("every product of the first B", "(RP_BN / RP_CLUSTER), walk.product()", "(RP_BN / RP_CLUSTER), 0", BATCH_WGMMA),
-        ("* products stored over the first", "column, walk.layer, alpha", "column, 0, alpha", BATCH_WGMMA),
         ("last product left out", "if (layer >= layers)", "if (layer + 1 >= layers)", BATCH_WGMMA),
         ("alpha dropped", "alpha * f[0]", "f[0]"),
-        ("* tail of K dropped", "(k + kBlockK - 1) / kBlockK", "(k > kBlockK ? k / kBlockK : 1)"),
         ("tail of M dropped", "(m + kBlockM * RP_CLUSTER - 1)", "(m > 256 ? m : 256)"),
         ("store buffer reused while it is read", "wait_stores_read<RP_BUFFERS - 1>", "wait_stores_read<RP_BUFFERS>"),
         ("next tile overwrites a buffer being stored", "wait_stores_read<0>();\n            if", "wait_stores_read<2>();\n            if"),
         ("no fence before the store", "fence_for_copies();\n", "\n"),
         ("store before everyone has written", "        warpgroup_sync(consumer);\n        if (thread == 0) store_tile", "        if (thread == 0) store_tile"),
-        ("* block leaves its cluster early", "    cluster_sync();    // no block", "    // no block"),
-        ("* sum carried over from the last tile", "stages_b + ring.stage * kBytesB, block - first)", "stages_b + ring.stage * kBytesB, 1)"),
-        ("stores still reading at the end", "wait_stores_done();\n    }\n    cluster", ";\n    }\n    cluster"),
         ("short band walked as a full one", "min(rows - first, RP_GROUP)", "RP_GROUP"),
-        ("consumers share A's rows", "base + consumer * 64 * 128", "base"),
+        ("consumers share A's rows", "(warpgroup - 1) * 64 * 128", "0"),
         ("* matrices of C in the wrong order", "warp * 16 + lane % 16, unit = lane / 16", "warp * 16 + lane / 16 * 8 + lane % 8, unit = lane / 8 % 2"),
-        ("second half of C's rows stored over the first", "(d, &map_c, own_buffers, row + consumer * 64", "(d, &map_c, own_buffers, row"),
+    ],
+    BLOCK: [
+        ("* a scale of another block of K", "(size_t)block * m + min", "(size_t)(block / 2) * m + min"),
+        ("* scale of B dropped", "scales.rows[0] * scales.parts[part]", "scales.rows[0]"),
+        ("* last block left out", "sum[part * kFragment + i] +=", "if (block + 1 < k_blocks) sum[part * kFragment + i] +="),
+        ("scales a block late", "min(block + 1, k_blocks - 1)", "block"),
+        ("both halves scaled as the first", "column / 128 + part", "column / 128"),
+        ("scales of a row eight further down", "row + i * 8, m - 1", "row, m - 1"),
+        ("* a block begins with the sum of the last", "part * RP_N * 128, 0);", "part * RP_N * 128, block);"),
+        ("second half multiplied with the first's columns", "+ part * RP_N * 128", ""),
+        ("sum carried over from the last tile", "sum[i] = 0.0f;", "sum[i] = walk.at > (int)walk.step * 2 ? sum[i] : 0.0f;"),
+        ("products read before they end", "multiply_wait<0>(d);", "multiply_wait<1>(d);"),
+        ("* stage released while it is read", "if (part == kParts - 1) release", "if (part == 0) release"),
+        ("no turn given at the start", "if (consumer == 1) turn_pass(consumer);", ""),
+        ("a turn kept", "turn_pass(consumer);\n#endif\n                    multiply_wait", "#endif\n                    multiply_wait"),
+        ("* every product scaled as the first", "(size_t)walk.layer * k_blocks * m", "0", BLOCK_BATCH),
+        ("every product's B scaled as the first", "(size_t)walk.layer * k_blocks * ((n", "0 * ((n", BLOCK_BATCH),
     ],
     COMBINE: [
         ("* last part left out", "s < splits;", "s < splits - 1;", SPLIT_MMA),
@@ -175,13 +209,12 @@ def outcome(text, name, defines):
         (scratch / "gemm").mkdir()
         (scratch / "common").mkdir()
         (scratch / "gemm" / name).write_text(text)
-        combine = scratch / "gemm" / COMBINE
-        if name != COMBINE:
-            combine.write_text((KERNELS / COMBINE).read_text())
-        kernel = KERNELS / MMA if name == COMBINE else scratch / "gemm" / name
+        kernel, combine = scratch / "gemm" / PROVEN_IN.get(name, name), scratch / "gemm" / COMBINE
+        for other in {kernel.name, HOPPER, COMBINE} - {name}:
+            (scratch / "gemm" / other).write_text((KERNELS / other).read_text())
         (scratch / "common" / "rp.h").write_text(f'#include "{HERE}/portable.h"\n')    # what the device's header is to the kernels
         (scratch / "common" / "elements.h").write_text((HERE.parent / "common" / "elements.h").read_text())
-        command = ["g++", "-O1", "-std=c++17", "-w", "-Wno-psabi", f'-DKERNEL="{kernel}"', f'-DCOMBINE="{combine}"', f"-DKIND_{kernel.name.split('_')[0].split('.')[0]}",
+        command = ["g++", "-O1", "-std=c++17", "-w", "-Wno-psabi", f'-DKERNEL="{kernel}"', f'-DCOMBINE="{combine}"', f"-DKIND_{kernel.stem.split('_sm')[0]}",
                    *(f"-D{d}" for d in defines.split()), str(HERE / "gemm_test.cpp"), "-o", str(scratch / "test")]
         if subprocess.run(command).returncode:
             return None, ""
@@ -202,7 +235,7 @@ def main():
         if status != 0:
             print(said)
             bad += 1
-    first = {name: next((d for n, d in VARIANTS if n == name), None) for name in BUGS}
+    first = {name: next((d for n, d in VARIANTS if n == PROVEN_IN.get(name, name)), None) for name in BUGS}
     bugs = [(what, KERNELS / name, old, new, *(told or [first[name]])) for name, bugs in BUGS.items() for what, old, new, *told in bugs]
     bad += all_caught(bugs, lambda file, text, defines: outcome(text, file.name, defines))
     return bad != 0

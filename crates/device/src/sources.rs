@@ -13,12 +13,13 @@ const ELEMENTS: Header = ("../common/elements.h", include_str!("../../../kernels
 pub(crate) const HIP_HEADERS: &[Header] =
     &[PORTABLE, ELEMENTS, ("../common/amd.h", include_str!("../../../kernels/common/amd.h"))];
 
-/// What kernels can include on CUDA: the attention kernels for NVIDIA's chips take the last ones instead of the first.
+/// What kernels can include on CUDA: those for NVIDIA's chips alone take one of the last ones instead of the first, attention and GEMM.
 pub(crate) const CUDA_HEADERS: &[Header] = &[
     PORTABLE,
     ELEMENTS,
     ("../common/nvidia.h", include_str!("../../../kernels/common/nvidia.h")),
     ("../common/flash_sm90.h", include_str!("../../../kernels/common/flash_sm90.h")),
+    ("hopper.h", include_str!("../../../kernels/gemm/hopper.h")),
 ];
 
 /// Program names and sources.
@@ -42,6 +43,7 @@ const CPP: &[(&str, &str)] = &[
     ("gemm/matrix_amd", include_str!("../../../kernels/gemm/matrix_amd.cu")),
     ("gemm/mma_sm80", include_str!("../../../kernels/gemm/mma_sm80.cu")),
     ("gemm/tile", include_str!("../../../kernels/gemm/tile.cu")),
+    ("gemm/wgmma_block_sm90", include_str!("../../../kernels/gemm/wgmma_block_sm90.cu")),
     ("gemm/wgmma_sm90", include_str!("../../../kernels/gemm/wgmma_sm90.cu")),
     ("launch/count", include_str!("../../../kernels/launch/count.cu")),
     ("memory/chase", include_str!("../../../kernels/memory/chase.cu")),

@@ -26,8 +26,7 @@ pub(crate) fn problem(shape: Shape, device: &dyn Device) -> GemmProblem {
 pub(crate) fn providers(shape: Shape, device: &dyn Device) -> Vec<String> {
     let libraries = device.blas().into_iter().map(|b| b.provider().to_owned());
     // The best of ours for this chip: mma.sync reaches about 60 % of what wgmma does.
-    let nvidia =
-        if wgmma::fits(shape, device) { Some(wgmma::PROVIDER) } else { mma::fits(shape, device).then_some(mma::PROVIDER) };
+    let nvidia = if wgmma::fits(device) { Some(wgmma::PROVIDER) } else { mma::fits(shape, device).then_some(mma::PROVIDER) };
     let matrix = nvidia.or_else(|| matrix_amd::provider(shape, device));
     let has_units = matrix.is_some() || !device.blas().is_empty();
     let plain = (tile::fits(shape, device) && (shape.dtype == Dtype::F32 || (shape.batch > 1 && matrix.is_none()) || !has_units))

@@ -1,29 +1,49 @@
-//! Our own Hopper kernel (kernels/gemm/wgmma_sm90.cu) as a provider: 128 × 256 tiles, a ring of four stages, clusters of two.
-//! On an H100 it came within 1 % of the best cublasLt algorithm for bf16, f16 and tf32 at 8192³. Products of few tiles get smaller ones,
-//! or have their sums cut along K, whichever a trial finds faster (these forms are not yet run on hardware).
+//! Our own Hopper kernels as a provider: kernels/gemm/wgmma_sm90.cu, and wgmma_block_sm90.cu for FP8 with scales of blocks. 128 × 256
+//! tiles, a ring of four stages, clusters of two. On an H100 the first came within 1 % of the best cublasLt algorithm for bf16, f16 and
+//! tf32 at 8192³. Products of few tiles get smaller ones, or have their sums cut along K, whichever a trial finds faster. Not yet run on
+//! hardware: these smaller forms, batches, scales of rows and blocks.
 
 use crate::cases::Shape;
 use crate::split::{self, Parts};
 use ridgepoint_core::Dtype;
-use ridgepoint_device::{Arg, Buffer, Device, DeviceError, GemmOperands, GemmPlan, Geometry, Kernel, Program, Result, TensorMap};
+use ridgepoint_device::{
+    Arg, Buffer, Device, DeviceError, GemmOperands, GemmPlan, Geometry, Kernel, Program, Result, ScaleOrder, Scaling, TensorMap,
+};
 use std::collections::BTreeMap;
 
-/// A form of the kernel, its macros: columns of a tile (RP_BN), stages of the ring, blocks of a cluster, buffers of the epilogue.
+/// A form of a kernel, its macros: columns of a tile (RP_BN), stages of the ring, blocks of a cluster, buffers of the epilogue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Form {
     columns: u32,
     stages: u32,
     cluster: u32,
     buffers: u32,
-    /// Sums cut along K (RP_SPLIT).
-    split: bool,
+    sums: Sums,
+}
+
+/// How sums are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sums {
+    /// In the matrix units to the end, then scaled.
+    Whole,
+    /// Cut along K (RP_SPLIT).
+    Split,
+    /// In the matrix units over a block of scales, and outside of them from there on; the warpgroups in turn, or as it comes (RP_TURNS).
+    Blocks { turns: bool },
 }
 
 /// The form for products that fill the chip.
-const LARGE: Form = Form { columns: 256, stages: 4, cluster: 2, buffers: 2, split: false };
+const LARGE: Form = Form { columns: 256, stages: 4, cluster: 2, buffers: 2, sums: Sums::Whole };
 /// For those that do not: smaller tiles, no partner that would have nothing to do, and more of memory on its way.
-const SMALL: Form = Form { columns: 128, stages: 6, cluster: 1, buffers: 2, split: false };
-const SPLIT: Form = Form { columns: 128, stages: 6, cluster: 1, buffers: 1, split: true };
+const SMALL: Form = Form { columns: 128, stages: 6, cluster: 1, buffers: 2, sums: Sums::Whole };
+const SPLIT: Form = Form { columns: 128, stages: 6, cluster: 1, buffers: 1, sums: Sums::Split };
+/// Those for scales of blocks, the first choice first; the last for products of few tiles alone.
+const BLOCKS: [Form; 4] = [
+    Form { sums: Sums::Blocks { turns: false }, ..LARGE },
+    Form { sums: Sums::Blocks { turns: true }, ..LARGE },
+    Form { columns: 128, stages: 6, sums: Sums::Blocks { turns: false }, ..LARGE },
+    Form { sums: Sums::Blocks { turns: false }, ..SMALL },
+];
 
 /// Rows of a tile.
 const ROWS: u64 = 128;
@@ -47,9 +67,9 @@ impl Form {
 /// The provider's name.
 pub(crate) const PROVIDER: &str = "wgmma";
 
-/// True where the kernel can run at all.
-pub(crate) fn fits(shape: Shape, device: &dyn Device) -> bool {
-    device.info().arch == "sm_90a" && Shape { batch: 1, ..shape }.plain()
+/// True where the kernels can run at all.
+pub(crate) fn fits(device: &dyn Device) -> bool {
+    device.info().arch == "sm_90a"
 }
 
 /// The kernel for one shape, in the forms that are worth a trial.
@@ -77,13 +97,16 @@ pub(crate) fn plan(device: &dyn Device, shape: Shape) -> Result<Plan<'_>> {
     if LARGE.tiles(shape) >= MOST_TILES {
         return Err(DeviceError::unsupported("more tiles than the wgmma kernel counts"));
     }
-    let mut plan = Plan { device, shape, forms: vec![(LARGE, compile(device, shape, LARGE)?, 1)], parts: None, chosen: 0 };
     let units = u64::from(device.info().units);
-    if LARGE.tiles(shape) < units {
-        // The other forms are a gain and no need: a node without a compiler does without.
-        plan.forms.extend(compile(device, shape, SMALL).ok().map(|kernel| (SMALL, kernel, 1)));
-        let steps = shape.dtype.bytes(shape.k).0.div_ceil(128);
-        let counts = if shape.batch == 1 { split::counts(SPLIT.tiles(shape), steps, units) } else { Vec::new() };
+    let few = LARGE.tiles(shape) < units;
+    let whole = [LARGE, SMALL];
+    let forms = if shape.scaling == Scaling::Block128 { &BLOCKS[..] } else { &whole[..] };
+    let forms = if few { forms } else { &forms[..forms.len() - 1] };
+    let mut plan = Plan { device, shape, forms: vec![(forms[0], compile(device, shape, forms[0])?, 1)], parts: None, chosen: 0 };
+    // The other forms are a gain and no need: a node without a compiler does without.
+    plan.forms.extend(forms[1..].iter().filter_map(|form| Some((*form, compile(device, shape, *form).ok()?, 1))));
+    if few && shape.batch == 1 && matches!(shape.scaling, Scaling::None | Scaling::Tensor) {
+        let counts = split::counts(SPLIT.tiles(shape), shape.dtype.bytes(shape.k).0.div_ceil(128), units);
         let most = counts.iter().copied().max().unwrap_or(0);
         let made =
             || Ok::<_, DeviceError>((compile(device, shape, SPLIT)?, Parts::new(device, shape.output, shape.m * shape.n, most)?));
@@ -105,11 +128,25 @@ fn compile(device: &dyn Device, shape: Shape, form: Form) -> Result<Kernel> {
         ("RP_CLUSTER", form.cluster.to_string()),
         ("RP_BUFFERS", form.buffers.to_string()),
     ];
-    if form.split {
-        defines.push(("RP_SPLIT", "1".to_owned()));
+    // What is as by default is left out: the forms that were built ahead are known by their macros.
+    if shape.b != shape.dtype {
+        defines.push(("RP_DTYPE_B", shape.b.name().to_owned()));
     }
-    let program = Program { name: "gemm/wgmma_sm90", defines: &defines, ..Program::default() };
-    device.compile(&program, "rp_gemm_wgmma")
+    if shape.output != Shape::new(shape.m, shape.n, shape.k, shape.dtype).output {
+        defines.push(("RP_OUT", shape.output.name().to_owned()));
+    }
+    let (name, entry) = match form.sums {
+        Sums::Blocks { .. } => ("gemm/wgmma_block_sm90", "rp_gemm_wgmma_block"),
+        _ => ("gemm/wgmma_sm90", "rp_gemm_wgmma"),
+    };
+    let more = match form.sums {
+        Sums::Split => Some("RP_SPLIT"),
+        Sums::Blocks { turns: true } => Some("RP_TURNS"),
+        Sums::Whole if shape.scaling == Scaling::Row => Some("RP_SCALES"),
+        _ => None,
+    };
+    defines.extend(more.map(|name| (name, "1".to_owned())));
+    device.compile(&Program { name, defines: &defines, ..Program::default() }, entry)
 }
 
 impl Plan<'_> {
@@ -129,27 +166,28 @@ impl Plan<'_> {
 }
 
 impl GemmPlan for Plan<'_> {
-    fn enqueue(&self, &GemmOperands { a, b, c, factor, .. }: &GemmOperands<'_>) -> Result<()> {
+    fn enqueue(&self, &GemmOperands { a, b, c, scale_a, scale_b, factor }: &GemmOperands<'_>) -> Result<()> {
         let Shape { m, n, k, dtype, .. } = self.shape;
         let (form, kernel, count) = &self.forms[self.chosen];
-        let operands = [self.map(a, dtype, m, k, ROWS as u32)?, self.map(b, dtype, n, k, form.columns / form.cluster)?];
+        let operands = [self.map(a, dtype, m, k, ROWS as u32)?, self.map(b, self.shape.b, n, k, form.columns / form.cluster)?];
         let map_c = self.map(c, self.shape.output, m, n, 64)?;
-        let parts = self.parts.as_ref().filter(|_| form.split);
-        let layers = if form.split { *count } else { self.shape.batch };
-        let args = [
-            Arg::Bytes(&operands[0]),
-            Arg::Bytes(&operands[1]),
-            parts.map_or(Arg::Bytes(&map_c), |parts| Arg::Buffer(&parts.buffer, 0)),
-            Arg::I32(m as i32),
-            Arg::I32(n as i32),
-            Arg::I32(k as i32),
-            Arg::I32(layers as i32),
-            Arg::F32(factor),
-        ];
+        let parts = self.parts.as_ref().filter(|_| form.sums == Sums::Split);
+        let mut args = vec![Arg::Bytes(&operands[0]), Arg::Bytes(&operands[1])];
+        args.push(parts.map_or(Arg::Bytes(&map_c), |parts| Arg::Buffer(&parts.buffer, 0)));
+        let scaled = matches!(self.shape.scaling, Scaling::Row | Scaling::Block128);
+        if scaled {
+            let missing = || DeviceError::invalid("a product with scales of rows or blocks was given none");
+            args.extend([scale_a, scale_b].into_iter().flatten().map(|scales| Arg::Buffer(scales, 0)));
+            (args.len() == 5).then_some(()).ok_or_else(missing)?;
+        }
+        let layers = if parts.is_some() { *count } else { self.shape.batch };
+        args.extend([m, n, k, layers].map(|size| Arg::I32(size as i32)));
         // The parts of a sum are scaled when they are added up.
-        let args = if form.split { &args[..7] } else { &args[..] };
+        if !scaled && parts.is_none() {
+            args.push(Arg::F32(factor));
+        }
         let grid = self.device.info().units / form.cluster * form.cluster;
-        self.device.launch(kernel, Geometry::linear(grid, THREADS).with_shared(form.shared()), args)?;
+        self.device.launch(kernel, Geometry::linear(grid, THREADS).with_shared(form.shared()), &args)?;
         parts.map_or(Ok(()), |parts| parts.join(c, *count, factor))
     }
 
@@ -160,7 +198,11 @@ impl GemmPlan for Plan<'_> {
     fn name(&self, index: usize) -> String {
         self.forms.get(index).map_or_else(String::new, |(form, _, count)| {
             let tile = format!("128×{}, {} stages, clusters of {}", form.columns, form.stages, form.cluster);
-            if form.split { format!("{tile}, K in {count} parts") } else { tile }
+            match form.sums {
+                Sums::Split => format!("{tile}, K in {count} parts"),
+                Sums::Blocks { turns: true } => format!("{tile}, in turns"),
+                _ => tile,
+            }
         })
     }
 
@@ -173,7 +215,13 @@ impl GemmPlan for Plan<'_> {
     }
 
     fn fast_accumulation(&self) -> bool {
-        matches!(self.shape.dtype, Dtype::E4m3 | Dtype::E5m2)
+        matches!(self.shape.dtype, Dtype::E4m3 | Dtype::E5m2) && self.shape.scaling != Scaling::Block128
+    }
+
+    fn scale_orders(&self) -> [ScaleOrder; 2] {
+        // Neighbouring rows of A have their scales side by side.
+        let of_a = if self.shape.scaling == Scaling::Block128 { ScaleOrder::Blocks } else { ScaleOrder::Lines };
+        [of_a, ScaleOrder::Lines]
     }
 
     fn config(&self) -> BTreeMap<String, String> {
@@ -191,6 +239,6 @@ mod tests {
 
     #[test]
     fn every_form_fits_a_multiprocessor_of_hopper() {
-        assert!([LARGE, SMALL, SPLIT].iter().all(|form| form.shared() <= 232_448));
+        assert!([LARGE, SMALL, SPLIT].iter().chain(&BLOCKS).all(|form| form.shared() <= 232_448));
     }
 }
