@@ -20,7 +20,10 @@
 // Entries rp_flash_sm90_{bf16,f16}_d{128,64}_{full,causal}; N = 176 for full, 128 for causal. With RP_GENERAL=1 the one entry
 // rp_flash_sm90, not yet run on hardware, for other head dims and what serving asks besides:
 //   V and O have DV columns (box (64, N, DV/64, 1) for v); 64, 128, 192/128 with N = 128, 256 with N = 80
-//   lengths   B numbers of valid keys, at most Sk, or null; heads_q = Hq. Keys past a length must be finite.
+//   lengths   B numbers of valid keys, at most Sk, or null; heads_q = Hq. What lies past a length may be anything.
+//   table     pages i32 [B, ⌈Sk / page⌉] of K [pool,Hkv,page,D] and V [pool,Hkv,page,DV], page = 2^page_shift ≥ 8, or null; entries behind a
+//             sequence's last key are not read. k and v are then maps over (64, pool · Hkv · page, columns / 64, 1), box (64, min(page,
+//             N & −N), 1, 1)
 //   sinks     Hq logits that join a row's sum without a value, or null
 //   window    with RP_CAUSAL: the last so many keys that a query sees, or 0 for all; blocks that no row of a tile sees are skipped
 // Macros: RP_GENERAL 0 | 1; with it RP_D, RP_DV, RP_N, RP_F16 0 | 1, RP_CAUSAL 0 | 1.
@@ -41,7 +44,7 @@ using namespace hopper;
 constexpr int STAGES = 2;  // K tiles and V tiles in flight; a third does not fit beside N = 176
 
 // What only RP_GENERAL knows.
-struct Extra { const int* lengths; const float* sinks; int heads_q, window; };
+struct Extra { const int *lengths, *table; const float* sinks; int page_shift, heads_q, window; };
 
 // The first block that the tile's first row can see through its window.
 template <int N> RP_DEVICE int first_block(const Problem& p, int window, int row) { return window ? max(0, row + p.keys - p.queries + 1 - window) / N : 0; }
@@ -51,12 +54,14 @@ struct Kernel {
     static constexpr int TILE = GROUPS * ROWS, K_BYTES = N * D * 2, V_BYTES = N * DV * 2, Q_BYTES = ROWS * D * 2;
     static constexpr u32 SLAB = N * 128;  // one 64-column slab of a K or V tile
     u32 q, k, v, bars;
+    unsigned char* smem;
     int* tile;
 
-    __device__ __forceinline__ explicit Kernel(unsigned char* smem) {
+    __device__ __forceinline__ explicit Kernel(unsigned char* smem) : smem(smem) {
         q = smem_address(smem); k = q + GROUPS * Q_BYTES; v = k + STAGES * K_BYTES; bars = v + STAGES * V_BYTES;
         tile = (int*)(smem + (bars - q) + 96);
     }
+    __device__ __forceinline__ u32 v_landed() const { return bars + 16 + 8 * (4 * STAGES); }  // a sequence's last tile of V, on its way to v_full
     __device__ __forceinline__ u32 q_full() const { return bars; }
     __device__ __forceinline__ u32 q_empty() const { return bars + 8; }
     __device__ __forceinline__ u32 k_full(u32 s) const { return bars + 16 + 8 * s; }
@@ -65,7 +70,7 @@ struct Kernel {
     __device__ __forceinline__ u32 v_empty(u32 s) const { return bars + 16 + 8 * (3 * STAGES + s); }
 
     __device__ __forceinline__ void init() const {
-        barrier_init(q_full(), 1); barrier_init(q_empty(), GROUPS * 4);
+        barrier_init(q_full(), 1); barrier_init(q_empty(), GROUPS * 4); barrier_init(v_landed(), 1);
         for (u32 s = 0; s < STAGES; s++) {
             barrier_init(k_full(s), 1); barrier_init(v_full(s), 1);
             barrier_init(k_empty(s), GROUPS * 4); barrier_init(v_empty(s), GROUPS * 4);
@@ -73,37 +78,66 @@ struct Kernel {
         barrier_init_fence();
     }
 
+    // By a thread, and by a warp if GENERAL: lane i then knows where box i of a tile begins.
     __device__ __forceinline__ void produce(Problem all, const Extra& x, const TensorMap* mq, const TensorMap* mk, const TensorMap* mv, u32* counter) const {
-        u32 kc = 0, vc = 0;
+        const int lane = threadIdx.x;
+        u32 kc = 0, vc = 0, landed = 0;
         for (u32 q_parity = 1;; q_parity ^= 1) {
-            int row = -1, head = 0, blocks = 0, first = 0;
-            bool more = place<TILE>(all, (D + DV) * 2, (int)atomicAdd(counter, 1), row, head);
+            int row = -1, head = 0, blocks = 0, first = 0, t = 0;
+            if (lane == 0) t = (int)atomicAdd(counter, 1);
+            if (GENERAL) t = __shfl_sync(~0u, t, 0);
+            bool more = place<TILE>(all, (D + DV) * 2, t, row, head);
             Problem p = all;  // a sequence's length is its tile's alone: where tiles lie follows from the whole
             if (GENERAL && more && x.lengths) p.keys = x.lengths[head / x.heads_q];
             if (more) blocks = block_count<N, CAUSAL, TILE>(p, row);
             if (GENERAL && CAUSAL) first = first_block<N>(p, x.window, row);
-            int kv_head = head / p.group;
-            auto load_k = [&](int n) {
+            const int kv_head = head / p.group, heads_kv = GENERAL ? x.heads_q / p.group : 1;
+            const bool paged = GENERAL && x.table;
+            const Keys keys = {paged ? x.table + (u64)(kv_head / heads_kv) * ((all.keys - 1 >> x.page_shift) + 1) : nullptr, x.page_shift, heads_kv, kv_head % heads_kv};
+            const int rows = GENERAL ? keys.box(N) : N;
+            auto find = [&](int n) { const int key = n * N + lane * rows; return paged && lane < N / rows && n >= first && key < p.keys ? keys.row(key) : 0; };
+            // Boxes without a key are left out: of K what lies there instead is masked, of V it becomes zeros.
+            auto load = [&](u32 tile, const TensorMap* map, u32 bar, int n, int columns, int here) {
+                const int boxes = paged ? min(N, p.keys - n * N + rows - 1) / rows : 1;
+                if (lane == 0) barrier_expect(bar, boxes * rows * columns * 2);
+                if (paged) load_boxes(tile, map, bar, here, 0, boxes, rows, 0, columns / 64, SLAB, 0);
+                else if (lane == 0) load_tile(tile, map, bar, n * N, kv_head);
+                if (GENERAL) __syncwarp();  // or a lane that lags would find a barrier two phases on, and wait for ever
+            };
+            auto load_k = [&](int n, int here) {
                 u32 s = kc % STAGES; barrier_wait(k_empty(s), kc / STAGES & 1 ^ 1); kc++;
-                barrier_expect(k_full(s), K_BYTES); load_tile(k + s * K_BYTES, mk, k_full(s), n * N, kv_head);
+                load(k + s * K_BYTES, mk, k_full(s), n, D, here);
             };
-            auto load_v = [&](int n) {
+            auto load_v = [&](int n, int here) {
                 u32 s = vc % STAGES; barrier_wait(v_empty(s), vc / STAGES & 1 ^ 1); vc++;
-                barrier_expect(v_full(s), V_BYTES); load_tile(v + s * V_BYTES, mv, v_full(s), n * N, kv_head);
+                const int rest = p.keys - n * N;
+                const bool last = GENERAL && (paged || x.lengths) && rest < N;
+                load(v + s * V_BYTES, mv, last ? v_landed() : v_full(s), n, DV, here);
+                if (!last) return;
+                barrier_wait(v_landed(), landed); landed ^= 1;
+                zero_rows(smem + (v - q) + s * V_BYTES, rest, N, DV / 64, SLAB);
+                if (lane == 0) barrier_arrive(v_full(s));
             };
-            if (blocks) load_k(blocks - 1);
+            int above = find(blocks - 1), here = find(blocks - 2);
+            if (blocks) load_k(blocks - 1, above);
             barrier_wait(q_empty(), q_parity);
-            tile[0] = row; tile[1] = head;  // published by the arrival below
-            if (blocks) {
-                barrier_expect(q_full(), GROUPS * Q_BYTES);
-                for (int g = 0; g < GROUPS; g++) load_tile(q + g * Q_BYTES, mq, q_full(), row + g * ROWS, head);
-            } else barrier_arrive(q_full());
-            for (int n = blocks - 2; n >= first; n--) { load_k(n); load_v(n + 1); }
-            if (blocks) load_v(first);
+            if (lane == 0) {
+                tile[0] = row; tile[1] = head;  // published by the arrival below
+                if (blocks) {
+                    barrier_expect(q_full(), GROUPS * Q_BYTES);
+                    for (int g = 0; g < GROUPS; g++) load_tile(q + g * Q_BYTES, mq, q_full(), row + g * ROWS, head);
+                } else barrier_arrive(q_full());
+            }
+            for (int n = blocks - 2; n >= first; n--) {
+                const int below = find(n - 1);
+                load_k(n, here); load_v(n + 1, above);
+                above = here; here = below;
+            }
+            if (blocks) load_v(first, above);
             if (!more) break;
         }
         // The last block to finish leaves the counters as it found them.
-        if (atomicInc(counter + 1, gridDim.x - 1) == gridDim.x - 1) atomicExch(counter, 0);
+        if (lane == 0 && atomicInc(counter + 1, gridDim.x - 1) == gridDim.x - 1) atomicExch(counter, 0);
     }
 
     // One warpgroup's state: two rows a thread (r and r + 8 of its warp's 16), columns 2·(lane % 4) + {0, 1} of every eight.
@@ -247,7 +281,7 @@ RP_DEVICE void run(const TensorMap* q, const TensorMap* k, const TensorMap* v, u
     // 384 threads at launch's 168 registers: the producer hands its own to the consumers, who hold S, P and O.
     if (threadIdx.x < 128) {
         registers_give<GROUPS == 2 ? 24 : 32>();
-        if (threadIdx.x == 0) kernel.produce(p, x, q, k, v, counter);
+        if (threadIdx.x < (GENERAL ? 32 : 1)) kernel.produce(p, x, q, k, v, counter);
     } else {
         registers_take<GROUPS == 2 ? 240 : 160>();
         kernel.consume(p, x, o, (int)threadIdx.x / 128 - 1);
@@ -261,8 +295,8 @@ RP_DEVICE void run(const TensorMap* q, const TensorMap* k, const TensorMap* v, u
 #define RP_NAME rp_flash_sm90
 #endif
 extern "C" __global__ void __launch_bounds__(384, 1) RP_NAME(const __grid_constant__ TensorMap q, const __grid_constant__ TensorMap k, const __grid_constant__ TensorMap v, u16* o,
-    u32* counter, const int* lengths, const float* sinks, int heads, int group, int queries, int keys, int heads_q, int window, float scale) {
-    RP_FLASH::run<RP_D, RP_DV, RP_N, RP_CAUSAL, RP_F16, 2, true>(&q, &k, &v, o, counter, {heads, group, queries, keys, scale}, {lengths, sinks, heads_q, window});
+    u32* counter, const int* lengths, const int* table, const float* sinks, int heads, int group, int queries, int keys, int heads_q, int page_shift, int window, float scale) {
+    RP_FLASH::run<RP_D, RP_DV, RP_N, RP_CAUSAL, RP_F16, 2, true>(&q, &k, &v, o, counter, {heads, group, queries, keys, scale}, {lengths, table, sinks, page_shift, heads_q, window});
 }
 #undef RP_NAME
 #else

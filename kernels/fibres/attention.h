@@ -38,7 +38,7 @@ struct Operands {
         for (int x = 0, next = 0; x < s.b; x++) for (int i = 0; i < pages; i++) { bool used = i * s.page < length(x); table.push_back(used ? order[next++] : order[pool - 1 - x]); }
         auto fill = [&](std::vector<unsigned char>& t, int d) {
             t.assign((s.page ? (size_t)pool * s.hkv * s.page : (size_t)s.b * s.hkv * s.sk) * d * size() + 128, 0xFF);
-            for (int x = 0; x < s.b; x++) for (int h = 0; h < s.hkv; h++) for (int j = 0; j < (s.page || s.latent ? length(x) : s.sk); j++) for (int c = 0; c < d; c++) {
+            for (int x = 0; x < s.b; x++) for (int h = 0; h < s.hkv; h++) for (int j = 0; j < length(x); j++) for (int c = 0; c < d; c++) {
                 unsigned char* at = t.data() + (place(x, h, j) * d + c) * size();
                 if (s.kv8) { state = state * 1664525u + 1013904223u; *at = state >> 24 & 0x80 | (state >> 10) % 0x48; }  // 0 to 2, subnormal numbers among them
                 else { u16 r = round16(s.f16, normal()); memcpy(at, &r, 2); }

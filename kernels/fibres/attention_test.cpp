@@ -65,11 +65,12 @@ static void flash(const char* name, Flash kernel, int n, const Shape& s, int gri
 #undef RP_N
 #undef RP_CAUSAL
 #undef RP_F16
-typedef void (*FlashGeneral)(const TensorMap, const TensorMap, const TensorMap, u16*, u32*, const int*, const float*, int, int, int, int, int, int, float);
+typedef void (*FlashGeneral)(const TensorMap, const TensorMap, const TensorMap, u16*, u32*, const int*, const int*, const float*, int, int, int, int, int, int, int, float);
 static void flash_general(const char* name, FlashGeneral kernel, int n, const Shape& s, int grid) {
     Operands t(s); u32 counter[2] = {0, 0};
-    auto mq = tensor_map(t.q.data(), s.d, s.sq, s.b * s.hq, 64, s.d / 64), mk = tensor_map(t.k.data(), s.d, s.sk, s.b * s.hkv, n, s.d / 64), mv = tensor_map(t.v.data(), s.dv, s.sk, s.b * s.hkv, n, s.dv / 64);
-    fibres::launch(dim3(grid), dim3(384), [&] { kernel(mq, mk, mv, t.o.data(), counter, t.lengths(), s.sinks ? t.sinks.data() : nullptr, s.b * s.hq, s.hq / s.hkv, s.sq, s.sk, s.hq, s.window, t.scale); });
+    auto map = [&](const std::vector<unsigned char>& x, int d) { return s.page ? tensor_map(x.data(), d, t.pool * s.hkv * s.page, 1, std::min(s.page, n & -n), 1) : tensor_map(x.data(), d, s.sk, s.b * s.hkv, n, d / 64); };
+    auto mq = tensor_map(t.q.data(), s.d, s.sq, s.b * s.hq, 64, s.d / 64), mk = map(t.k, s.d), mv = map(t.v, s.dv);
+    fibres::launch(dim3(grid), dim3(384), [&] { kernel(mq, mk, mv, t.o.data(), counter, t.lengths(), s.page ? t.table.data() : nullptr, s.sinks ? t.sinks.data() : nullptr, s.b * s.hq, s.hq / s.hkv, s.sq, s.sk, s.hq, __builtin_ctz(s.page | 1 << 30), s.window, t.scale); });
     check(name, t);
     if (counter[0] || counter[1]) { printf("BAD the counters were left at %u, %u\n", counter[0], counter[1]); attention::failures++; }
 }
@@ -91,6 +92,11 @@ static void flash_section() {
     flash_general("flash mla prefill", rp_flash_general_d192, 128, {1, 2, 2, 150, 200, 1, 192, 128, false, true, 150}, 2);
     Shape wide{2, 1, 1, 70, 190, 4, 256, 256, false, false, 0, 0, true}; wide.lengths = {190, 81};
     flash_general("flash d256 ragged, sinks", rp_flash_general_d256, 80, wide, 1);
+    Shape paged{3, 4, 2, 140, 330, 1, 128, 128, false, true, 0, 16}; paged.lengths = {330, 0, 101};
+    flash_general("flash paged 16, ragged", rp_flash_general_causal, 128, paged, 2);
+    flash_general("flash paged 256, window", rp_flash_general_causal, 128, {1, 2, 1, 130, 500, 1, 128, 128, false, true, 300, 256}, 1);
+    Shape narrow{2, 2, 2, 70, 250, 1, 256, 256, false, false, 0, 64}; narrow.lengths = {250, 100};
+    flash_general("flash d256 paged 64, ragged", rp_flash_general_d256, 80, narrow, 1);
 }
 #endif
 

@@ -1,6 +1,7 @@
 //! Prefill on Hopper by our own kernel, kernels/attention/flash_sm90.cu. The host contract stands there. With head dims other than 64
-//! and 128, windows, sinks or ragged lengths it has not yet run on hardware.
+//! and 128, windows, pages, sinks or ragged lengths it has not yet run on hardware.
 
+use crate::layout;
 use crate::nvidia::scale;
 use crate::shape::{Kind, Shape};
 use crate::splits::given;
@@ -13,12 +14,15 @@ use std::collections::BTreeMap;
 /// The provider's name.
 pub(crate) const PROVIDER: &str = "flash-sm90";
 
+/// Fewest keys of a page: of eight rows TMA's swizzle makes its pattern.
+pub(crate) const LEAST_PAGE: u64 = 8;
+
 /// True for the shapes that the kernel takes.
 pub(crate) fn fits(shape: Shape) -> bool {
     matches!(shape.kind, Kind::Prefill | Kind::MlaPrefill)
         && matches!(shape.dtype, Dtype::Bf16 | Dtype::F16)
         && shape.kv == shape.dtype
-        && shape.page.is_none()
+        && shape.page.is_none_or(|tokens| tokens.is_power_of_two() && tokens >= LEAST_PAGE)
         && matches!((shape.dqk, shape.dv), (64, 64) | (128, 128) | (192, 128) | (256, 256))
 }
 
@@ -36,6 +40,16 @@ fn keys(shape: Shape) -> u32 {
     }
 }
 
+/// Rows of all pages, of every key head.
+fn pool_rows(shape: Shape) -> Option<u64> {
+    Some(layout::pool(shape) * shape.hkv * shape.page?)
+}
+
+/// Rows of a box of a paged tile: what its keys and a page have in common.
+fn box_rows(shape: Shape, page: u64) -> u32 {
+    1 << page.trailing_zeros().min(keys(shape).trailing_zeros())
+}
+
 /// The kernel for one shape.
 pub(crate) struct Plan<'d> {
     device: &'d dyn Device,
@@ -51,7 +65,8 @@ impl<'d> Plan<'d> {
     /// `Unsupported` for more than it counts; as [`Device::compile`] and [`Device::alloc`].
     pub(crate) fn new(shape: Shape, device: &'d dyn Device) -> Result<Self> {
         let heads = shape.b * shape.hq;
-        if [heads * shape.sq.div_ceil(128), shape.sq, shape.sk].iter().any(|n| i32::try_from(*n).is_err()) {
+        let rows = pool_rows(shape).unwrap_or(shape.sk);
+        if [heads * shape.sq.div_ceil(128), shape.sq, rows].iter().any(|n| i32::try_from(*n).is_err()) {
             return Err(DeviceError::unsupported("more heads, queries or keys than the kernel counts"));
         }
         let flag = |on: bool| u8::from(on).to_string();
@@ -75,17 +90,26 @@ impl<'d> Plan<'d> {
         Ok(Self { device, shape, kernel, counter })
     }
 
-    /// (64, rows, D/64, heads) elements, `tile` rows of all columns at once.
-    fn map(&self, buffer: &Buffer, d: u64, rows: u64, heads: u64, tile: u32) -> Result<Vec<u8>> {
+    /// (64, rows, D/64, heads) elements; `tile` rows of all columns at once, or of 64 where a tile is made of pages.
+    fn map(&self, buffer: &Buffer, d: u64, rows: u64, heads: u64, tile: u32, slabs: u64) -> Result<Vec<u8>> {
         let map = TensorMap {
             element_bytes: 2,
             bf16: self.shape.dtype == Dtype::Bf16,
             dims: vec![64, rows, d / 64, heads],
             strides: vec![2 * d, 128, 2 * rows * d],
-            tile: vec![64, tile, (d / 64) as u32, 1],
+            tile: vec![64, tile, slabs as u32, 1],
             swizzle: 128,
         };
         self.device.tensor_map(buffer, &map)
+    }
+
+    /// The map of K or V, of `d` columns.
+    fn keys_map(&self, buffer: &Buffer, d: u64) -> Result<Vec<u8>> {
+        let s = self.shape;
+        match s.page.zip(pool_rows(s)) {
+            None => self.map(buffer, d, s.sk, s.b * s.hkv, keys(s), d / 64),
+            Some((page, rows)) => self.map(buffer, d, rows, 1, box_rows(s, page), 1),
+        }
     }
 }
 
@@ -93,18 +117,19 @@ impl AttentionPlan for Plan<'_> {
     fn enqueue(&self, operands: &AttentionOperands<'_>) -> Result<()> {
         let s = self.shape;
         let (heads, n) = (s.b * s.hq, keys(s));
-        let q = self.map(operands.q, s.dqk, s.sq, heads, 64)?;
-        let k = self.map(operands.k, s.dqk, s.sk, s.b * s.hkv, n)?;
-        let v = self.map(operands.v, s.dv, s.sk, s.b * s.hkv, n)?;
+        let q = self.map(operands.q, s.dqk, s.sq, heads, 64, s.dqk / 64)?;
+        let (k, v) = (self.keys_map(operands.k, s.dqk)?, self.keys_map(operands.v, s.dv)?);
         let mut args =
             vec![Arg::Bytes(&q), Arg::Bytes(&k), Arg::Bytes(&v), Arg::Buffer(operands.o, 0), Arg::Buffer(&self.counter, 0)];
         if !dense(s) {
             args.push(given(s.ragged, operands.lengths, "lengths")?);
+            args.push(given(s.page.is_some(), operands.pages, "pages")?);
             args.push(given(s.sinks, operands.sinks, "sinks")?);
         }
         args.extend([heads, s.hq / s.hkv, s.sq, s.sk].map(|n| Arg::I32(n as i32)));
         if !dense(s) {
-            args.extend([s.hq, s.window.unwrap_or(0)].map(|n| Arg::I32(n as i32)));
+            let shift = s.page.map_or(0, |tokens| u64::from(tokens.ilog2()));
+            args.extend([s.hq, shift, s.window.unwrap_or(0)].map(|n| Arg::I32(n as i32)));
         }
         args.push(Arg::F32(scale(s)));
         let tiles = heads * s.sq.div_ceil(128);
@@ -132,15 +157,23 @@ mod tests {
             ("prefill/b1hq16hkv16sq512sk4096d128/bf16/causal/w128/sinks/ragged", false),
             ("prefill/b1hq16hkv16sq512sk4096d256/bf16", false),
             ("mla-prefill/b1hq4hkv4sq512sk512d192v128/bf16/causal", false),
+            ("prefill/b1hq64hkv8sq2048sk8192d128/bf16/causal/page16", false),
+            ("prefill/b3hq4hkv4sq512sk4096d256/f16/page1024/ragged", false),
         ] {
             let s = shape(id);
             assert!(fits(s), "{id}");
             assert_eq!(dense(s), plain, "{id}");
             assert!(256 * s.dqk + 4 * u64::from(keys(s)) * (s.dqk + s.dv) + 128 <= 232_448, "{id}");
         }
-        for id in
-            ["prefill/b1hq1hkv1sq5sk5d96/bf16", "prefill/b1hq1hkv1sq5sk5d128/bf16/page16", "prefill/b1hq1hkv1sq5sk5d128/f32"]
-        {
+        let boxes = |id: &str, page| box_rows(shape(&format!("prefill/b1hq1hkv1sq5sk5{id}/page{page}")), page);
+        assert_eq!([boxes("d128/bf16", 16), boxes("d128/bf16", 64), boxes("d64/f16", 256)], [16, 64, 128]);
+        assert_eq!([boxes("d256/bf16", 8), boxes("d256/bf16", 64)], [8, 16]);
+        for id in [
+            "prefill/b1hq1hkv1sq5sk5d96/bf16",
+            "prefill/b1hq1hkv1sq5sk5d128/bf16/page4",
+            "prefill/b1hq1hkv1sq5sk5d128/bf16/page24",
+            "prefill/b1hq1hkv1sq5sk5d128/f32",
+        ] {
             assert!(!fits(shape(id)), "{id}");
         }
     }
