@@ -34,16 +34,14 @@ enum Sums {
 
 /// The form for products that fill the chip.
 const LARGE: Form = Form { columns: 256, stages: 4, cluster: 2, buffers: 2, sums: Sums::Whole };
-/// For those that do not: smaller tiles, no partner that would have nothing to do, and more of memory on its way.
+/// Without a partner that would have nothing to do.
+const ALONE: Form = Form { cluster: 1, ..LARGE };
+/// For products that do not: smaller tiles, no partner either, and more of memory on its way.
 const SMALL: Form = Form { columns: 128, stages: 6, cluster: 1, buffers: 2, sums: Sums::Whole };
 const SPLIT: Form = Form { columns: 128, stages: 6, cluster: 1, buffers: 1, sums: Sums::Split };
-/// Those for scales of blocks, the first choice first; the last for products of few tiles alone.
-const BLOCKS: [Form; 4] = [
-    Form { sums: Sums::Blocks { turns: false }, ..LARGE },
-    Form { sums: Sums::Blocks { turns: true }, ..LARGE },
-    Form { columns: 128, stages: 6, sums: Sums::Blocks { turns: false }, ..LARGE },
-    Form { sums: Sums::Blocks { turns: false }, ..SMALL },
-];
+/// For scales of blocks two more: turns may be a gain or a delay, and so may shorter tiles whose partners share B.
+const TURNS: Form = Form { sums: Sums::Blocks { turns: true }, ..LARGE };
+const NARROW: Form = Form { columns: 128, stages: 6, ..LARGE };
 
 /// Rows of a tile.
 const ROWS: u64 = 128;
@@ -61,6 +59,24 @@ impl Form {
     /// Tiles of all products.
     fn tiles(self, shape: Shape) -> u64 {
         shape.batch * shape.m.div_ceil(ROWS) * shape.n.div_ceil(u64::from(self.columns))
+    }
+
+    /// Elements of a product that its clusters compute, what lies outside of it included.
+    fn covered(self, shape: Shape) -> u64 {
+        shape.m.next_multiple_of(ROWS * u64::from(self.cluster)) * shape.n.next_multiple_of(u64::from(self.columns))
+    }
+
+    /// Those that are worth a trial on so many multiprocessors, the first choice first.
+    fn of(shape: Shape, units: u64) -> Vec<Self> {
+        let few = LARGE.tiles(shape) < units;
+        let saves = |form: Self| 8 * form.covered(shape) <= 7 * LARGE.covered(shape);
+        let blocks = shape.scaling == Scaling::Block128;
+        let offered =
+            [(LARGE, true), (TURNS, blocks), (NARROW, blocks), (ALONE, !few && saves(ALONE)), (SMALL, few || saves(SMALL))];
+        let kept = |form: Self| {
+            if blocks && form.sums == Sums::Whole { Self { sums: Sums::Blocks { turns: false }, ..form } } else { form }
+        };
+        offered.into_iter().filter(|(_, worth)| *worth).map(|(form, _)| kept(form)).collect()
     }
 }
 
@@ -98,14 +114,11 @@ pub(crate) fn plan(device: &dyn Device, shape: Shape) -> Result<Plan<'_>> {
         return Err(DeviceError::unsupported("more tiles than the wgmma kernel counts"));
     }
     let units = u64::from(device.info().units);
-    let few = LARGE.tiles(shape) < units;
-    let whole = [LARGE, SMALL];
-    let forms = if shape.scaling == Scaling::Block128 { &BLOCKS[..] } else { &whole[..] };
-    let forms = if few { forms } else { &forms[..forms.len() - 1] };
+    let forms = Form::of(shape, units);
     let mut plan = Plan { device, shape, forms: vec![(forms[0], compile(device, shape, forms[0])?, 1)], parts: None, chosen: 0 };
     // The other forms are a gain and no need: a node without a compiler does without.
     plan.forms.extend(forms[1..].iter().filter_map(|form| Some((*form, compile(device, shape, *form).ok()?, 1))));
-    if few && shape.batch == 1 && matches!(shape.scaling, Scaling::None | Scaling::Tensor) {
+    if LARGE.tiles(shape) < units && shape.batch == 1 && matches!(shape.scaling, Scaling::None | Scaling::Tensor) {
         let counts = split::counts(SPLIT.tiles(shape), shape.dtype.bytes(shape.k).0.div_ceil(128), units);
         let most = counts.iter().copied().max().unwrap_or(0);
         let made =
@@ -239,6 +252,19 @@ mod tests {
 
     #[test]
     fn every_form_fits_a_multiprocessor_of_hopper() {
-        assert!([LARGE, SMALL, SPLIT].iter().chain(&BLOCKS).all(|form| form.shared() <= 232_448));
+        assert!([LARGE, ALONE, SMALL, SPLIT, TURNS, NARROW].iter().all(|form| form.shared() <= 232_448));
+    }
+
+    #[test]
+    fn small_tiles_are_tried_where_large_ones_waste_or_are_few() {
+        let of = |id: &str| Form::of(Shape::parse(id).unwrap(), 132);
+        assert_eq!(of("gemm/m8192n8192k8192/bf16"), [LARGE]);
+        assert_eq!(of("gemm/m64n7168k16384/bf16"), [LARGE, SMALL]);
+        // Half of each cluster would have nothing to do; half of each tile, too.
+        assert_eq!(of("gemm/b64m128n4096k1024/bf16"), [LARGE, ALONE, SMALL]);
+        assert_eq!(of("gemm/b64m1024n128k1024/e4m3/scale=row"), [LARGE, SMALL]);
+        let blocks = of("gemm/m4096n4096k4096/e4m3/scale=block128");
+        assert_eq!(blocks.len(), 3);
+        assert!(blocks.iter().all(|form| matches!(form.sums, Sums::Blocks { .. })), "{blocks:?}");
     }
 }
