@@ -68,6 +68,11 @@ impl Shape {
         self == Self { data: self.data, ..Self::new(self.m, self.n, self.k, self.dtype) }
     }
 
+    /// The type of C where an id says nothing.
+    pub(crate) fn usual_output(self) -> Dtype {
+        Self::new(1, 1, 1, self.dtype).output
+    }
+
     /// The same product of normally distributed values.
     pub(crate) const fn of_normal(self) -> Self {
         Self { data: Distribution::Normal, ..self }

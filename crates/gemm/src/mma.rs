@@ -23,7 +23,7 @@ pub(crate) fn fits(shape: Shape, device: &dyn Device) -> bool {
     let info = device.info();
     let chip = number(&info.arch);
     info.backend == Backend::Cuda
-        && Shape { batch: 1, ..shape }.plain()
+        && Shape { batch: 1, output: shape.usual_output(), ..shape }.plain()
         && match shape.dtype {
             Dtype::Bf16 | Dtype::F16 | Dtype::Tf32 => chip >= 80,
             Dtype::E4m3 | Dtype::E5m2 => chip == 89 || chip >= 120,
@@ -83,6 +83,8 @@ fn compile(device: &dyn Device, shape: Shape, split: bool) -> Result<Kernel> {
         vec![("RP_DTYPE", shape.dtype.name().to_owned()), ("RP_BN", COLUMNS.to_string()), ("RP_STAGES", STAGES.to_string())];
     if split {
         defines.extend([("RP_SPLIT", "1".to_owned()), ("RP_OUT", "f32".to_owned())]);
+    } else if shape.output != shape.usual_output() {
+        defines.push(("RP_OUT", shape.output.name().to_owned()));
     }
     let program = Program { name: "gemm/mma_sm80", defines: &defines, ..Program::default() };
     device.compile(&program, "rp_gemm_mma")

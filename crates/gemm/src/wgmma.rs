@@ -145,7 +145,7 @@ fn compile(device: &dyn Device, shape: Shape, form: Form) -> Result<Kernel> {
     if shape.b != shape.dtype {
         defines.push(("RP_DTYPE_B", shape.b.name().to_owned()));
     }
-    if shape.output != Shape::new(shape.m, shape.n, shape.k, shape.dtype).output {
+    if shape.output != shape.usual_output() {
         defines.push(("RP_OUT", shape.output.name().to_owned()));
     }
     let (name, entry) = match form.sums {
