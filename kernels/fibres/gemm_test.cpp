@@ -184,6 +184,10 @@ int main() {
     ok &= check(136, columns, 2 * 8 * unit, 1.0f, 64, 2);                   // one stage a part
     return !ok;
 #endif
+#if defined(RP_BATCH) && RP_BATCH > 1
+    ok &= check(136, columns + 2 * wide, 2 * 8 * unit + unit, 0.5f, 4);    // tails everywhere, which end at the next product
+    return !ok;
+#endif
     ok &= check(8, wide, unit, 1.0f, 4);                                  // far less than one tile
     ok &= check(264, 2 * columns - 6 * wide, 5 * 8 * unit + unit, 0.5f, 4);    // tails everywhere, several stages, several tiles a block
     ok &= check(640, columns + wide, 3 * 8 * unit, -1.5f, 4);               // a cluster whose last block lies outside
