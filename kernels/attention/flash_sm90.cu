@@ -100,7 +100,7 @@ struct Kernel {
             auto load = [&](u32 tile, const TensorMap* map, u32 bar, int n, int columns, int here) {
                 const int boxes = paged ? min(N, p.keys - n * N + rows - 1) / rows : 1;
                 if (lane == 0) barrier_expect(bar, boxes * rows * columns * 2);
-                if (paged) load_boxes(tile, map, bar, here, 0, boxes, rows, 0, columns / 64, SLAB, 0);
+                if (paged) load_boxes(tile, map, bar, here, 0, boxes, rows * 128, 0, columns / 64, SLAB, 0);
                 else if (lane == 0) load_tile(tile, map, bar, n * N, kv_head);
                 if (GENERAL) __syncwarp();  // or a lane that lags would find a barrier two phases on, and wait for ever
             };

@@ -23,24 +23,34 @@
 //   partial   f32 [B·rows, splits, 512], stats f32x2 (maximum in log2 units, sum) [B·rows, splits]; unused if splits is 1. combine.cu
 //             joins them.
 //   grid (⌈rows / 64⌉, splits, B), block 384, dynamic shared memory 230912 bytes, 1 block an SM
-// Entries rp_mla_decode_sm90_{bf16,f16}.
+// Entries rp_mla_decode_sm90_{bf16,f16}; with RP_KV8=1 rp_mla_decode_sm90_kv8_{bf16,f16} for a cache in e4m3:
+//   mk        over bytes, strides (576, 64, 576 · rows), without a swizzle; box as before, of 64 bytes
+//   scales    f32 [3], what stored Q, K and V are multiplied by; V is K and has the second
+// Macros: RP_KV8 0 | 1.
 
 #include "../common/nvidia.h"
 
-namespace mla_sm90 {
+#ifndef RP_KV8
+#define RP_KV8 0
+#endif
+#ifndef RP_MLA
+#define RP_MLA mla_sm90  // a program that includes this file several times names each
+#endif
+
+namespace RP_MLA {
 
 constexpr int ROWS = 64, KEYS = 64, QK = 576, PV = 512, SLAB = 64 * 128, SLABS = 9;
 constexpr int SMEM_BYTES = (8 + 2 * SLABS + 2) * SLAB + 6 * ROWS * 4;
 static_assert(SMEM_BYTES == 230912, "the host contract names this number");
 
 // Named barriers between the two groups; each has one side that arrives and one that waits.
-enum { SCORED0 = 1, MAX0, P0_READY, P1_READY, P0_FREE, P1_FREE, SUMS };
+enum { SCORED0 = 1, MAX0, P0_READY, P1_READY, P0_FREE, P1_FREE, SUMS, TAKEN };
 // Parts of a cache tile, loaded and freed on their own: columns 0–255, 256–511, 512–575.
 enum { LEFT, RIGHT, ROPE };
 
-struct Problem { int rows, heads, keys, splits; float scale; };
+struct Problem { int rows, heads, keys, splits; float scale, value; };  // `value`: what V is multiplied by
 
-template <bool F16> struct Kernel {
+template <bool F16, bool KV8> struct Kernel {
     u32 q, k[2], p[2], bars;
     float *max0, *max1, *scale0, *scale1, *sums;  // a row's numbers on their way from one group to the other
 
@@ -54,12 +64,14 @@ template <bool F16> struct Kernel {
     __device__ __forceinline__ u32 full(int slot, int part) const { return bars + 8 + 8 * (3 * slot + part); }
     __device__ __forceinline__ u32 empty(int slot, int part) const { return bars + 56 + 8 * (3 * slot + part); }
 
-    __device__ __forceinline__ u32 landed() const { return bars + 104; }  // the last pair's loads, where it is not whole
+    __device__ __forceinline__ u32 landed(int i = 0) const { return bars + 104 + 8 * i; }  // loads that are not yet what is read: of FP8, or of the last pair
+    static __device__ __forceinline__ constexpr int first(int part) { return part == LEFT ? 0 : part == RIGHT ? 4 : 8; }
+    static __device__ __forceinline__ constexpr int slabs(int part) { return part == ROPE ? 1 : 4; }
 
     __device__ __forceinline__ void init() const {
-        barrier_init(q_full(), 1); barrier_init(landed(), 1);
+        barrier_init(q_full(), 1); barrier_init(landed(), 1); barrier_init(landed(1), 1);
         for (int s = 0; s < 2; s++) for (int part = 0; part < 3; part++) {
-            barrier_init(full(s, part), 1);
+            barrier_init(full(s, part), KV8 ? 4 : 1);
             // Warps that read the part: the group that scores the slot, and for a half of V the group that owns that half.
             barrier_init(empty(s, part), part == ROPE || part == s ? 4 : 8);
         }
@@ -68,20 +80,21 @@ template <bool F16> struct Kernel {
 
     static __device__ __forceinline__ void release(u32 bar) { __syncwarp(); if (threadIdx.x % 32 == 0) barrier_arrive(bar); }
 
+    __device__ __forceinline__ void load_query(const TensorMap* mq, int row, int batch) const {
+        if (threadIdx.x) return;
+        barrier_expect(q_full(), 8 * SLAB);
+        for (int i = 0; i < 8; i++) load_slab(q + i * SLAB, mq, q_full(), row, i, batch);
+    }
+
     // By a whole warp. Lane i knows where box i of a pair of tiles begins, asked for a pair ahead.
     __device__ __forceinline__ void produce(const TensorMap* mq, const TensorMap* mk, const Keys& keys, unsigned char* smem, int row, int batch, int begin, int end) const {
         const int lane = threadIdx.x, rows = keys.box(KEYS), boxes = KEYS / rows, pairs = (end - begin) / (2 * KEYS), rest = (end - begin) % (2 * KEYS);
         auto find = [&](int pair) { const int key = begin + pair * 2 * KEYS + lane * rows; return lane < 2 * boxes && key < end ? keys.row(key) : 0; };
-        auto first = [](int part) { return part == LEFT ? 0 : part == RIGHT ? 4 : 8; };
-        auto slabs = [](int part) { return part == ROPE ? 1 : 4; };
         int here = find(0);
-        if (lane == 0) {
-            barrier_expect(q_full(), 8 * SLAB);
-            for (int i = 0; i < 8; i++) load_slab(q + i * SLAB, mq, q_full(), row, i, batch);
-        }
+        load_query(mq, row, batch);
         auto load = [&](int slot, int part, int pair, u32 bar, int count) {
             barrier_wait(empty(slot, part), pair & 1 ^ 1);
-            load_boxes(k[slot] + first(part) * SLAB, mk, bar, here, slot * boxes, count, rows, first(part), slabs(part), SLAB, keys.table ? 0 : batch);
+            load_boxes(k[slot] + first(part) * SLAB, mk, bar, here, slot * boxes, count, rows * 128, first(part), slabs(part), SLAB, keys.table ? 0 : batch);
         };
         for (int i = 0; i < pairs; i++) {
             const int next = find(i + 1);
@@ -107,6 +120,48 @@ template <bool F16> struct Kernel {
         part_of_rest(1, LEFT);
         barrier_wait(landed(), 1);
         hand_over(1, LEFT);
+    }
+
+    // Parts of a pair of tiles, in the order in which they come free.
+    struct Turn {
+        int turn, pair;
+        __device__ __forceinline__ int slot() const { return 0x2C >> turn & 1; }       // 0 0 1 1 0 1
+        __device__ __forceinline__ int part() const { return 0x162 >> 2 * turn & 3; }  // rope, left, rope, right, right, left
+        __device__ __forceinline__ void step() { if (++turn == 6) { turn = 0; pair++; } }
+    };
+
+    // FP8, by a warpgroup: the first warp loads each part into its own second half, and all widen it. One part is on its way while another
+    // is widened, and two barriers are used in turn.
+    __device__ __forceinline__ void produce_widened(const TensorMap* mq, const TensorMap* mk, const Keys& keys, unsigned char* smem, int row, int batch, int begin, int end) const {
+        constexpr int BYTES = KEYS * 64;  // of a slab in FP8
+        const int lane = threadIdx.x % 32, shift = keys.table ? min(keys.shift, 6) : 6, rows = 1 << shift, boxes = KEYS >> shift, pairs = (end - begin + 2 * KEYS - 1) / (2 * KEYS);
+        auto find = [&](int pair) { const int key = begin + pair * 2 * KEYS + lane * rows; return threadIdx.x < 2 * boxes && key < end ? keys.row(key) : 0; };
+        auto part_at = [&](Turn t) { return k[0] + (t.slot() * SLABS + first(t.part())) * SLAB; };
+        auto source = [&](Turn t) { return part_at(t) + slabs(t.part()) * (SLAB - BYTES); };
+        int here = 0, next = find(0);
+        load_query(mq, row, batch);
+        auto load = [&](Turn t) {
+            if (threadIdx.x >= 32) return;
+            if (t.turn == 0) { here = next; next = find(t.pair + 1); }
+            barrier_wait(empty(t.slot(), t.part()), t.pair & 1 ^ 1);
+            const int left = end - begin - (2 * t.pair + t.slot()) * KEYS, count = max(0, min(left, KEYS) + rows - 1) >> shift, bar = landed(t.turn % 2);
+            if (lane == 0) barrier_expect(bar, count * rows * 64 * slabs(t.part()));
+            load_boxes(source(t), mk, bar, here, t.slot() * boxes, count, rows * 64, first(t.part()), slabs(t.part()), BYTES, keys.table ? 0 : batch);
+            __syncwarp();
+        };
+        load({0, 0});
+#pragma unroll 1
+        for (Turn t = {0, 0}; t.pair < pairs;) {
+            Turn ahead = t;
+            ahead.step();
+            const bool late = ahead.turn == 5;  // slot 1's left half comes free only when slot 0 has been scored
+            if (!late && ahead.pair < pairs) load(ahead);
+            barrier_wait(landed(t.turn % 2), t.pair * 3 + t.turn / 2 & 1);
+            widen_slabs<F16>(smem + (part_at(t) - q), slabs(t.part()), TAKEN);
+            release(full(t.slot(), t.part()));
+            if (late) load(ahead);
+            t = ahead;
+        }
     }
 
     struct State { float o[128]; float top[2], sum[2]; u32 rope[16]; int limit[2]; };
@@ -331,22 +386,22 @@ template <bool F16> struct Kernel {
             if (at >= p_.rows) continue;
             const u64 out = (u64)batch * p_.rows + at;
             if (p_.splits == 1) {
-                const float inverse = sum > 0 ? 1 / sum : 0;
+                const float inverse = sum > 0 ? p_.value / sum : 0;
 #pragma unroll
                 for (int i = 0; i < 32; i++) *(u32*)(o + out * PV + group * 256 + i * 8 + lane % 4 * 2) = pack<F16>(w.o[4 * i + 2 * r] * inverse, w.o[4 * i + 2 * r + 1] * inverse);
             } else {
 #pragma unroll
-                for (int i = 0; i < 32; i++) *(float2*)(partial + (out * p_.splits + split) * PV + group * 256 + i * 8 + lane % 4 * 2) = make_float2(w.o[4 * i + 2 * r], w.o[4 * i + 2 * r + 1]);
+                for (int i = 0; i < 32; i++) *(float2*)(partial + (out * p_.splits + split) * PV + group * 256 + i * 8 + lane % 4 * 2) = make_float2(w.o[4 * i + 2 * r] * p_.value, w.o[4 * i + 2 * r + 1] * p_.value);
                 if (group == 0 && lane % 4 == 0) stats[out * p_.splits + split] = make_float2(w.top[r] * scale, sum);
             }
         }
     }
 };
 
-template <bool F16>
+template <bool F16, bool KV8>
 RP_DEVICE void run(const TensorMap* mq, const TensorMap* mk, const u16* q, u16* o, float* partial, float2* stats, const int* lengths, Keys keys, Problem p) {
     RP_DYNAMIC_SMEM(smem, 1024);
-    Kernel<F16> kernel(smem);
+    Kernel<F16, KV8> kernel(smem);
     const int row = blockIdx.x * ROWS, split = blockIdx.y, batch = blockIdx.z, length = lengths ? min(lengths[batch], p.keys) : p.keys;
     const int span = ((length + p.splits - 1) / p.splits + 2 * KEYS - 1) / (2 * KEYS) * (2 * KEYS), begin = min(length, split * span), end = min(length, begin + span);
     const int pairs = (end - begin + 2 * KEYS - 1) / (2 * KEYS);
@@ -354,21 +409,32 @@ RP_DEVICE void run(const TensorMap* mq, const TensorMap* mk, const u16* q, u16* 
     if (threadIdx.x == 0) kernel.init();
     __syncthreads();
     if (threadIdx.x < 128) {
-        registers_give<24>();
-        if (threadIdx.x < 32 && pairs) kernel.produce(mq, mk, keys, smem, row, batch, begin, end);
+        registers_give<KV8 ? 40 : 24>();  // widening takes more than asking for loads
+        if constexpr (KV8) {
+            if (pairs) kernel.produce_widened(mq, mk, keys, smem, row, batch, begin, end);
+        } else if (threadIdx.x < 32 && pairs) kernel.produce(mq, mk, keys, smem, row, batch, begin, end);
     } else {
-        registers_take<240>();
+        registers_take<KV8 ? 232 : 240>();
         kernel.consume(q, o, partial, stats, p, smem, (int)threadIdx.x / 128 - 1, row, batch, length, begin, end, pairs, split);
     }
 }
 
-}  // namespace mla_sm90
+}  // namespace RP_MLA
 
+// `scales` of FP8 alone.
 #define RP_ENTRY(NAME, F16)                                                                                                        \
-    extern "C" __global__ void __launch_bounds__(384, 1) NAME(const __grid_constant__ TensorMap mq, const __grid_constant__ TensorMap mk, const u16* q, \
-        u16* o, float* partial, float2* stats, const int* lengths, const int* table, int page_shift, int rows, int heads, int keys, int splits, float scale) { \
-        mla_sm90::run<F16>(&mq, &mk, q, o, partial, stats, lengths, {table, page_shift, 1, 0}, {rows, heads, keys, splits, scale}); \
+    extern "C" __global__ void __launch_bounds__(384, 1) NAME(const __grid_constant__ TensorMap mq, const __grid_constant__ TensorMap mk, const u16* q, u16* o, float* partial, \
+        float2* stats, const int* lengths, const int* table, const float* scales, int page_shift, int rows, int heads, int keys, int splits, float scale) { \
+        const float value = RP_KV8 ? scales[1] : 1;                                                                                \
+        RP_MLA::run<F16, RP_KV8>(&mq, &mk, q, o, partial, stats, lengths, {table, page_shift, 1, 0}, {rows, heads, keys, splits, RP_KV8 ? scale * scales[0] * value : scale, value}); \
     }
+#if RP_KV8
+RP_ENTRY(rp_mla_decode_sm90_kv8_bf16, false)
+RP_ENTRY(rp_mla_decode_sm90_kv8_f16, true)
+#else
 RP_ENTRY(rp_mla_decode_sm90_bf16, false)
 RP_ENTRY(rp_mla_decode_sm90_f16, true)
+#endif
 #undef RP_ENTRY
+#undef RP_KV8
+#undef RP_MLA

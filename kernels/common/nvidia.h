@@ -48,6 +48,13 @@ RP_DEVICE u32 pack8(float a, float b, float c, float d) {
 }
 // Bytes of the two words by a selector's hexadecimal digits, lowest first: 0 to 3 of `a`, 4 to 7 of `b`.
 RP_DEVICE u32 permute_bytes(u32 a, u32 b, u32 selector) { return __byte_perm(a, b, selector); }
+// Pairs of halves, or of bf16, multiplied.
+template <bool F16> RP_DEVICE u32 multiply_pairs(u32 a, u32 b) {
+    u32 r;
+    if constexpr (F16) asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+    else asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(0x80008000u));
+    return r;
+}
 
 // ---- sm_80: fragments, and copies of sixteen bytes ------------------------------------------------------------------------
 
@@ -205,6 +212,13 @@ template <int N> RP_DEVICE void mma8_rs(float (&d)[N / 2], const u32* a, u64 b) 
 
 #endif
 
+// Two of e4m3, a word's low ones or its high ones, as halves or bf16. Exponent and mantissa are put where they belong, which is the number
+// times 2^-8 (a bf16's: 2^-120), subnormal ones included, and then multiplied by what is missing. A NaN becomes 480.
+template <bool F16> RP_DEVICE u32 widen_e4m3(u32 x, bool high) {
+    const u32 y = permute_bytes(x, 0, high ? 0x3424 : 0x1404), bits = F16 ? y >> 1 & 0x3F803F80u : y >> 4 & 0x07F007F0u;
+    return multiply_pairs<F16>(y & 0x80008000u | bits, F16 ? 0x5C005C00u : 0x7B807B80u);
+}
+
 // ---- sm_90: tiles of keys -------------------------------------------------------------------------------------------------
 
 // Where the keys of a sequence are, as rows of a map. Without a table they follow each other in a head of their own; with one, key j is in
@@ -216,12 +230,31 @@ struct Keys {
     __device__ __forceinline__ int box(int tile) const { return table ? min(1 << shift, tile & -tile) : tile; }
 };
 // Slabs of a tile, box by box. A whole warp calls: lane from + i says in which row box i begins.
-RP_DEVICE void load_boxes(u32 tile, const TensorMap* map, u32 bar, int row, int from, int boxes, int rows, int slab, int slabs, u32 slab_bytes, int head) {
+RP_DEVICE void load_boxes(u32 tile, const TensorMap* map, u32 bar, int row, int from, int boxes, int box_bytes, int slab, int slabs, u32 slab_bytes, int head) {
 #pragma unroll 1
     for (int i = 0; i < boxes; i++) {
         const int at = __shfl_sync(~0u, row, from + i);
-        if (threadIdx.x % 32 == 0) for (int j = 0; j < slabs; j++) load_slab(tile + j * slab_bytes + i * rows * 128, map, bar, at, slab + j, head);
+        if (threadIdx.x % 32 == 0) for (int j = 0; j < slabs; j++) load_slab(tile + j * slab_bytes + i * box_bytes, map, bar, at, slab + j, head);
     }
+}
+// Slabs of 64 rows whose FP8 lies in their own second half, row after row, are widened by a warpgroup. What a step reads is in registers
+// before anyone writes over it. All bytes that there are become numbers, so that a row which is no key's does no harm.
+template <bool F16> RP_DEVICE void widen_slabs(unsigned char* tile, int slabs, int barrier) {
+    const int t = threadIdx.x % 128, row = t / 4;
+    const unsigned char* from = tile + slabs * 4096 + t * 16;
+    unsigned char* to = tile + row * 128 + ((t % 4 * 2 ^ row & 7) << 4);
+    const int other = row & 1 ? -16 : 16;  // a unit's neighbour, under the swizzle
+#pragma unroll 1
+    for (int i = 0; i < slabs; i++, from += 4096, to += 8192) {
+        uint4 x[2] = {*(const uint4*)from, *(const uint4*)(from + 2048)};
+        named_sync(barrier, 128);
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            *(uint4*)(to + j * 4096) = make_uint4(widen_e4m3<F16>(x[j].x, false), widen_e4m3<F16>(x[j].x, true), widen_e4m3<F16>(x[j].y, false), widen_e4m3<F16>(x[j].y, true));
+            *(uint4*)(to + j * 4096 + other) = make_uint4(widen_e4m3<F16>(x[j].z, false), widen_e4m3<F16>(x[j].z, true), widen_e4m3<F16>(x[j].w, false), widen_e4m3<F16>(x[j].w, true));
+        }
+    }
+    fence_async();
 }
 // Rows of a tile's slabs become zeros, by a whole warp: a key that is none weighs nothing, but nothing times a NaN is one.
 RP_DEVICE void zero_rows(unsigned char* tile, int from, int rows, int slabs, u32 slab_bytes) {

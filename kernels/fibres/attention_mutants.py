@@ -103,6 +103,14 @@ BUGS = [
     ("mla: boxes land on each other", "common/nvidia.h", "mla", "+ i * rows * 128, map", ", map"),
     ("mla: lengths of another sequence", "mla_decode_sm90.cu", "mla", "min(lengths[batch], p.keys)", "min(lengths[0], p.keys)"),
     ("mla: length off by one", "mla_decode_sm90.cu", "mla", "min(lengths[batch], p.keys)", "min(lengths[batch] + 1, p.keys)"),
+    ("* mla kv8: widened over what others have yet to read", "common/nvidia.h", "mla", "named_sync(barrier, 128);", ""),
+    ("* mla kv8: widened before it has landed", "mla_decode_sm90.cu", "mla", "barrier_wait(landed(t.turn % 2), t.pair * 3 + t.turn / 2 & 1);", ""),
+    ("mla kv8: pairs of columns swapped", "common/nvidia.h", "mla", "high ? 0x3424 : 0x1404", "high ? 0x1404 : 0x3424"),
+    ("mla kv8: half as large", "common/nvidia.h", "mla", "0x7B807B80u", "0x7B007B00u"),
+    ("mla kv8: a unit's neighbour without the swizzle", "common/nvidia.h", "mla", "row & 1 ? -16 : 16", "16"),
+    ("mla kv8: slot 1's left half asked for too early", "mla_decode_sm90.cu", "mla", "late = ahead.turn == 5", "late = false"),
+    ("mla kv8: V's scale forgotten", "mla_decode_sm90.cu", "mla", "scales[0] * value : scale, value}", "scales[0] * value : scale, 1}"),
+    ("mla kv8: a stale page", "mla_decode_sm90.cu", "mla", "here = next; next = find", "if (t.pair % 2 == 0) here = next; next = find"),
     ("mla: denominator of one group only", "mla_decode_sm90.cu", "mla", "w.sum[r] + other[", "w.sum[r] + 0 * other["),
 ]
 

@@ -281,6 +281,7 @@ static void decode_case(const char* name, Decode run, Combine combine, const Sha
 #include "../attention/decode_splitkv.cu"
 #undef RP_D
 #undef RP_F16
+#undef RP_KV8
 typedef void (*General)(const u16*, const u16*, const u16*, u16*, float*, float2*, const int*, const int*, const float*, const float*, int, int, int, int, int, int, int, int, float);
 static void general_case(const char* name, General run, Combine combine, const Shape& s, int splits) {
     Operands t(s); int rows = s.hq / s.hkv * s.sq, shift = 0; Splits join(s, splits);
@@ -314,12 +315,27 @@ static void decode_section() {
 
 #if PARTS & MLA
 #include "../attention/mla_decode_sm90.cu"
-typedef void (*Mla)(const TensorMap, const TensorMap, const u16*, u16*, float*, float2*, const int*, const int*, int, int, int, int, int, float);
+#define RP_KV8 1
+#define RP_MLA mla_of_fp8
+#include "../attention/mla_decode_sm90.cu"
+typedef void (*Mla)(const TensorMap, const TensorMap, const u16*, u16*, float*, float2*, const int*, const int*, const float*, int, int, int, int, int, float);
 static void mla(const char* name, Mla run, Combine combine, Shape s, int splits) {
     s.latent = true; Operands t(s); int rows = s.sq * s.hq; Splits join(s, splits);
     auto mq = tensor_map(t.q.data(), 576, rows, s.b, 64, 1), mk = s.page ? tensor_map(t.k.data(), 576, t.pool * s.page, 1, std::min(s.page, 64), 1) : tensor_map(t.k.data(), 576, s.sk, s.b, 64, 1);
-    fibres::launch(dim3((rows + 63) / 64, splits, s.b), dim3(384), [&] { run(mq, mk, t.q.data(), t.o.data(), join.partial.data(), join.pairs(), t.lengths(), s.page ? t.table.data() : nullptr, __builtin_ctz(s.page | 1 << 30), rows, s.hq, s.sk, splits, t.scale); });
+    fibres::launch(dim3((rows + 63) / 64, splits, s.b), dim3(384), [&] { run(mq, mk, t.q.data(), t.o.data(), join.partial.data(), join.pairs(), t.lengths(), s.page ? t.table.data() : nullptr, nullptr, __builtin_ctz(s.page | 1 << 30), rows, s.hq, s.sk, splits, t.scale); });
     join.join(combine, t);
+    check(name, t);
+}
+static void mla_kv8(const char* name, Mla run, Combine combine, Shape s, int splits) {
+    s.latent = s.kv8 = true; Operands t(s); int rows = s.sq * s.hq; Splits join(s, splits);
+    const float scales[3] = {1, 0.5, 3};
+    const u64 keys = s.page ? t.pool * s.page : s.sk;
+    HostMap m{t.k.data(), {64, keys, 9, s.page ? 1 : (u64)s.b}, {576, 64, 576 * keys}, {64, (u32)(s.page ? std::min(s.page, 64) : 64), 1, 1}, 16, 1};
+    TensorMap mk; memcpy(&mk, &m, sizeof m);
+    auto mq = tensor_map(t.q.data(), 576, rows, s.b, 64, 1);
+    fibres::launch(dim3((rows + 63) / 64, splits, s.b), dim3(384), [&] { run(mq, mk, t.q.data(), t.o.data(), join.partial.data(), join.pairs(), t.lengths(), s.page ? t.table.data() : nullptr, scales, __builtin_ctz(s.page | 1 << 30), rows, s.hq, s.sk, splits, t.scale); });
+    join.join(combine, t);
+    t.k_scale = t.v_scale = scales[1];
     check(name, t);
 }
 static void mla_section() {
@@ -332,6 +348,9 @@ static void mla_section() {
     mla("mla paged 16, ragged", rp_mla_decode_sm90_bf16, combine_bf16_d512, paged, 1);
     Shape larger{2, 16, 1, 2, 700, 1, 576, 512, false, true, 0, 256}; larger.lengths = {700, 200};
     mla("mla paged 256, ragged", rp_mla_decode_sm90_bf16, combine_bf16_d512, larger, 2);
+    mla_kv8("mla kv8", rp_mla_decode_sm90_kv8_bf16, combine_bf16_d512, {1, 70, 1, 1, 256, 1, 576, 512, false, true}, 1);
+    mla_kv8("mla kv8 paged 8, ragged", rp_mla_decode_sm90_kv8_f16, combine_f16_d512, {3, 16, 1, 2, 420, 1, 576, 512, true, true, 0, 8, false, false, false, false, {420, 0, 130}}, 2);
+    mla_kv8("mla kv8 paged 64, ragged", rp_mla_decode_sm90_kv8_bf16, combine_bf16_d512, {2, 16, 1, 1, 400, 4, 576, 512, false, true, 0, 64, false, false, false, false, {400, 61}}, 1);
     mla("mla paged 64", rp_mla_decode_sm90_f16, combine_f16_d512, {1, 16, 1, 1, 190, 1, 576, 512, true, true, 0, 64}, 1);
 }
 #endif

@@ -195,6 +195,7 @@ inline u32 bits_of(float x) { return fibres::to_bits(x); }
 inline float exp2_approx(float x) { return exp2f(x); }
 template <bool F16> u32 pack(float low, float high) { using namespace fibres; return F16 ? float_to_half(low) | (u32)float_to_half(high) << 16 : float_to_bf16(low) | (u32)float_to_bf16(high) << 16; }
 inline u32 pack8(float a, float b, float c, float d) { using fibres::float_to_e4m3; return float_to_e4m3(a) | float_to_e4m3(b) << 8 | float_to_e4m3(c) << 16 | (u32)float_to_e4m3(d) << 24; }
+template <bool F16> u32 multiply_pairs(u32 a, u32 b) { using namespace fibres; return pack<F16>(widen<F16>((u16)a) * widen<F16>((u16)b), widen<F16>((u16)(a >> 16)) * widen<F16>((u16)(b >> 16))); }
 inline u32 permute_bytes(u32 a, u32 b, u32 selector) { u32 r = 0; for (int i = 0; i < 4; i++) r |= (u32)(((u64)b << 32 | a) >> 8 * (selector >> 4 * i & 7) & 0xFF) << 8 * i; return r; }
 
 // mbarrier: a phase ends when its arrivals and its bytes are both complete.
@@ -216,13 +217,13 @@ inline void compute_before_wait(float, u32) {}
 struct HostMap { const unsigned char* base; u64 dims[4], strides[3]; u32 box[4], swizzle, element = 2; };
 template <class Map> void load_slab(u32 dst, const Map* map, u32 bar, int row, int slab, int head) {
     HostMap m; static_assert(sizeof m <= sizeof *map, ""); memcpy(&m, map, sizeof m);
-    if (dst % 1024) fibres::fail("a TMA tile that does not start at a multiple of 1024 bytes");
+    if (dst % (m.swizzle * 8)) fibres::fail("a TMA tile that does not start where its swizzle begins");
     fibres::in_flight.push_back([=] {
         u32 bytes = 0;
         for (u32 c = 0; c < m.box[2]; c++) for (u32 r = 0; r < m.box[1]; r++) for (u32 e = 0; e < m.box[0]; e++, bytes += m.element) {
             u64 y = (u64)(row + (int)r), z = c + (u64)slab; u16 x = 0;
             if (e < m.dims[0] && y < m.dims[1] && z < m.dims[2] && (u64)head < m.dims[3]) memcpy(&x, m.base + e * m.element + y * m.strides[0] + z * m.strides[1] + head * m.strides[2], m.element);
-            memcpy(fibres::at(fibres::swizzled(dst + (c * m.box[1] + r) * 128 + e * m.element, m.swizzle)), &x, m.element);
+            memcpy(fibres::at(fibres::swizzled(dst + ((c * m.box[1] + r) * m.box[0] + e) * m.element, m.swizzle)), &x, m.element);
         }
         auto& b = barrier_at(bar); b.bytes -= bytes; barrier_settle(b);
     });

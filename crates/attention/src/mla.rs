@@ -1,5 +1,5 @@
-//! Absorbed MLA decode by our own Hopper kernel, kernels/attention/mla_decode_sm90.cu. The host contract stands there. With pages it has
-//! not yet run on hardware.
+//! Absorbed MLA decode by our own Hopper kernel, kernels/attention/mla_decode_sm90.cu. The host contract stands there. With pages or
+//! an FP8 cache it has not yet run on hardware.
 
 use crate::layout;
 use crate::nvidia::scale;
@@ -29,9 +29,11 @@ const SHARED: u32 = 230_912;
 
 /// True for the shapes that the kernel takes. With one query a sequence, its rows (query, head) are our (head, query).
 pub(crate) fn fits(shape: Shape) -> bool {
-    let half = matches!(shape.dtype, Dtype::Bf16 | Dtype::F16) && Shape { ragged: false, page: None, ..shape }.plain();
+    let half =
+        matches!(shape.dtype, Dtype::Bf16 | Dtype::F16) && Shape { ragged: false, page: None, kv: shape.dtype, ..shape }.plain();
+    let kv = shape.kv == shape.dtype || shape.kv == Dtype::E4m3;
     let pages = shape.page.is_none_or(|tokens| tokens.is_power_of_two() && tokens >= LEAST_PAGE);
-    shape.kind == Kind::MlaDecode && half && pages && (shape.hkv, shape.sq, shape.dqk, shape.dv) == (1, 1, LATENT, VALUE)
+    shape.kind == Kind::MlaDecode && half && kv && pages && (shape.hkv, shape.sq, shape.dqk, shape.dv) == (1, 1, LATENT, VALUE)
 }
 
 /// Splits of the keys: as many blocks as there are multiprocessors, each with enough keys to be worth it.
@@ -60,22 +62,25 @@ impl<'d> Plan<'d> {
         if shape.page.is_some_and(|tokens| i32::try_from(layout::pool(shape) * tokens).is_err()) {
             return Err(DeviceError::unsupported("more keys than the kernel counts"));
         }
-        let program = Program { name: "attention/mla_decode_sm90", ..Program::default() };
-        let kernel = device.compile(&program, &format!("rp_mla_decode_sm90_{}", shape.dtype))?;
+        let fp8 = [("RP_KV8", "1".to_owned())];
+        let (defines, entry): (&[_], _) = if shape.kv == Dtype::E4m3 { (&fp8, "kv8_") } else { (&[], "") };
+        let program = Program { name: "attention/mla_decode_sm90", defines, ..Program::default() };
+        let kernel = device.compile(&program, &format!("rp_mla_decode_sm90_{entry}{}", shape.dtype))?;
         let count = splits(shape, u64::from(device.info().units));
         let splits = Splits::new(device, shape, count)?;
         Ok(Self { device, shape, kernel, splits })
     }
 
-    /// (64, rows, 9, sequences) elements, `tile` rows of 64 columns at once.
-    fn map(&self, buffer: &Buffer, rows: u64, sequences: u64, tile: u64) -> Result<Vec<u8>> {
+    /// (64, rows, 9, sequences) elements, `tile` rows of 64 columns at once; under the swizzle where products read what is loaded.
+    fn map(&self, buffer: &Buffer, dtype: Dtype, rows: u64, sequences: u64, tile: u64) -> Result<Vec<u8>> {
+        let bytes = dtype.bits() / 8;
         let map = TensorMap {
-            element_bytes: 2,
-            bf16: self.shape.dtype == Dtype::Bf16,
+            element_bytes: bytes as u32,
+            bf16: dtype == Dtype::Bf16,
             dims: vec![64, rows, LATENT / 64, sequences],
-            strides: vec![2 * LATENT, 128, 2 * LATENT * rows],
+            strides: vec![bytes * LATENT, bytes * 64, bytes * LATENT * rows],
             tile: vec![64, tile as u32, 1, 1],
-            swizzle: 128,
+            swizzle: if bytes == 2 { 128 } else { 0 },
         };
         self.device.tensor_map(buffer, &map)
     }
@@ -84,12 +89,12 @@ impl<'d> Plan<'d> {
 impl AttentionPlan for Plan<'_> {
     fn enqueue(&self, operands: &AttentionOperands<'_>) -> Result<()> {
         let AttentionOperands { q, k, o, .. } = *operands;
-        let Shape { b, hq: rows, sk, page, .. } = self.shape;
+        let Shape { b, hq: rows, sk, page, dtype, kv, .. } = self.shape;
         let keys = match page {
-            None => self.map(k, sk, b, KEYS),
-            Some(tokens) => self.map(k, layout::pool(self.shape) * tokens, 1, tokens.min(KEYS)),
+            None => self.map(k, kv, sk, b, KEYS),
+            Some(tokens) => self.map(k, kv, layout::pool(self.shape) * tokens, 1, tokens.min(KEYS)),
         };
-        let maps = [self.map(q, rows, b, ROWS)?, keys?];
+        let maps = [self.map(q, dtype, rows, b, ROWS)?, keys?];
         let args = [
             Arg::Bytes(&maps[0]),
             Arg::Bytes(&maps[1]),
@@ -99,6 +104,7 @@ impl AttentionPlan for Plan<'_> {
             Arg::Buffer(&self.splits.stats, 0),
             given(self.shape.ragged, operands.lengths, "lengths")?,
             given(page.is_some(), operands.pages, "pages")?,
+            given(kv == Dtype::E4m3, operands.scales, "scales")?,
             Arg::I32(page.map_or(0, |tokens| tokens.ilog2() as i32)),
             Arg::I32(rows as i32),
             Arg::I32(rows as i32),
@@ -142,7 +148,8 @@ mod tests {
         assert!(fits("mla-decode/b8hq16hkv1sq1sk4096d576v512/bf16/page256/ragged"));
         assert!(!fits("mla-decode/b8hq16hkv1sq1sk4096d576v512/bf16/page4"));
         assert!(!fits("mla-decode/b8hq16hkv1sq1sk4096d576v512/bf16/page48"));
-        assert!(!fits("mla-decode/b8hq16hkv1sq1sk4096d576v512/bf16/kv=e4m3/page64"));
+        assert!(fits("mla-decode/b8hq16hkv1sq1sk4096d576v512/bf16/kv=e4m3/page64/ragged"));
+        assert!(!fits("mla-decode/b8hq16hkv1sq1sk4096d576v512/e4m3"));
         assert!(!fits("mla-decode/b8hq16hkv1sq2sk4096d576v512/bf16"));
         assert!(!fits("mla-decode/b8hq16hkv1sq1sk4096d576v512/f32"));
         assert!(!fits("mla-decode/b8hq16hkv2sq1sk4096d576v512/bf16"));
