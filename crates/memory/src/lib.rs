@@ -8,6 +8,7 @@
 //! `memory/p2p/256MiB/to3` from this device to device 3, `/bidir` both ways. Patterns: `memory/kvpages/1GiB/tokens16`,
 //! `memory/rows/1GiB/row8KiB`, `memory/strided/1GiB/f32/stride8`, `memory/atomics/32MiB/f32/line`.
 
+mod bulk;
 mod cases;
 mod chase;
 mod climb;

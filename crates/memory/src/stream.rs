@@ -1,5 +1,6 @@
 //! Streams made ready: arrays filled on the device, one launch an execution, every element of the result checked.
 
+use crate::bulk::{self, Ring};
 use crate::cases::{Op, Stream};
 use crate::tune::{self, Launch, Tuned};
 use crate::variants::{self, SCALAR};
@@ -47,6 +48,12 @@ pub(crate) fn prepare<'d>(stream: Stream, provider: &str, device: &'d dyn Device
             }
             Way::Host { kernel, repeats }
         }
+        Some(_) if provider == bulk::PROVIDER => {
+            let (ring, kernel, tried) = bulk::tune(device, stream, &inputs, &out)?;
+            config.insert("launch".into(), ring.to_string());
+            config.insert("launches tried".into(), tried);
+            Way::Bulk { kernel, ring }
+        }
         Some(_) => {
             let passes = passes(device, stream);
             let run = |kernel: &Kernel, launch| enqueue_gpu(device, stream, kernel, launch, &inputs, &out);
@@ -75,6 +82,8 @@ enum Way {
     Host { kernel: Kernel, repeats: u64 },
     /// A kernel on a GPU.
     Gpu { kernel: Kernel, launch: Launch, passes: u64 },
+    /// The bulk copy engine.
+    Bulk { kernel: Kernel, ring: Ring },
 }
 
 struct Run<'d> {
@@ -88,7 +97,7 @@ struct Run<'d> {
 }
 
 /// The operands that every form of a stream's kernel takes, in order; one u32 follows.
-fn operands<'a>(stream: Stream, inputs: &'a [Buffer], out: &'a Buffer, elements: u64) -> Vec<Arg<'a>> {
+pub(crate) fn operands<'a>(stream: Stream, inputs: &'a [Buffer], out: &'a Buffer, elements: u64) -> Vec<Arg<'a>> {
     let mut args: Vec<Arg<'_>> = inputs.iter().map(|b| Arg::Buffer(b, 0)).collect();
     args.push(Arg::Buffer(out, 0));
     if matches!(stream.op, Op::Write | Op::Scale | Op::Triad) {
@@ -163,7 +172,7 @@ impl Ready for Run<'_> {
         match self.way {
             Way::Host { repeats, .. } => repeats,
             Way::Gpu { passes, .. } => passes,
-            Way::Own => 1,
+            Way::Own | Way::Bulk { .. } => 1,
         }
     }
 
@@ -177,6 +186,7 @@ impl Ready for Run<'_> {
                 self.device.launch(kernel, Geometry::linear(1, 1), &args)
             }
             Way::Gpu { kernel, launch, .. } => enqueue_gpu(self.device, self.stream, kernel, *launch, &self.inputs, &self.out),
+            Way::Bulk { kernel, ring } => bulk::enqueue(self.device, self.stream, kernel, *ring, &self.inputs, &self.out),
         }
     }
 
@@ -196,7 +206,7 @@ impl Ready for Run<'_> {
             self.device.download(&self.out, 0, &mut sums)?;
             // The host's threads leave f64 sums, a GPU's blocks f32.
             let got: f64 = match self.way {
-                Way::Gpu { .. } => {
+                Way::Gpu { .. } | Way::Bulk { .. } => {
                     sums.chunks_exact(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap_or_default()))).sum()
                 }
                 _ => sums.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap_or_default())).sum(),

@@ -1,5 +1,6 @@
 //! Who can do a memory case on which device, and how each launches it. Adding a variant is adding a line to [`VARIANTS`].
 
+use crate::bulk;
 use crate::cases::{Op, Shape, Stream};
 use crate::links::Link;
 use ridgepoint_core::Backend;
@@ -32,6 +33,12 @@ pub(crate) const VARIANTS: &[Variant] = &[
         ops: &[Op::Write, Op::Copy, Op::Scale, Op::Add, Op::Triad],
     },
     Variant { provider: "kernel", backends: GPUS, suffix: Some(""), ops: KERNELS },
+    Variant {
+        provider: bulk::PROVIDER,
+        backends: &[Backend::Cuda],
+        suffix: Some(""),
+        ops: &[Op::Read, Op::Copy, Op::Triad, Op::Dot],
+    },
     Variant { provider: "copy-engine", backends: GPUS, suffix: None, ops: &[Op::Copy] },
     Variant { provider: "fill", backends: GPUS, suffix: None, ops: &[Op::Init] },
 ];
@@ -76,7 +83,8 @@ pub(crate) fn providers(shape: Shape, device: &dyn Device) -> Vec<String> {
             return vec![if backend == Backend::Cpu || backend == Backend::Fake { "native" } else { "kernel" }.into()];
         }
     };
-    VARIANTS.iter().filter(|v| v.does(stream, backend)).map(|v| v.provider.to_owned()).collect()
+    let there = |v: &&Variant| v.does(stream, backend) && (v.provider != bulk::PROVIDER || bulk::fits(device));
+    VARIANTS.iter().filter(there).map(|v| v.provider.to_owned()).collect()
 }
 
 /// The variant of this name for a device.
