@@ -92,13 +92,15 @@ template <bool F16, bool KV8> struct Kernel {
         auto find = [&](int pair) { const int key = begin + pair * 2 * KEYS + lane * rows; return lane < 2 * boxes && key < end ? keys.row(key) : 0; };
         int here = find(0);
         load_query(mq, row, batch);
-        auto load = [&](int slot, int part, int pair, u32 bar, int count) {
+        // A part's barrier hears of the next load only when the part is free: until then the last load may still be on its way to it.
+        auto load = [&](int slot, int part, int pair, u32 bar, int count, int expected) {
             barrier_wait(empty(slot, part), pair & 1 ^ 1);
+            if (lane == 0 && expected) barrier_expect(bar, expected);
             load_boxes(k[slot] + first(part) * SLAB, mk, bar, here, slot * boxes, count, rows * 128, first(part), slabs(part), SLAB, keys.table ? 0 : batch);
         };
         for (int i = 0; i < pairs; i++) {
             const int next = find(i + 1);
-            auto whole = [&](int slot, int part) { if (lane == 0) barrier_expect(full(slot, part), slabs(part) * SLAB); load(slot, part, i, full(slot, part), boxes); };
+            auto whole = [&](int slot, int part) { load(slot, part, i, full(slot, part), boxes, slabs(part) * SLAB); };
             // In the order in which the parts come free, which is also the order in which they are read.
             whole(0, ROPE); whole(0, LEFT); whole(1, ROPE); whole(1, RIGHT); whole(0, RIGHT); whole(1, LEFT);
             here = next;
@@ -107,7 +109,7 @@ template <bool F16, bool KV8> struct Kernel {
         // The last pair is not whole: only boxes that hold keys are loaded, to a barrier of their own, and what lies behind the last
         // key becomes zeros before the groups hear of a part. Slot 1's left half comes free only when slot 0 has been scored.
         const int even = (min(rest, KEYS) + rows - 1) / rows, odd = (max(rest - KEYS, 0) + rows - 1) / rows, bytes = rows * 128;
-        auto part_of_rest = [&](int slot, int part) { load(slot, part, pairs, landed(), slot ? odd : even); };
+        auto part_of_rest = [&](int slot, int part) { load(slot, part, pairs, landed(), slot ? odd : even, 0); };
         auto hand_over = [&](int slot, int part) {
             zero_rows(smem + (k[slot] - q) + first(part) * SLAB, min(max(rest - slot * KEYS, 0), KEYS), KEYS, slabs(part), SLAB);
             release(full(slot, part));
