@@ -96,6 +96,7 @@ BUGS = [
     ("mla: the last key becomes zeros", "mla_decode_sm90.cu", "mla", "min(max(rest - slot * KEYS, 0), KEYS), KEYS", "min(max(rest - slot * KEYS - 1, 0), KEYS), KEYS"),
     ("* mla: zeros before the loads have landed", "mla_decode_sm90.cu", "mla", "barrier_wait(landed(), 0);", ""),
     ("mla: a wait for the first landing twice", "mla_decode_sm90.cu", "mla", "barrier_wait(landed(), 1);", "barrier_wait(landed(), 0);"),
+    ("* mla: bytes expected before the part is free", "mla_decode_sm90.cu", "mla", "barrier_wait(empty(slot, part), pair & 1 ^ 1);\n            if (lane == 0 && expected) barrier_expect(bar, expected);", "if (lane == 0 && expected) barrier_expect(bar, expected);\n            barrier_wait(empty(slot, part), pair & 1 ^ 1);"),
     ("* mla: a stale page", "mla_decode_sm90.cu", "mla", "here = next;", "if (i % 2) here = next;"),
     ("* mla: a tile's second box from the first's page", "common/nvidia.h", "mla", "row, from + i);", "row, from);"),
     ("mla: pages of the first sequence", "mla_decode_sm90.cu", "mla", "(u64)batch * ((p.keys", "(u64)0 * ((p.keys"),

@@ -106,8 +106,8 @@ template <class Kernel> void launch(dim3 g, dim3 b, Kernel kernel) {
         for (int idle = 0;;) {
             bool left = false; u64 before = progress;
             for (auto& f : all) if (!f.done) { left = true; current = &f; swapcontext(&scheduler, &f.context); }
-            // Every third load lands, the newest first; the oldest too when nothing else can move.
-            for (size_t i = in_flight.size(); i-- > 0;) if (i % 3 == 1 || progress == before) { auto land = std::move(in_flight[i]); in_flight.erase(in_flight.begin() + i); land(); progress++; }
+            // Loads land when nothing else can move, and then every third, the newest first; the oldest when it is alone.
+            if (progress == before) for (size_t n = in_flight.size(), i = n; i-- > 0;) if (n == 1 || i % 3 == 1) { auto land = std::move(in_flight[i]); in_flight.erase(in_flight.begin() + i); land(); progress++; }
             if (!left) { if (!in_flight.empty()) fail("the block left with loads in flight"); break; }
             if (progress == before && ++idle > 2) fail("deadlock: every thread waits");
             if (progress != before) idle = 0;
