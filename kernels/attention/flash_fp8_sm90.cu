@@ -14,13 +14,13 @@
 //
 // Host contract. Q [B,Hq,Sq,D], K and V [B,Hkv,Sk,D] e4m3, O like Q in bf16, contiguous, 16-byte aligned; Hq a multiple of Hkv; scale and
 // scales > 0. Causal is aligned at the end: query i sees keys j ≤ i + Sk − Sq. A row that sees no key gives zeros.
-//   q, k, v   4-d tensor maps over (128, S, D/128, B·H) bytes, strides (D, 128, S·D), 128-byte swizzle, no interleave, out-of-bounds zero;
-//             box (128, 64, D/128, 1) for q, (128, N, D/128, 1) for k and v.
+//   q, k, v   4-d tensor maps over (W, S, D/W, B·H) bytes, W = min(D, 128), strides (D, W, S·D), swizzle of W bytes, no interleave,
+//             out-of-bounds zero; box (W, 64, D/W, 1) for q, (W, N, D/W, 1) for k and v.
 //   o         output; heads = B·Hq; group = Hq / Hkv
 //   scales    three f32: what stored values of Q, K and V are multiplied by
 //   counter   two u32, zero before the first launch; the kernel leaves them zero. One pair for each launch in flight.
 //   grid min(SMs, tiles), block 384, dynamic shared memory (128 + 6·N)·D + 160 bytes, 1 block an SM.
-// Macros: RP_D 128 | 256; RP_N, a multiple of 32: 128, 192 or 224, at D = 256 only 96; RP_CAUSAL 0 | 1; RP_LEAN 0 | 1, see softmax.
+// Macros: RP_D 64 | 128 | 256; RP_N, a multiple of 32: 128, 192 or 224, at D = 256 only 96; RP_CAUSAL 0 | 1; RP_LEAN 0 | 1, see softmax.
 
 #include "../common/flash_sm90.h"
 
@@ -49,10 +49,11 @@ constexpr int STAGES = 2, GROUPS = 2, TRANSPOSERS = 3;
 
 template <int D, int N, bool CAUSAL, bool LEAN>
 struct Kernel {
-    static_assert(D % 128 == 0 && N % 32 == 0, "slabs are 128 bytes wide, and P's fragments 32 keys");
+    static_assert((D == 64 || D % 128 == 0) && N % 32 == 0, "slabs are as wide as a swizzle, and P's fragments 32 keys");
     static constexpr int TILE = GROUPS * ROWS, Q_BYTES = ROWS * D, BYTES = N * D;
     static constexpr int RAISED = LEAN ? 8 - SLACK : 8;  // P's largest is 2^8
-    static constexpr u32 SLAB = N * 128;     // one 128-column slab of a K or V tile
+    static constexpr int WIDTH = D < 128 ? D : 128;  // columns of a slab, bytes of a swizzle
+    static constexpr u32 SLAB = N * WIDTH;   // of a K or V tile
     static constexpr u32 SIXTEEN = D * 16;   // a column of the transposed tile: sixteen keys of all D, eight rows of sixteen bytes after another
     u32 q, k, v, t, bars;
     volatile int* note;  // the tile's row and head; and for each stage of V whether the last has been
@@ -116,20 +117,20 @@ struct Kernel {
     // A unit is 32 keys of 16 columns: four 8 × 8 matrices of pairs of columns. A lane gives the address of one row of one of them. Four
     // units are under way at a time.
     __device__ __forceinline__ void transpose(int warp, int lane) const {
-        constexpr int CHUNKS = D / 16, UNITS = CHUNKS * (N / 32), BATCH = 4;
+        constexpr int CHUNKS = D / 16, UNITS = CHUNKS * (N / 32), WIDE = WIDTH / 16, BATCH = 4;
         for (u32 c = 0;; c++) {
             u32 s = c % STAGES, parity = c / STAGES & 1;
             barrier_wait(v_full(s), parity);
             if (note[2 + s]) break;
             barrier_wait(t_empty(s), parity ^ 1);
-            u32 from = v + s * BYTES + lane * 128, to = t + s * BYTES + lane / 16 * SIXTEEN + lane % 16 * 16;
+            u32 from = v + s * BYTES + lane * WIDTH, to = t + s * BYTES + lane / 16 * SIXTEEN + lane % 16 * 16;
 #pragma unroll 1
             for (u32 unit = warp * BATCH; unit < UNITS; unit += TRANSPOSERS * BATCH) {
                 u32 keys = unit / CHUNKS, r[BATCH][4];
 #pragma unroll
                 for (u32 i = 0; i < BATCH; i++) {
                     u32 chunk = unit % CHUNKS + i;
-                    load_matrices_transposed(r[i], from + chunk / 8 * SLAB + keys * (32 * 128) + ((chunk % 8 ^ lane % 8) << 4));
+                    load_matrices_transposed(r[i], from + chunk / WIDE * SLAB + keys * (32 * WIDTH) + ((chunk ^ lane * WIDTH / 128) % WIDE << 4));
                 }
 #pragma unroll
                 for (u32 i = 0; i < BATCH; i++) {
@@ -147,18 +148,20 @@ struct Kernel {
     struct State { float o[D / 2]; u32 p[N / 8]; float top[2], sum[2]; };
 
     __device__ __forceinline__ void issue_scores(float (&s)[N / 2], u32 q_rows, u32 stage) const {
+        constexpr int STEPS = WIDTH / 32;  // of a slab
         u32 keys = k + stage * BYTES;
         if constexpr (D > 128) { keys = renewed(keys); q_rows = renewed(q_rows); }
 #pragma unroll
         for (int i = 0; i < D / 32; i++)
-            mma8_ss<N>(s, descriptor(q_rows + i / 4 * (ROWS * 128) + i % 4 * 32, 16, 1024), descriptor(keys + i / 4 * SLAB + i % 4 * 32, 16, 1024), i > 0);
+            mma8_ss<N>(s, descriptor<WIDTH>(q_rows + i / STEPS * (ROWS * WIDTH) + i % STEPS * 32, 16, 8 * WIDTH),
+                       descriptor<WIDTH>(keys + i / STEPS * SLAB + i % STEPS * 32, 16, 8 * WIDTH), i > 0);
         wgmma_commit();
     }
     __device__ __forceinline__ void issue_values(State& w, u32 stage) const {
         u32 values = t + stage * BYTES;
         if constexpr (D > 128) values = renewed(values);
 #pragma unroll
-        for (int i = 0; i < N / 32; i++) mma8_rs<D>(w.o, w.p + 4 * i, plain_descriptor(values + i * (2 * SIXTEEN), SIXTEEN, 128));
+        for (int i = 0; i < N / 32; i++) mma8_rs<D>(w.o, w.p + 4 * i, descriptor<0>(values + i * (2 * SIXTEEN), SIXTEEN, 128));
         wgmma_commit();
     }
     static __device__ __forceinline__ void to_p(const float (&s)[N / 2], State& w) {

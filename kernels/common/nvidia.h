@@ -18,12 +18,11 @@ typedef unsigned long long u64;
 #endif
 struct __align__(64) TensorMap { u64 opaque[16]; };
 
-// Of an operand of wgmma: start address, leading and stride offsets in 16-byte units; bit 62 chooses the 128-byte swizzle.
-RP_DEVICE u64 descriptor(u32 address, u32 leading, u32 stride) {
-    return (u64)((address >> 4) & 0x3FFF) | (u64)(leading >> 4) << 16 | (u64)(stride >> 4) << 32 | 1ull << 62;
+// Of an operand of wgmma: start address, leading and stride offsets in 16-byte units; bits 62 and 63 choose the swizzle. Without one a
+// K-major operand is blocks of eight rows of sixteen bytes, `leading` bytes to the next along K, `stride` along M or N.
+template <int SWIZZLE = 128> RP_DEVICE u64 descriptor(u32 address, u32 leading, u32 stride) {
+    return (u64)((address >> 4) & 0x3FFF) | (u64)(leading >> 4) << 16 | (u64)(stride >> 4) << 32 | (SWIZZLE == 128 ? 1ull : SWIZZLE == 64 ? 2ull : 0ull) << 62;
 }
-// Without a swizzle, K-major: blocks of eight rows of sixteen bytes, `leading` bytes to the next along K, `stride` along M or N.
-RP_DEVICE u64 plain_descriptor(u32 address, u32 leading, u32 stride) { return descriptor(address, leading, stride) ^ 1ull << 62; }
 
 #ifndef RP_HOST_FIBRES
 
@@ -205,7 +204,8 @@ template <int N> RP_DEVICE void mma8_ss(float (&d)[N / 2], u64 a, u64 b, int acc
     if constexpr (N == 224) RP_SS8(224, 112, 112, 113, 114);
 }
 template <int N> RP_DEVICE void mma8_rs(float (&d)[N / 2], const u32* a, u64 b) {
-    static_assert(N == 128 || N == 256, "add the operand list of this width");
+    static_assert(N == 64 || N == 128 || N == 256, "add the operand list of this width");
+    if constexpr (N == 64) RP_RS8(64, 32, 32, 33, 34, 35, 36);
     if constexpr (N == 128) RP_RS8(128, 64, 64, 65, 66, 67, 68);
     if constexpr (N == 256) RP_RS8(256, 128, 128, 129, 130, 131, 132);
 }

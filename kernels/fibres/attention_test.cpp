@@ -122,11 +122,22 @@ static void flash_section() {
 #include "../attention/flash_fp8_sm90.cu"
 #undef RP_D
 #undef RP_N
+#undef RP_CAUSAL
+#define RP_FLASH fp8_full_d64
+#define RP_NAME rp_fp8_full_d64
+#define RP_D 64
+#define RP_N 192
+#define RP_CAUSAL 0
+#include "../attention/flash_fp8_sm90.cu"
+#undef RP_D
+#undef RP_N
+#undef RP_CAUSAL
 #undef RP_LEAN
 #define RP_FLASH fp8_causal_d256
 #define RP_NAME rp_fp8_causal_d256
 #define RP_D 256
 #define RP_N 96
+#define RP_CAUSAL 1
 #include "../attention/flash_fp8_sm90.cu"
 #undef RP_D
 #undef RP_N
@@ -136,7 +147,8 @@ typedef void (*Fp8)(const TensorMap, const TensorMap, const TensorMap, u16*, u32
 static void fp8(const char* name, Fp8 kernel, int n, Shape s, int grid) {
     s.kv8 = s.q8 = true; Operands t(s); u32 counter[2] = {0, 0}; const float scales[3] = {0.5, 0.75, 1.25};
     auto map = [&](const void* p, int rows, int heads, int tile) {
-        HostMap m{(const unsigned char*)p, {128, (u64)rows, (u64)s.d / 128, (u64)heads}, {(u64)s.d, 128, (u64)rows * s.d}, {128, (u32)tile, (u32)s.d / 128, 1}, 128, 1};
+        u32 w = min(s.d, 128);
+        HostMap m{(const unsigned char*)p, {w, (u64)rows, (u64)s.d / w, (u64)heads}, {(u64)s.d, w, (u64)rows * s.d}, {w, (u32)tile, s.d / w, 1}, w, 1};
         TensorMap r; memcpy(&r, &m, sizeof m); return r;
     };
     auto mq = map(t.q8.data(), s.sq, s.b * s.hq, 64), mk = map(t.k.data(), s.sk, s.b * s.hkv, n), mv = map(t.v.data(), s.sk, s.b * s.hkv, n);
@@ -151,6 +163,7 @@ static void fp8_section() {
     fp8("fp8 flash lean", rp_fp8_full_lean, 192, {1, 1, 1, 130, 1100, 2, 128, 128, false, false}, 1);
     fp8("fp8 flash lean", rp_fp8_causal_lean, 128, {1, 2, 1, 200, 290, 4, 128, 128, false, true}, 2);
     fp8("fp8 flash lean", rp_fp8_causal_lean, 128, {1, 1, 1, 200, 77, 1, 128, 128, false, true}, 1);
+    fp8("fp8 flash lean", rp_fp8_full_d64, 192, {1, 1, 1, 70, 300, 2, 64, 64, false, false}, 1);
     fp8("fp8 flash huge", rp_fp8_causal_d256, 96, {2, 1, 1, 70, 260, 60, 256, 256, false, true}, 1);
 }
 #endif

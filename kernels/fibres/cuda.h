@@ -136,13 +136,13 @@ struct Bf16 { static constexpr int BYTES = 2; static float widen(u32 x) { return
 struct F16 { static constexpr int BYTES = 2; static float widen(u32 x) { return half_to_float((u16)x); } };
 struct E4m3 { static constexpr int BYTES = 1; static float widen(u32 x) { return e4m3_to_float((unsigned char)x); } };
 
-// An element of an operand of wgmma, found as the hardware finds it from the descriptor (128-byte swizzle, or none and K-major).
+// An element of an operand of wgmma, found as the hardware finds it from the descriptor (of 128 bytes, or K-major of 64 or none).
 template <class T> float operand(u64 d, int outer, int k, bool k_major) {
-    bool plain = d >> 62 == 0;
-    if (!plain && d >> 62 != 1 || plain && !k_major) fail("a wgmma descriptor with another swizzle than 128 bytes, or none");
+    u32 layout = (u32)(d >> 62), row = layout == 1 ? 128 : 64;
+    if (layout == 3 || layout != 1 && !k_major) fail("a wgmma descriptor with a swizzle that is not modelled");
     u32 start = (d & 0x3FFF) << 4, leading = (d >> 16 & 0x3FFF) << 4, stride = (d >> 32 & 0x3FFF) << 4, along = k * T::BYTES, x = 0;
-    u32 address = plain ? start + outer / 8 * stride + outer % 8 * 16 + along / 16 * leading + along % 16
-        : swizzled(k_major ? start + outer / 8 * stride + outer % 8 * 128 + along : start + outer / 64 * leading + k / 8 * stride + k % 8 * 128 + outer % 64 * 2, 128);
+    u32 address = layout == 0 ? start + outer / 8 * stride + outer % 8 * 16 + along / 16 * leading + along % 16
+        : swizzled(k_major ? start + outer / 8 * stride + outer % 8 * row + along : start + outer / 64 * leading + k / 8 * stride + k % 8 * 128 + outer % 64 * 2, row);
     memcpy(&x, at(address), T::BYTES);
     if (unfenced[(address - SMEM_ORIGIN) / 16]) fail("a product reads what was stored without a fence");
     return T::widen(x);

@@ -20,7 +20,7 @@ pub(crate) fn fits(shape: Shape) -> bool {
         && !(shape.sinks || shape.ragged)
         && (shape.window, shape.page) == (None, None)
         && shape.dqk == shape.dv
-        && matches!(shape.dqk, 128 | 256)
+        && matches!(shape.dqk, 64 | 128 | 256)
 }
 
 /// A form of the kernel: keys of a tile, and whether the softmax is spared the special function unit (`RP_LEAN`).
@@ -76,16 +76,17 @@ impl<'d> Plan<'d> {
         Ok(Self { device, shape, kernels, chosen: 0, counter })
     }
 
-    /// (128, rows, D/128, heads) bytes, `tile` rows of all columns at once.
+    /// (W, rows, D/W, heads) bytes, W = min(D, 128), `tile` rows of all columns at once.
     fn map(&self, buffer: &Buffer, rows: u64, heads: u64, tile: u32) -> Result<Vec<u8>> {
         let d = self.shape.dqk;
+        let width = d.min(128);
         let map = TensorMap {
             element_bytes: 1,
             bf16: false,
-            dims: vec![128, rows, d / 128, heads],
-            strides: vec![d, 128, rows * d],
-            tile: vec![128, tile, (d / 128) as u32, 1],
-            swizzle: 128,
+            dims: vec![width, rows, d / width, heads],
+            strides: vec![d, width, rows * d],
+            tile: vec![width as u32, tile, (d / width) as u32, 1],
+            swizzle: width as u32,
         };
         self.device.tensor_map(buffer, &map)
     }
@@ -144,6 +145,7 @@ mod tests {
             "prefill/b4hq16hkv16sq4096sk4096d128/e4m3",
             "prefill/b1hq64hkv8sq77sk8192d128/e4m3/causal",
             "prefill/b1hq2hkv1sq1sk5d256/e4m3/causal",
+            "prefill/b1hq1hkv1sq5sk5d64/e4m3",
         ] {
             let s = shape(id);
             assert!(fits(s), "{id}");
@@ -152,7 +154,7 @@ mod tests {
             }
         }
         for id in [
-            "prefill/b1hq1hkv1sq5sk5d64/e4m3",
+            "prefill/b1hq1hkv1sq5sk5d96/e4m3",
             "prefill/b1hq1hkv1sq5sk5d128/e4m3/causal/w3",
             "prefill/b1hq1hkv1sq5sk5d128/e4m3/ragged",
             "prefill/b1hq1hkv1sq5sk5d128/e4m3/page16",

@@ -107,6 +107,7 @@ const CLAIMS: &[Claim] = &[
     claim("attention/flash_fp8_sm90", "RP_N=224 RP_LEAN=1", HOPPER, &["QGMMA 64x224x32", "QGMMA 64x128x32", "UTMALDG", "VOTE/VOTEU"], 168),
     claim("attention/flash_fp8_sm90", "RP_N=192 RP_CAUSAL=1 RP_LEAN=1", HOPPER, &["QGMMA 64x192x32", "QGMMA 64x128x32", "UTMALDG", "LDSM", "STSM"], 168),
     claim("attention/flash_fp8_sm90", "RP_N=128 RP_CAUSAL=1", HOPPER, &["QGMMA 64x128x32", "UTMALDG", "LDSM", "STSM"], 168),
+    claim("attention/flash_fp8_sm90", "RP_D=64 RP_N=224 RP_LEAN=1", HOPPER, &["QGMMA 64x224x32", "QGMMA 64x64x32", "UTMALDG", "LDSM", "STSM"], 168),
     claim("attention/flash_fp8_sm90", "RP_D=256 RP_N=96 RP_LEAN=1", HOPPER, &["QGMMA 64x96x32", "QGMMA 64x256x32", "UTMALDG", "LDSM", "STSM"], 168),
     claim("attention/flash_fp8_sm90", "RP_D=256 RP_N=96 RP_CAUSAL=1", HOPPER, &["QGMMA 64x96x32", "QGMMA 64x256x32", "UTMALDG", "LDSM", "STSM"], 168),
     claim("attention/flash_sm90", "", HOPPER, &["HGMMA", "UTMALDG"], 168),
