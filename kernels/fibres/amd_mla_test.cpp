@@ -32,7 +32,7 @@ int main() {
   mla("mla cdna", s, 1);
   Shape paged{2, 3, 1, 2, 150, 1, 0, 0, false, true, 0, 16, true};
   mla("mla cdna paged, sinks", paged, 3);
-  Shape ragged{3, 2, 1, 3, 100, 1, 0, 0, false, true, 0, 0, true}; ragged.lengths = {0, 2, 96};
+  Shape ragged{4, 2, 1, 3, 100, 1, 0, 0, false, true, 0, 0, true}; ragged.lengths = {0, 2, 32, 96};
   mla("mla cdna ragged, sinks", ragged, 1);
   return attention::failures != 0;
 }
