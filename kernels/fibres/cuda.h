@@ -103,11 +103,13 @@ template <class Kernel> void launch(dim3 g, dim3 b, Kernel kernel) {
         for (auto& w : warps) w = Warp(); whole = Meeting(); for (auto& m : named) m = Meeting(); for (auto& t : threads) t = Thread(); for (auto& q : queues) q = Queue();
         for (unsigned i = 0; i < n; i++) { Fibre& f = all[i]; f.thread = i; f.done = false; if (f.stack.empty()) f.stack.resize(256 << 10); getcontext(&f.context);
             f.context.uc_stack.ss_sp = f.stack.data(); f.context.uc_stack.ss_size = f.stack.size(); f.context.uc_link = nullptr; makecontext(&f.context, entry, 0); }
+        static bool late; late = !late;
         for (int idle = 0;;) {
             bool left = false; u64 before = progress;
             for (auto& f : all) if (!f.done) { left = true; current = &f; swapcontext(&scheduler, &f.context); }
-            // Loads land when nothing else can move, and then every third, the newest first; the oldest when it is alone.
-            if (progress == before) for (size_t n = in_flight.size(), i = n; i-- > 0;) if (n == 1 || i % 3 == 1) { auto land = std::move(in_flight[i]); in_flight.erase(in_flight.begin() + i); land(); progress++; }
+            // In every other block loads land at once, which shows what is overwritten too early. In the others they land when nothing else can
+            // move, every third, the newest first, and the oldest when it is alone, which shows what is not waited for.
+            if (!late || progress == before) for (size_t n = in_flight.size(), i = n; i-- > 0;) if (!late || n == 1 || i % 3 == 1) { auto land = std::move(in_flight[i]); in_flight.erase(in_flight.begin() + i); land(); progress++; }
             if (!left) { if (!in_flight.empty()) fail("the block left with loads in flight"); break; }
             if (progress == before && ++idle > 2) fail("deadlock: every thread waits");
             if (progress != before) idle = 0;
