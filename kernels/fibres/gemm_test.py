@@ -52,7 +52,7 @@ VARIANTS = [
     (TILE, "RP_DTYPE=f32 RP_GROUPED=1"),
     (GEMV, "RP_DTYPE=bf16 RP_M=5"),
     (GEMV, "RP_DTYPE=f32 RP_M=1"),
-    (GEMV, "RP_DTYPE=f16 RP_M=8 RP_ROWS=2"),
+    (GEMV, "RP_DTYPE=f16 RP_M=8 RP_ROWS=2 RP_DEEP=4"),
     (WGMMA, SPLIT_WGMMA),
     (WGMMA, "RP_DTYPE=e4m3 RP_BN=128 RP_STAGES=4 RP_CLUSTER=2 RP_BUFFERS=1 RP_SPLIT=1 RP_C=f32"),
     (MMA, SPLIT_MMA),
@@ -197,7 +197,7 @@ BUGS = {
         ("* rows past the last written", "lane == 0 && column + j < n", "lane == 0"),
         ("* aligned loads of rows that are not", "if (k % RP_EACH == 0)", "if (true)"),
         ("rows of A mixed up", "rp_load16<RP_CACHED>(a + (rp_u64)i * k + at)", "rp_load16<RP_CACHED>(a + at)"),
-        ("one round along K", "at += RP_WARP * RP_EACH", "at += k"),
+        ("one round along K", "first += RP_DEEP * step", "first += k"),
     ],
 }
 
