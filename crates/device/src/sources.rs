@@ -51,6 +51,7 @@ const CPP: &[(&str, &str)] = &[
     ("memory/shared", include_str!("../../../kernels/memory/shared.cu")),
     ("memory/staircase", include_str!("../../../kernels/memory/staircase.cu")),
     ("memory/stream", include_str!("../../../kernels/memory/stream.cu")),
+    ("memory/stream_bulk", include_str!("../../../kernels/memory/stream_bulk.cu")),
 ];
 
 /// The CUDA and HIP C++ source of a program.
