@@ -1,9 +1,10 @@
 // The staircase: read bandwidth against a working set, from L1 through L2 into HBM.
 //
-// Tile: RP_BLOCK threads × RP_UNROLL loads of 16 bytes, read again and again. All blocks share the set, and block b starts
-// at the b-th of `grid` equal parts and wraps: a set that fits L1 is then read from each core's own L1; one that fits L2 from
-// L2, at any moment from lines spread over all of its slices; a larger one returns to a line only after the whole set, so it
-// comes from HBM. Loads with RP_L2_ONLY skip the first step. With `private_tiles` each block owns a set of its own instead.
+// Tile: RP_BLOCK threads × RP_UNROLL loads of 16 bytes, read again and again. All blocks share the set, each in an order of its own:
+// block b starts at the b-th of `grid` equal parts and goes on by a stride of its own. A set that fits L1 is then read from each core's
+// own L1, one that fits L2 from L2, at any moment from lines spread over all of its slices, and a much larger one from memory. In one
+// order for all, blocks catch up with each other, and the chip answers several for one read: 18 TB/s of "L2" on an H200. Loads with
+// RP_L2_ONLY skip the first step. With `private_tiles` each block owns a set of its own instead.
 // The sum is of the raw bits, modulo 2^32: the same in any order, so that a run is checked exactly.
 // Limit: 128 B/clk of an L1, then the crossbar and the slices of L2, then HBM.
 //
@@ -31,6 +32,8 @@ RP_DEVICE void rp_climb(const float *__restrict__ x, rp_u32 *__restrict__ out, r
   const rp_u64 tile = (rp_u64)B * U * 4;  // floats
   const float *set = x + rp_block() * private_tiles * tile + rp_thread() * 4;
   rp_u64 at = private_tiles ? 0 : set_tiles * rp_block() / rp_blocks();
+  // Odd, and so prime to every power of two.
+  const rp_u64 stride = private_tiles ? 1 : ((rp_u64)(rp_block() * 40503u & 0xffffu) * 2 + 1) % set_tiles;
   rp_u32 sum[4] = {0, 0, 0, 0};
   rp_sync();
   const rp_u64 first = rp_cycles();
@@ -44,7 +47,8 @@ RP_DEVICE void rp_climb(const float *__restrict__ x, rp_u32 *__restrict__ out, r
     for (int k = 0; k < U; k++)
 #pragma unroll
       for (int e = 0; e < 4; e++) sum[e] += v[k].v[e];
-    at = at + 1 == set_tiles ? 0 : at + 1;
+    at += stride;
+    if (at >= set_tiles) at -= set_tiles;
   }
   const rp_u32 total = rp_block_sum(sum[0] + sum[1] + sum[2] + sum[3]);
   if (rp_thread() == 0) {

@@ -22,10 +22,12 @@ const TILE: u32 = RP_BLOCK * RP_UNROLL;
 fn rp_staircase(@builtin(workgroup_id) w: vec3<u32>, @builtin(local_invocation_index) t: u32) {
   let first = w.x * p.private_tiles.x * TILE + t;
   var at = select(0u, p.set_tiles.x * w.x / p.grid.x, p.private_tiles.x == 0u);
+  let stride = select(1u, ((w.x * 40503u & 0xffffu) * 2u + 1u) % p.set_tiles.x, p.private_tiles.x == 0u);
   var sum = vec4<u32>(0u);
   for (var i = 0u; i < p.steps.x; i++) {
     for (var k = 0u; k < RP_UNROLL; k++) { sum += x[first + at * TILE + k * RP_BLOCK]; }
-    at = select(at + 1u, 0u, at + 1u == p.set_tiles.x);
+    at += stride;
+    at -= select(0u, p.set_tiles.x, at >= p.set_tiles.x);
   }
   partial[t] = sum.x + sum.y + sum.z + sum.w;
   for (var width = RP_BLOCK / 2u; width > 0u; width /= 2u) {

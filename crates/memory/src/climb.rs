@@ -37,8 +37,7 @@ pub(crate) fn prepare<'d>(stream: Stream, device: &'d dyn Device, seed: u64) -> 
     let tiles = array / TILE;
     let blocks = u64::from(device.info().units.max(1)) * PER_UNIT;
     let steps = steps(tiles, blocks);
-    // Blocks that follow one another may share a unit, and then find in its L1 what the first of them read: 13 TB/s of "L2" on an
-    // H200. So what no L1 holds is asked of L2, where loads can say so.
+    // Blocks that share a unit would find in its L1 what another of them read. What no L1 holds is asked of L2, where loads can say so.
     let past_l1 = stream.array > LARGEST_L1 && device.info().backend == Backend::Cuda;
     let hint = if past_l1 { L2_ONLY } else { CACHED };
     let defines = [("RP_BLOCK", BLOCK.to_string()), ("RP_UNROLL", UNROLL.to_string()), ("RP_HINT_LOAD", hint.to_string())];
@@ -84,17 +83,13 @@ pub(crate) fn bits_of(n: u64, element: &(dyn Fn(u64) -> f32 + Sync)) -> u32 {
     in_chunks(n, |range| range.map(|i| element(i).to_bits()).fold(0u32, u32::wrapping_add)).into_iter().fold(0, u32::wrapping_add)
 }
 
-/// What each block must leave, from the sum of each tile: block `b` starts at tile `tiles·b/blocks` and goes round.
+/// What each block must leave, from the sum of each tile: it starts at tile `tiles·b/blocks` and goes on by its own stride.
 fn expected(tiles: u64, blocks: u64, steps: u64, tile: &(dyn Fn(u64) -> u32 + Sync)) -> Vec<u32> {
-    let mut before = vec![0u32];
-    for i in 0..tiles {
-        before.push(before[i as usize].wrapping_add(tile(i)));
-    }
-    let (all, rounds, rest) = (before[tiles as usize], (steps / tiles) as u32, steps % tiles);
+    let sums: Vec<u32> = (0..tiles).map(tile).collect();
     let block = |b: u64| {
-        let (first, end) = (tiles * b / blocks, tiles * b / blocks + rest);
-        let turned = if end > tiles { all.wrapping_add(before[(end - tiles) as usize]) } else { before[end as usize] };
-        all.wrapping_mul(rounds).wrapping_add(turned).wrapping_sub(before[first as usize])
+        let stride = ((b * 40_503 & 0xffff) * 2 + 1) % tiles;
+        let walk = std::iter::successors(Some(tiles * b / blocks), |at| Some((at + stride) % tiles));
+        walk.take(steps as usize).map(|at| sums[at as usize]).fold(0u32, u32::wrapping_add)
     };
     (0..blocks).map(block).collect()
 }
@@ -156,15 +151,15 @@ mod tests {
                 "{tiles} {blocks}"
             );
         }
-        // By hand: each block's tiles counted one by one.
-        for (tiles, blocks, steps) in [(5, 3, 12), (1, 4, 9), (7, 14, 3), (8, 3, 16)] {
-            let tile = |i: u64| (i as u32 + 3).wrapping_mul(0x9E37_79B9);
-            let slow = |b: u64| (0..steps).map(|i| tile((tiles * b / blocks + i) % tiles)).fold(0u32, u32::wrapping_add);
-            assert_eq!(
-                expected(tiles, blocks, steps, &tile),
-                (0..blocks).map(slow).collect::<Vec<_>>(),
-                "{tiles} {blocks} {steps}"
-            );
-        }
+    }
+
+    #[test]
+    fn each_block_has_an_order_of_its_own_and_whole_laps_read_all() {
+        // Tile i counts 1 in a place of its own: each is read equally often after whole laps of a set of a power of two.
+        let laps = |b: usize| (0..4).map(|i| expected(4, 8, 8, &|tile| u32::from(tile == i))[b]).collect::<Vec<_>>();
+        assert!((0..8).all(|b| laps(b) == [2; 4]));
+        // By hand: block 1 starts at 16·1/8 = 2 and goes on by (40503·2 + 1) mod 16 = 15.
+        assert_eq!(expected(16, 8, 3, &|tile| 1 << tile)[1], 0b111);
+        assert_eq!(expected(1, 4, 9, &|_| 7), [63; 4]);
     }
 }
