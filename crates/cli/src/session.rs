@@ -1,6 +1,7 @@
 //! A measuring session: devices opened, records written as they come, an interrupt noticed between cases. `run` and `accept`
 //! differ in what they measure and what they make of it, never in how.
 
+mod anew;
 mod data;
 pub(crate) mod together;
 
@@ -88,6 +89,8 @@ pub(crate) struct Session {
     found: Records,
     done: BTreeSet<(String, String, String)>,
     streaming: bool,
+    /// What a device was lost in that this process cannot open again.
+    lost_in: Option<anew::Key>,
 }
 
 /// Opens the devices with these ids.
@@ -150,7 +153,8 @@ impl Session {
             Some(_) => Writer::resume(&folder)?,
             None => (Writer::create(&folder)?, Records::default()),
         };
-        let done = store::done(&found);
+        let mut done = store::done(&found);
+        done.extend(anew::lost_in());
         ridgepoint_harness::search(setup.profile, setup.retune);
         let environment = environment::observe(&devices, setup.profile, setup.seed, setup.place.facts());
         let environment = Environment { passes: setup.passes.to_vec(), ..environment }.hashed();
@@ -168,6 +172,7 @@ impl Session {
             found,
             done,
             streaming: setup.streaming,
+            lost_in: None,
         })
     }
 
@@ -243,7 +248,15 @@ impl Session {
             record.config.extend(transport::of_this_process(&self.environment.host));
         }
         self.keep(record)?;
-        if lost { self.reopen(device) } else { Ok(()) }
+        if !lost {
+            return Ok(());
+        }
+        let id = self.devices[device].info().id.clone();
+        let reopened = self.reopen(device);
+        if reopened.is_err() && matches!(self.place, Place::Alone) {
+            self.lost_in = Some((id, case.id.as_str().to_owned(), provider.to_owned()));
+        }
+        reopened
     }
 
     /// Writes a record down; an earlier one of the same measurement gives way to it in what is shown.

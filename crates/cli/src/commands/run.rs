@@ -41,7 +41,8 @@ pub(crate) fn run(args: &Run) -> Outcome {
         passes: made.as_ref().map_or(&[], |made| &made.passes),
     };
     let mut session = Session::begin(devices, &setup, interrupted)?;
-    let measured = if args.data_sweep { session.measure_data(&jobs)? } else { session.measure(jobs.iter())? };
+    let measured = if args.data_sweep { session.measure_data(&jobs) } else { session.measure(jobs.iter()) };
+    let measured = measured.or_else(|failure| session.anew(failure))?;
     let complete = measured && (!args.together || session.measure_together(&jobs)?);
     let folder = session.folder.clone();
     let model = session.finish()?;

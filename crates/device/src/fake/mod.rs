@@ -29,10 +29,16 @@ pub const PROBE: Probe = Probe {
     discover,
     open: |index| {
         let settings = from_environment().unwrap_or(Ok(Settings::default())).map_err(DeviceError::Invalid)?;
+        if GONE.load(Ordering::Relaxed) {
+            return Err(DeviceError::Lost("the fake device was told to be lost to this process".into()));
+        }
         Ok(Box::new(FakeDevice::numbered(settings, index)))
     },
     doctor: Vec::new,
 };
+
+/// That a device of this process was lost to it.
+static GONE: AtomicBool = AtomicBool::new(false);
 
 fn from_environment() -> Option<std::result::Result<Settings, String>> {
     std::env::var(VARIABLE).ok().map(|text| text.parse())
@@ -198,6 +204,7 @@ impl FakeDevice {
     fn alive(&self) -> Result<()> {
         match self.settings.lost_after {
             Some(limit) if self.state().commands >= limit => {
+                GONE.fetch_or(self.settings.gone, Ordering::Relaxed);
                 Err(DeviceError::Lost(format!("the fake device was told to fail after {limit} commands")))
             }
             _ => Ok(()),

@@ -34,6 +34,8 @@ pub struct Settings {
     pub corrupt: bool,
     /// It is lost after so many commands (`lost=20`).
     pub lost_after: Option<u64>,
+    /// Once lost, it is lost to this process, as a CUDA device is.
+    pub gone: bool,
     /// Algorithms of its matrix library, which it has from one on (`algorithms=12`): the first is not the fastest. A device with such a
     /// library has no graphs, and a sensor of power.
     pub algorithms: usize,
@@ -58,6 +60,7 @@ impl Default for Settings {
             serial: false,
             corrupt: false,
             lost_after: None,
+            gone: false,
             algorithms: 0,
             broken: None,
             idle: false,
@@ -74,7 +77,7 @@ impl FromStr for Settings {
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
             let wrong = || {
                 format!(
-                    "{VARIABLE}: '{}' is none of healthy, unwritten, fading=N, throttled, serial, corrupt, flips=N, lost=N, ranks=N, devices=N, algorithms=N, broken=N, idle, memory=64MiB, noise=0.05, seed=N",
+                    "{VARIABLE}: '{}' is none of healthy, unwritten, fading=N, throttled, serial, corrupt, flips=N, lost=N, gone=N, ranks=N, devices=N, algorithms=N, broken=N, idle, memory=64MiB, noise=0.05, seed=N",
                     word.escape_debug()
                 )
             };
@@ -89,6 +92,10 @@ impl FromStr for Settings {
                 ("ranks", n) => settings.ranks = n.parse().ok().filter(|n| (1..=8).contains(n)).ok_or_else(wrong)?,
                 ("flips", n) => settings.flips = Some(n.parse().ok().filter(|n| *n > 0).ok_or_else(wrong)?),
                 ("lost", n) => settings.lost_after = Some(n.parse().map_err(|_| wrong())?),
+                ("gone", n) => {
+                    settings.lost_after = Some(n.parse().map_err(|_| wrong())?);
+                    settings.gone = true;
+                }
                 ("algorithms", n) => settings.algorithms = n.parse().ok().filter(|n| (1..=64).contains(n)).ok_or_else(wrong)?,
                 ("idle", "") => settings.idle = true,
                 ("broken", n) => settings.broken = Some(n.parse().map_err(|_| wrong())?),
