@@ -100,6 +100,9 @@ def main():
         # All of this once more, under a Slurm of its own.
         command = [str(ROOT / "scripts/slurm/on-loopback"), sys.executable, *sys.argv]
         sys.exit(subprocess.run(command).returncode)
+    if "SLURM_CONF" in os.environ:
+        # That Slurm has a network of its own, of which loopback is all there is; mpirun's daemons would not use it unasked.
+        os.environ |= {"OMPI_MCA_oob_tcp_if_include": "lo", "PRTE_MCA_oob_tcp_if_include": "lo"}
     if os.geteuid() == 0:
         os.environ |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     cases = [f"collectives/{op}/r{args.ranks}/{size}MiB/f32" for op in args.ops for size in args.sizes]
