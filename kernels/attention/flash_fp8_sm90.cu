@@ -1,5 +1,4 @@
 // Forward flash attention in FP8 for Hopper (sm_90a): O = softmax(scale · Q Kᵀ) V, both products of e4m3 (QGMMA), f32 inside, bf16 out.
-// Not yet run on hardware.
 //
 // Tile and overlap: those of flash_sm90.cu, with keys N at a time. Two things are different.
 // V. FP8 products take both operands K-major only, and V's rows are keys: it must be transposed in shared memory. Three warps that have

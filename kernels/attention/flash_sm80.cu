@@ -11,7 +11,7 @@
 // Causal is aligned at the end: query i sees keys j ≤ i + Sk − Sq. A row that sees no key gives zeros.
 //   grid (⌈Sq / 128⌉, B·Hq), block 128, dynamic shared memory 49152 bytes at D = 128, 32768 at D = 64
 // Entries rp_flash_sm80_{bf16,f16}_d{64,128}_{full,causal}. With RP_GENERAL=1 the one entry rp_flash_sm80 for other head dims and what
-// serving asks besides; not yet run on hardware:
+// serving asks besides:
 //   D 64, 96, 128, 192 or 256, V and O of DV ≤ 128 columns or 256. Where a row is no power of two, or long, it lies in slabs of 64 columns. With DV of
 //   256 a warp has 16 rows: grid ⌈Sq / 64⌉. Dynamic shared memory 2 · (rows · D₆₄ + keys · (D₆₄ + DV₆₄)) bytes, D₆₄ a multiple of 64, keys 32 (64 at D = 64)
 //   lengths   B numbers of valid keys, at most Sk, or null; heads_q = Hq

@@ -19,7 +19,7 @@
 //   counter   two u32, zero before the first launch; the kernel leaves them zero. One pair for each launch in flight.
 //   grid min(SMs, tiles), block 384, dynamic shared memory 256·D + 4·N·(D + DV) + 128 bytes, 1 block an SM.
 // Entries rp_flash_sm90_{bf16,f16}_d{128,64}_{full,causal}; N = 176 for full, 128 for causal. With RP_GENERAL=1 the one entry
-// rp_flash_sm90, not yet run on hardware, for other head dims and what serving asks besides:
+// rp_flash_sm90 for other head dims and what serving asks besides:
 //   V and O have DV columns (box (64, N, DV/64, 1) for v); 64, 128, 192/128 with N = 128, 256 with N = 80
 //   lengths   B numbers of valid keys, at most Sk, or null; heads_q = Hq. What lies past a length may be anything.
 //   table     pages i32 [B, ⌈Sk / page⌉] of K [pool,Hkv,page,D] and V [pool,Hkv,page,DV], page = 2^page_shift ≥ 8, or null; entries behind a

@@ -1,5 +1,5 @@
 // What a rank received, against what it must be: every element computed anew from the ranks' streams, without bringing the
-// buffer to the host. Not yet run on hardware.
+// buffer to the host.
 //
 // rp_check_moved_<dtype>(const T* z, u64 n, u64 seed, u64 start, u32 ranks, u64* found): z[i] is element start + i of the rank whose
 //   stream is `seed`, exactly.

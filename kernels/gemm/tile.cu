@@ -22,7 +22,7 @@
 //   With RP_GROUPED, products one behind the other that share N and K, each with rows of A and C and a B of its own:
 //   rp_gemm_grouped(const void* a, const void* b, void* c, const int* offsets, int groups, int n, int k, float alpha)
 //   Group g has rows offsets[g] to offsets[g+1], perhaps none. grid (T·ceil(N/128)) with T at least the tile rows of all groups
-//   together: M/128 + groups always is. A block that finds no tile ends. Not yet run on hardware.
+//   together: M/128 + groups always is. A block that finds no tile ends.
 //
 // Macros: RP_DTYPE f32 | f16 | bf16; RP_OUT likewise, by default RP_DTYPE; RP_GROUP tile rows a band; RP_GROUPED.
 #include "../common/rp.h"

@@ -1,6 +1,6 @@
 //! Our flash kernels for chips that have no kernel of their own: (flash_sm80.rs) by mma.sync from sm_80 on, and
 //! kernels/attention/flash_portable.cu in plain f32 arithmetic for whatever CUDA or HIP drives, every variant
-//! there is; its host contract stands in the source. Not yet run on hardware as providers.
+//! there is; its host contract stands in the source. Both have run on an H200, on no chip before it and on none of AMD's.
 
 use crate::flash_sm80;
 use crate::nvidia::scale;

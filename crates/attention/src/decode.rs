@@ -1,5 +1,4 @@
-//! Decode by our own kernel for NVIDIA from sm_80 on, kernels/attention/decode_splitkv.cu. The host contract stands there. With pages,
-//! windows, sinks or FP8 keys it has not yet run on hardware.
+//! Decode by our own kernel for NVIDIA from sm_80 on, kernels/attention/decode_splitkv.cu. The host contract stands there.
 
 use crate::nvidia::scale;
 use crate::shape::{Kind, Shape};

@@ -1,5 +1,5 @@
 //! FP8 prefill on Hopper by our own kernel, kernels/attention/flash_fp8_sm90.cu. The host contract stands there. Which tile and
-//! which softmax are fastest is tried on the chip at hand. Not yet run on hardware.
+//! which softmax are fastest is tried on the chip at hand.
 
 use crate::nvidia::scale;
 use crate::shape::{Kind, Shape};

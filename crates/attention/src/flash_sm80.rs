@@ -1,5 +1,5 @@
 //! Prefill by mma.sync, kernels/attention/flash_sm80.cu, for NVIDIA's chips from sm_80 on that have no kernel of their own. The host
-//! contract stands there. Not yet run on hardware as a provider.
+//! contract stands there. It has run on an H200 (head dimension 96), on no chip before it.
 
 use crate::nvidia::scale;
 use crate::shape::{Kind, Shape};

@@ -1,5 +1,4 @@
-//! Prefill on Hopper by our own kernel, kernels/attention/flash_sm90.cu. The host contract stands there. With head dims other than 64
-//! and 128, windows, pages, sinks or ragged lengths it has not yet run on hardware.
+//! Prefill on Hopper by our own kernel, kernels/attention/flash_sm90.cu. The host contract stands there.
 
 use crate::layout;
 use crate::nvidia::scale;

@@ -1,5 +1,4 @@
-//! Absorbed MLA decode by our own Hopper kernel, kernels/attention/mla_decode_sm90.cu. The host contract stands there. With pages or
-//! an FP8 cache it has not yet run on hardware.
+//! Absorbed MLA decode by our own Hopper kernel, kernels/attention/mla_decode_sm90.cu. The host contract stands there.
 
 use crate::layout;
 use crate::nvidia::scale;

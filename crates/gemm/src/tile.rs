@@ -1,6 +1,6 @@
 //! Our kernel without matrix units (kernels/gemm/tile.cu) as a provider, for every GPU that is reached through CUDA or HIP:
 //! 128 × 128 tiles, products and sums in f32; several products that share N and K in one launch, whether a batch or grouped by
-//! experts. Not yet run on hardware as a provider.
+//! experts. Run on an H200; not yet on AMD's chips.
 
 use crate::cases::Shape;
 use ridgepoint_core::{Backend, Dtype};

