@@ -110,8 +110,12 @@ fn a_device_that_is_gone_from_a_process_is_met_again_by_a_new_one() {
     const CASES: [&str; 4] = ["gemm/m64n64k64/f32", "gemm/m96n64k64/f32", "gemm/m64n96k64/f32", "gemm/m64n64k96/f32"];
     let folder = scratch("gone");
     let arguments = [&["run", "--device", "fake", "--quick", "--out", text(&folder)][..], &CASES].concat();
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_ridgepoint")).args(arguments).env("RIDGEPOINT_FAKE", "gone=150").output().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ridgepoint"));
+    command
+        .args(arguments)
+        .env("RIDGEPOINT_FAKE", "gone=12000,algorithms=1")
+        .env("RIDGEPOINT_CACHE", folder.with_extension("cache"));
+    let output = command.output().unwrap();
     let (table, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     // A failed case is a failed check; all others are there, and nothing was tried twice.
     assert_eq!(output.status.code(), Some(1), "{table}{said}");
@@ -122,6 +126,7 @@ fn a_device_that_is_gone_from_a_process_is_met_again_by_a_new_one() {
     assert_eq!(of("measured") + of("failed"), CASES.len(), "{raw}");
     assert!(of("measured") > 0 && of("failed") > 0, "{raw}");
     assert_eq!(records.iter().filter(|r| r["kind"] == "environment").count(), 1 + of("failed"), "a process each");
+    let _ = std::fs::remove_dir_all(folder.with_extension("cache"));
     std::fs::remove_dir_all(folder).unwrap();
 }
 
