@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Plants one bug at a time in the portable attention kernel and asks that its proof on the host catch each.
+"""Plants one bug at a time in the portable attention kernels, flash and softmax, and asks that their proofs on the host catch each.
 
 usage: portable_mutants.py [--all] [word…]   (one bug of each kind; all of them; only those whose description has a word)
 """
@@ -11,7 +11,7 @@ import tempfile
 from planted import all_caught
 
 HERE = pathlib.Path(__file__).resolve().parent
-KERNEL = HERE.parent / "attention" / "flash_portable.cu"
+KERNEL, SOFTMAX = (HERE.parent / "attention" / name for name in ("flash_portable.cu", "softmax.cu"))
 # what, old text, new text
 BUGS = [
     ("* window off by one", "key > sees - p.window", "key >= sees - p.window"),
@@ -29,13 +29,20 @@ BUGS = [
     ("the encoding's bias off by one", "(rp_u32)(127 - BIAS)", "(rp_u32)(128 - BIAS)"),
     ("rows of V taken to be as long as it is wide", "V_STRIDE = RP_SHARED_KV ? D : DV", "V_STRIDE = DV"),
 ]
+OF_SOFTMAX = [
+    ("* mask off by one", "(r % queries) + 1 + keys", "(r % queries) + keys"),
+    ("* a sum not rescaled", "mine.sum *= rp_exp(mine.top - top);", ""),
+    ("* what is masked left as it was", "at < keys; at += kThreads * W", "at < seen; at += kThreads * W"),
+    ("the head taken for queries", "(r % queries)", "(r)"),
+    ("one warp's sums alone", "w < kThreads / RP_WARP", "w < 1"),
+]
 
 
 def prove(file, text, _):
     with tempfile.TemporaryDirectory() as scratch:
         (pathlib.Path(scratch) / file.name).write_text(text.replace('"../common/', f'"{HERE.parent}/common/'))
         binary = pathlib.Path(scratch) / "test"
-        command = ["g++", "-O1", "-std=c++17", "-w", "-Wno-psabi", f"-I{scratch}", f"-I{HERE}", str(HERE / "portable_test.cpp"), "-o", str(binary)]
+        command = ["g++", "-O1", "-std=c++17", "-w", "-Wno-psabi", f"-I{scratch}", f"-I{HERE}", str(HERE / f"{file.stem.removeprefix('flash_')}_test.cpp"), "-o", str(binary)]
         if subprocess.run(command).returncode:
             return None, "it does not compile"
         try:
@@ -46,4 +53,5 @@ def prove(file, text, _):
 
 
 if __name__ == "__main__":
-    sys.exit(all_caught([(what, KERNEL, old, new, None) for what, old, new in BUGS], prove) != 0)
+    planted = [(what, file, old, new, None) for file, bugs in ((KERNEL, BUGS), (SOFTMAX, OF_SOFTMAX)) for what, old, new in bugs]
+    sys.exit(all_caught(planted, prove) != 0)

@@ -17,6 +17,7 @@ mod flash_fp8_sm90;
 mod flash_sm80;
 mod flash_sm90;
 mod layout;
+mod materialised;
 mod mla;
 mod mla_cdna;
 mod nvidia;

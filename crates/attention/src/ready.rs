@@ -4,7 +4,7 @@ use crate::check::{Reference, finish, scan, tolerance};
 use crate::layout::{spare, table};
 use crate::reference::{Operand, Operands, scales, sinks};
 use crate::shape::{Kind, Shape};
-use crate::{amd, common, nvidia, vulkan};
+use crate::{amd, common, materialised, nvidia, vulkan};
 use ridgepoint_core::{Dtype, Seconds, Verification, data};
 use ridgepoint_device::{AttentionOperands, AttentionPlan, AttentionProblem, Buffer, Device, DeviceError, Result, Support};
 use ridgepoint_harness::verify::Comparison;
@@ -25,8 +25,9 @@ pub(crate) fn providers(shape: Shape, device: &dyn Device) -> Vec<String> {
     let libraries = device.attention().into_iter().map(|a| a.provider().to_owned());
     let chip = nvidia::provider(shape, device).or_else(|| amd::provider(shape, device));
     let own = chip.or_else(|| common::provider(shape, device)).map(str::to_owned);
+    let products = materialised::fits(shape, device).then(|| materialised::PROVIDER.to_owned());
     let portable = vulkan::providers(shape, device).iter().map(|p| (*p).to_owned());
-    let names: Vec<String> = libraries.chain(own).chain(portable).collect();
+    let names: Vec<String> = libraries.chain(own).chain(products).chain(portable).collect();
     if names.is_empty() { vec!["none".into()] } else { names }
 }
 
@@ -37,6 +38,7 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
         None if nvidia::provider(shape, device) == Some(provider) => nvidia::plan(shape, device)?,
         None if amd::provider(shape, device) == Some(provider) => amd::plan(shape, device)?,
         None if common::provider(shape, device) == Some(provider) => common::plan(shape, provider, device)?,
+        None if provider == materialised::PROVIDER && materialised::fits(shape, device) => materialised::plan(shape, device)?,
         None if vulkan::providers(shape, device).contains(&provider) => vulkan::plan(shape, provider, device)?,
         None => {
             let Shape { dqk, dv, dtype, .. } = shape;

@@ -145,6 +145,33 @@ fn a_run_on_a_chip_before_hopper_is_verified_from_end_to_end() {
     assert_eq!(graph["samples"]["graph"], true);
 }
 
+/// The library's products are f32 alone here; what it is told of other types, the device's own tests ask. It multiplies at once, and
+/// knows nothing of graphs: each case takes longer than what a batch goes through one for.
+#[test]
+fn a_matrix_library_does_the_products_of_materialised_attention() {
+    let Some(node) = Node::new("materialised", &["-DCAPABILITY=8"], true) else { return };
+    let blas = Path::new(env!("CARGO_MANIFEST_DIR")).join("../device/src/hip/stubs/blas.c");
+    let source = node.folder.join("cublaslt.c");
+    std::fs::write(&source, std::fs::read_to_string(blas).unwrap().replace("hipblasLt", "cublasLt")).unwrap();
+    node.build(source.to_str().unwrap(), "libcublasLt.so.13", &["-DCUBLAS"]).unwrap();
+    let cases = [
+        "attention/prefill/b2hq8hkv2sq20sk28d64/f32/causal",
+        "attention/prefill/b1hq4hkv4sq69sk65d32/f32/causal",
+        "attention/decode/b3hq8hkv2sq1sk300d64/f32",
+        "attention/mla-prefill/b1hq4hkv4sq66sk100d24v16/f32",
+    ];
+    let records = node.records(&[&cases[..], &["--provider", "materialised"]].concat());
+    assert_eq!(records.len(), cases.len(), "{records:?}");
+    for record in &records {
+        assert!(record["outcome"] == "measured" && record["provider"] == "materialised", "{record}");
+        let config = &record["config"];
+        assert!(config["library"] == "cublasLt 13.2.5" && config["engines tried"] == "4", "{config}");
+        for product in ["product of scores", "product of values"] {
+            assert!(config[product].as_str().unwrap().contains("of the library's ranking: "), "{config}");
+        }
+    }
+}
+
 /// The stub has not all these kernels, which then is the reason; that their code was not built ahead must not be.
 #[test]
 fn what_a_first_look_launches_was_built_ahead_for_a_node_without_a_compiler() {

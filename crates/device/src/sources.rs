@@ -33,6 +33,7 @@ const CPP: &[(&str, &str)] = &[
     ("attention/flash_sm90", include_str!("../../../kernels/attention/flash_sm90.cu")),
     ("attention/mla_decode_cdna", include_str!("../../../kernels/attention/mla_decode_cdna.cu")),
     ("attention/mla_decode_sm90", include_str!("../../../kernels/attention/mla_decode_sm90.cu")),
+    ("attention/softmax", include_str!("../../../kernels/attention/softmax.cu")),
     ("collectives/check", include_str!("../../../kernels/collectives/check.cu")),
     ("common/arguments", include_str!("../../../kernels/common/arguments.cu")),
     ("common/clock", include_str!("../../../kernels/common/clock.cu")),

@@ -11,6 +11,8 @@ use std::process::Command;
 fn attention_kernels_agree_with_float64_on_host_fibres() {
     passes("attention_test", &[]);
     passes("portable_test", &[]);
+    passes("softmax_test", &[]);
+    passes("softmax_test", &["-DRP_LANES=64"]);
 }
 
 /// In warps of 32 lanes, and in waves of 64 as on CDNA.

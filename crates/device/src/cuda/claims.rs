@@ -118,6 +118,7 @@ const CLAIMS: &[Claim] = &[
     claim("attention/decode_splitkv", "RP_GENERAL=1 RP_D=128 RP_F16=0 RP_KV8=0", AMPERE, &["LDGSTS 128", "HMMA", "LDSM"], 208),
     claim("attention/decode_splitkv", "RP_GENERAL=1 RP_D=128 RP_F16=0 RP_KV8=1", AMPERE, &["LDGSTS 128", "HMMA F32", "LDSM"], 200),
     claim("attention/decode_splitkv", "RP_GENERAL=1 RP_D=256 RP_F16=1 RP_KV8=1", DATA_CENTRE, &["LDGSTS 128", "HMMA", "LDSM"], 255),
+    claim("attention/softmax", "", AMPERE, &["LDG 128", "MUFU EX2"], 48),
     claim("attention/mla_decode_sm90", "", HOPPER, &["HGMMA", "UTMALDG"], 168),
     claim("attention/mla_decode_sm90", "RP_KV8=1", HOPPER, &["HGMMA", "UTMALDG"], 168),
 ];

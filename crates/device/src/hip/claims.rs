@@ -95,6 +95,7 @@ const CLAIMS: &[Claim] = &[
     claim("attention/mla_decode_cdna", "RP_DTYPE=bf16", &["gfx942"], &["v_mfma_f32_32x32x8_bf16", LOAD, LDS, "v_exp_f32"], 256),
     claim("attention/mla_decode_cdna", "RP_DTYPE=f16", &["gfx90a", "gfx942"], &["v_mfma_f32_32x32x8", LOAD, LDS, "v_exp_f32"], 256),
     claim("attention/mla_decode_cdna", "RP_DTYPE=bf16", &["gfx950"], &["v_mfma_f32_32x32x16_bf16", "v_cvt_pk_bf16_f32", LOAD, LDS], 256),
+    claim("attention/softmax", "", ALL, &[LOAD, "v_exp_f32"], 64),
     claim("attention/flash_portable", "", ALL, &[FMA], 256),
     claim("attention/flash_portable", "RP_D=576 RP_DV=512 RP_TYPE=4 RP_SHARED_KV=1", ALL, &[FMA], 256),
     claim("attention/flash_amd", "RP_DTYPE=bf16 RP_CAUSAL=1", &["gfx90a"], &["v_mfma_f32_32x32x8bf16_1k", LOAD, LDS, "v_exp_f32"], 256),

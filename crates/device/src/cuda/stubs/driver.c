@@ -319,6 +319,16 @@ static void flash_portable(void **p) {
   if (ARG(P, 4) || ARG(P, 5) || ARG(P, 6) || ARG(P, 7) || ARG(int, 8) != 2 || ARG(int, 13)) return;
   attend(p, ARG(int, 9), ARG(int, 10), ARG(int, 11), ARG(int, 12), ARG(float, 15), 0);
 }
+static void softmax(void **p) {
+  int queries = ARG(int, 3), keys = ARG(int, 4);
+  for (uint64_t r = 0; r < ARG(uint64_t, 2); r++) {
+    float *s = ARG(float *, 0) + r * keys, *to = ARG(float *, 1) + r * keys;
+    int seen = ARG(int, 5) ? (int)(r % queries) + 1 + keys - queries : keys;
+    double sum = 0;
+    for (int j = 0; j < seen; j++) sum += exp(s[j] * ARG(float, 6));
+    for (int j = 0; j < keys; j++) to[j] = j < seen ? exp(s[j] * ARG(float, 6)) / sum : 0;
+  }
+}
 static struct kernel kernels[] = {
   {"rp_init_f32", {8, 8, 8}, init},
   {"rp_init_bf16", {8, 8, 8}, init_half},
@@ -342,6 +352,7 @@ static struct kernel kernels[] = {
   {"rp_gemm_mma", {8, 8, 8, 4, 4, 4, 4}, gemm_half},
   {"rp_flash_sm80_bf16_d64_causal", {8, 8, 8, 8, 4, 4, 4, 4}, flash_causal},
   {"rp_flash_portable", {8, 8, 8, 8, 8, 8, 8, 8, 4, 4, 4, 4, 4, 4, 4, 4}, flash_portable},
+  {"rp_softmax_f32", {8, 8, 8, 4, 4, 4, 4}, softmax},
 #ifdef KERNELS
 #define CHECK(t) {"rp_check_moved_" #t, {8, 8, 8, 8, 4, 8}}, {"rp_check_combined_" #t, {8, 8, 8, 8, 4, 4, 8, 8, 8}}
   CHECK(f64), CHECK(f32), CHECK(f16), CHECK(bf16), CHECK(e4m3), CHECK(e5m2), CHECK(e4m3fnuz), CHECK(e5m2fnuz), CHECK(i8), CHECK(i32),

@@ -1,5 +1,5 @@
 // A hipBLASLt that writes what it is told to the file that RP_STUB_LOG names, offers three algorithms of which one does not fit
-// the workspace and one does not work, and multiplies f32 on the host. With its names replaced and CUBLAS defined it is a cublasLt.
+// the workspace and one does not work, and multiplies f32 on the host, batches too. With its names replaced and CUBLAS defined it is a cublasLt.
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,12 +7,12 @@
 
 typedef void *H;
 #ifdef CUBLAS
-enum { TRANS = 3, TRANSPOSED = 1, NOT_TRANSPOSED = 0, SCALES = 17, FAST = 25, F64 = 70, NOT_SUPPORTED = 15 };
+enum { TRANS = 3, TRANSPOSED = 1, NOT_TRANSPOSED = 0, SCALES = 17, FAST = 25, F64 = 70, BATCH = 5, NOT_SUPPORTED = 15 };
 #else
-enum { TRANS = 0, TRANSPOSED = 112, NOT_TRANSPOSED = 111, SCALES = 5, FAST = -1, F64 = 7, NOT_SUPPORTED = 7 };
+enum { TRANS = 0, TRANSPOSED = 112, NOT_TRANSPOSED = 111, SCALES = 5, FAST = -1, F64 = 7, BATCH = 0, NOT_SUPPORTED = 7 };
 #endif
 struct desc { int compute, scale, op[2]; };
-struct layout { int type; uint64_t rows, cols; int64_t ld; };
+struct layout { int type; uint64_t rows, cols; int64_t ld, batch, stride; };
 #ifdef CUBLAS
 struct result { uint64_t solution, algo[7]; size_t workspace; int state; float waves; int reserved[4]; };
 _Static_assert(sizeof(struct result) == 96, "the library's own size");
@@ -52,12 +52,14 @@ int hipblasLtMatmulDescSetAttribute(struct desc *d, int attribute, const void *p
   return (n == 4 && (trans || mode)) || (n == 8 && pointer) || (n == 1 && attribute == FAST) ? 0 : 3;
 }
 int hipblasLtMatrixLayoutCreate(H *l, int type, uint64_t rows, uint64_t cols, int64_t ld) {
-  struct layout layout = {type, rows, cols, ld};
+  struct layout layout = {type, rows, cols, ld, 1, 0};
   *l = memcpy(malloc(sizeof layout), &layout, sizeof layout);
   LOG(" [%d %dx%d ld %d]", type, (int)rows, (int)cols, (int)ld);
   return 0;
 }
-int hipblasLtMatrixLayoutSetAttribute(H l, int attribute, const void *p, size_t n) {
+int hipblasLtMatrixLayoutSetAttribute(struct layout *l, int attribute, const void *p, size_t n) {
+  if (attribute == BATCH) l->batch = *(const int *)p;
+  if (attribute == BATCH + 1) l->stride = *(const int64_t *)p;
   LOG(" (%d=%lld)", attribute, n == 8 ? *(const long long *)p : (long long)*(const int *)p);
   return 0;
 }
@@ -81,6 +83,7 @@ int hipblasLtMatmul(H h, struct desc *d, const float *alpha, const float *a, str
   LOG("solution %d alpha %08x beta %08x workspace %zu\n", *algo, *(const unsigned *)alpha, *(const unsigned *)beta, bytes);
   if (la->type != 0 || c != out) return 0;
   uint64_t k = d->op[0] == TRANSPOSED ? la->rows : la->cols;
+  for (int64_t at = 0; at < lo->batch; at++, a += la->stride, b += lb->stride, out += lo->stride)
   for (uint64_t i = 0; i < lo->rows; i++)
     for (uint64_t j = 0; j < lo->cols; j++) {
       float sum = 0;
