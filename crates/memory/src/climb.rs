@@ -87,7 +87,7 @@ pub(crate) fn bits_of(n: u64, element: &(dyn Fn(u64) -> f32 + Sync)) -> u32 {
 fn expected(tiles: u64, blocks: u64, steps: u64, tile: &(dyn Fn(u64) -> u32 + Sync)) -> Vec<u32> {
     let sums: Vec<u32> = (0..tiles).map(tile).collect();
     let block = |b: u64| {
-        let stride = ((b * 40_503 & 0xffff) * 2 + 1) % tiles;
+        let stride = (((b * 40_503) & 0xffff) * 2 + 1) % tiles;
         let walk = std::iter::successors(Some(tiles * b / blocks), |at| Some((at + stride) % tiles));
         walk.take(steps as usize).map(|at| sums[at as usize]).fold(0u32, u32::wrapping_add)
     };
