@@ -42,6 +42,7 @@ const FORMS: &[Form] = &[
     ("attention/flash_sm90", "RP_GENERAL=1 RP_D=128 RP_DV=128 RP_N=128 RP_CAUSAL=1 RP_F16=0", "sm_90a"),
     ("attention/flash_sm90", "RP_GENERAL=1 RP_D=192 RP_DV=128 RP_N=128 RP_CAUSAL=1 RP_F16=0", "sm_90a"),
     ("attention/mla_decode_sm90", "", "sm_90a"),
+    ("attention/softmax", "", "sm_80"),
     ("collectives/check", "", "sm_80"),
     ("common/arguments", "", "sm_80"),
     ("common/clock", "", "sm_80"),
@@ -65,6 +66,7 @@ const FORMS: &[Form] = &[
     ("memory/stream", "RP_BLOCK=512 RP_UNROLL=4 RP_HINT_LOAD=1 RP_HINT_STORE=2", "sm_80"),
     ("memory/stream", "RP_BLOCK=512 RP_UNROLL=4 RP_HINT_LOAD=1 RP_HINT_STORE=0", "sm_80"),
     ("memory/stream", "RP_BLOCK=512 RP_UNROLL=4 RP_HINT_LOAD=0 RP_HINT_STORE=0", "sm_80"),
+    ("memory/stream_bulk", "RP_BLOCK=256 RP_STAGES=4", "sm_90"),
 ];
 
 macro_rules! packed {
@@ -79,6 +81,7 @@ const PACKED: &[(&str, &[u8])] = packed![
     "attention/flash_sm80",
     "attention/flash_sm90",
     "attention/mla_decode_sm90",
+    "attention/softmax",
     "collectives/check",
     "common/arguments",
     "common/clock",
@@ -92,6 +95,7 @@ const PACKED: &[(&str, &[u8])] = packed![
     "memory/shared",
     "memory/staircase",
     "memory/stream",
+    "memory/stream_bulk",
 ];
 
 /// True where a part runs on a chip.
