@@ -105,6 +105,9 @@ fn notes(row: &Row, placement: &Placement) -> String {
     if let (Component::Attention, Some(roof)) = (record.component, placement.roofs.first()) {
         notes.push(format!("{}-bound", roof.bound.name()));
     }
+    if record.component == Component::Collectives && record.metric == Metric::Bandwidth {
+        notes.push("algbw: one rank has no wire".into());
+    }
     if placement.suspect() {
         notes.push("suspect: above its roof".into());
     }
