@@ -181,7 +181,8 @@ rp_gemm_mma(const void* a, const void* b, void* c, int m, int n, int k, float al
 
     int rows = (m + kBlockM - 1) / kBlockM, columns = (n + RP_BN - 1) / RP_BN;
     // A layer is a product of the batch, or with RP_SPLIT a part of K: each leaves an M×N of its own.
-    int tile = (int)blockIdx.x % (rows * columns), layer = (int)blockIdx.x / (rows * columns), product = RP_SPLIT ? 0 : layer;
+    unsigned tiles = rows * columns, layer = blockIdx.x / tiles;
+    int tile = (int)(blockIdx.x - layer * tiles), product = RP_SPLIT ? 0 : (int)layer;
     int band = RP_GROUP * columns, first = tile / band * RP_GROUP, within = tile % band;
     int height = min(rows - first, RP_GROUP);
     int row = (first + within % height) * kBlockM, column = within / height * RP_BN;
@@ -234,9 +235,9 @@ rp_gemm_mma(const void* a, const void* b, void* c, int m, int n, int k, float al
     wait_fetched<0>();
     __syncthreads();
 
-    // The layer once more: a pointer kept through the loop would spill. By 16×64 patches through shared memory, so that rows of C leave in
-    // whole 16-byte units.
-    c = (unsigned char*)c + (size_t)(blockIdx.x / (rows * columns)) * m * n * RP_OUT_BYTES;
+    // Only now: a pointer kept through the loop would spill.
+    c = (unsigned char*)c + (size_t)layer * m * n * RP_OUT_BYTES;
+    // By 16×64 patches through shared memory, so that rows of C leave in whole 16-byte units.
     constexpr int kPatchUnits = 64 * RP_OUT_BYTES / 16;
     unsigned char* patch = shared_memory() + warp * 16 * kPatchPitch;
     unsigned patch_address = ring + warp * 16 * kPatchPitch;

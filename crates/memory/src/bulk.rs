@@ -70,14 +70,22 @@ pub(crate) fn tune(device: &dyn Device, stream: Stream, inputs: &[Buffer], out: 
         return Ok((*ring, kernel, "none: found by an earlier run on this chip and driver".into()));
     }
     let mut best: Option<(Seconds, usize, Kernel)> = None;
+    let mut refused = None;
     for (at, ring) in RINGS.iter().enumerate() {
-        let kernel = compile(device, stream.op, *ring)?;
+        // A node without a compiler has but what was built ahead.
+        let kernel = match compile(device, stream.op, *ring) {
+            Err(reason @ DeviceError::Unsupported(_)) => {
+                refused.get_or_insert(reason);
+                continue;
+            }
+            kernel => kernel?,
+        };
         let seconds = trial(device, &mut |_| enqueue(device, stream, &kernel, *ring, inputs, out))?;
         if best.as_ref().is_none_or(|(least, ..)| seconds.0 < least.0) {
             best = Some((seconds, at, kernel));
         }
     }
-    let (_, at, kernel) = best.ok_or_else(|| DeviceError::unsupported("no ring to try"))?;
+    let (_, at, kernel) = best.ok_or_else(|| refused.unwrap_or_else(|| DeviceError::unsupported("no ring to try")))?;
     remember(device, &what, &at.to_string());
     Ok((RINGS[at], kernel, RINGS.len().to_string()))
 }
