@@ -35,7 +35,8 @@ mod tests {
 
     /// Programs of other chips' instructions than gfx90a's.
     fn elsewhere(name: &str) -> bool {
-        ["_sm80", "_sm90", "_sm100", "_bulk", "_rdna"].iter().any(|chip| name.ends_with(chip)) || name == "attention/decode_splitkv"
+        ["_sm80", "_sm90", "_sm100", "_bulk", "_rdna"].iter().any(|chip| name.ends_with(chip))
+            || name == "attention/decode_splitkv"
     }
 
     /// The hipRTC that this machine has; in CI it is Debian's, of ROCm 5.2, which needs no GPU.
