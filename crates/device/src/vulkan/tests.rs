@@ -114,7 +114,7 @@ fn the_validation_layers_find_nothing_to_say() {
     command.arg(std::env::current_exe().unwrap()).args(["conformance::vulkan", "vulkan::tests", "--nocapture"]);
     let output = command.args(["--skip", "validation_layers", "--test-threads", "1"]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.contains("test result: ok. 21 passed"), "{text}");
+    assert!(output.status.success() && text.contains("conformance::vulkan::says_what_it_is ... ok"), "{text}");
     assert!(text.contains("libVkLayer_khronos_validation.so"), "the layers were not there: {text}");
     assert!(!text.contains("VUID"), "{text}");
 }
