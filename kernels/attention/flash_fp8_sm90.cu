@@ -225,12 +225,8 @@ struct Kernel {
             if (row < 0) break;
             int blocks = block_count<N, CAUSAL, TILE>(p, row), n = blocks - 1;
             row += group * ROWS;
-            int mine = row + warp * 16 + lane / 4;  // this thread's first row
-            int visible = CAUSAL ? min(p.keys, row + p.keys - p.queries + 1) : p.keys;
-            int unmasked = max(visible, 0) / N;  // blocks below this are seen whole by every row of the warpgroup
-            int limit0 = CAUSAL ? min(p.keys, mine + p.keys - p.queries + 1) : p.keys;
-            int limit1 = CAUSAL ? min(p.keys, mine + 8 + p.keys - p.queries + 1) : p.keys;
-            limit0 -= lane % 4 * 2; limit1 -= lane % 4 * 2;
+            const Sight<N, CAUSAL> sight(p, row, warp, lane);
+            const int unmasked = sight.unmasked, limit0 = sight.limit0, limit1 = sight.limit1;
             State w;
 #pragma unroll
             for (int i = 0; i < D / 2; i++) w.o[i] = 0;

@@ -33,6 +33,20 @@ template <int TILE> RP_DEVICE bool place(const Problem& p, int bytes, int t, int
     return true;
 }
 
+// What a warpgroup whose first row is `row` sees: blocks of N below `unmasked` are seen whole by every row of it, and a thread's two rows
+// see what lies before `limit0` and `limit1`, counted from its first column.
+template <int N, bool CAUSAL> struct Sight {
+    int unmasked, limit0, limit1;
+    __device__ __forceinline__ Sight(const Problem& p, int row, int warp, int lane) {
+        int mine = row + warp * 16 + lane / 4;  // this thread's first row
+        int visible = CAUSAL ? min(p.keys, row + p.keys - p.queries + 1) : p.keys;
+        unmasked = max(visible, 0) / N;
+        limit0 = CAUSAL ? min(p.keys, mine + p.keys - p.queries + 1) : p.keys;
+        limit1 = CAUSAL ? min(p.keys, mine + 8 + p.keys - p.queries + 1) : p.keys;
+        limit0 -= lane % 4 * 2; limit1 -= lane % 4 * 2;
+    }
+};
+
 // 2^x for finite x by fused multiply-adds, to 0.2 %; below 2^−126 that.
 RP_DEVICE float exp2_by_fma(float x) {
     constexpr float NEAREST = 12582912.f;  // 1.5 · 2^23: a sum with it has the integer in its last bits

@@ -17,7 +17,7 @@ PARTS = {"flash": 1, "flash80": 2, "decode": 4, "mla": 8, "fp8": 16}
 BUGS = [
     ("* flash: output not rescaled", "flash_sm90.cu", "flash", "w.o[i] *= shrink[i / 2 % 2];", ";"),
     ("* flash: mask off by one", "common/flash_sm90.h", "flash", "i / 4 * 8 + i % 2 >= (i & 2", "i / 4 * 8 + i % 2 > (i & 2"),
-    ("flash: causal limit off by one", "flash_sm90.cu", "flash", "min(p.keys, mine + p.keys - p.queries + 1)", "min(p.keys, mine + p.keys - p.queries)"),
+    ("flash: causal limit off by one", "common/flash_sm90.h", "flash", "min(p.keys, mine + p.keys - p.queries + 1)", "min(p.keys, mine + p.keys - p.queries)"),
     ("* flash: wrong stride in V's descriptor", "flash_sm90.cu", "flash", "i * 2048, SLAB, 1024)", "i * 2048, 1024, 1024)"),
     ("flash: K advances by the wrong step", "flash_sm90.cu", "flash", "i / 4 * SLAB + i % 4 * 32, 16, 1024), i > 0", "i / 4 * SLAB + i % 4 * 64, 16, 1024), i > 0"),
     ("* flash: descriptor without the swizzle", "common/nvidia.h", "flash", "SWIZZLE == 128 ? 1ull", "SWIZZLE == 128 ? 3ull"),
@@ -59,7 +59,7 @@ BUGS = [
     ("* fp8 flash lean: a maximum kept too long", "common/flash_sm90.h", "fp8", "* scale > SLACK", "* scale > 3 * SLACK"),
     ("fp8 flash lean: an exponent in the wrong place", "common/flash_sm90.h", "fp8", "(bits_of(t) << 23)", "(bits_of(t) << 22)"),
     ("fp8 flash: mask off by one", "common/flash_sm90.h", "fp8", "i / 4 * 8 + i % 2 >= (i & 2", "i / 4 * 8 + i % 2 > (i & 2"),
-    ("* fp8 flash: causal limit off by one", "flash_fp8_sm90.cu", "fp8", "min(p.keys, mine + p.keys - p.queries + 1)", "min(p.keys, mine + p.keys - p.queries)"),
+    ("* fp8 flash: causal limit off by one", "common/flash_sm90.h", "fp8", "min(p.keys, mine + p.keys - p.queries + 1)", "min(p.keys, mine + p.keys - p.queries)"),
     ("fp8 flash: slabs of V on each other", "flash_fp8_sm90.cu", "fp8", "chunk / WIDE * SLAB + keys", "keys"),
     ("fp8 flash: strides of V's descriptor swapped", "flash_fp8_sm90.cu", "fp8", "SIXTEEN, 128));", "128, SIXTEEN));"),
     ("fp8 flash: a narrow tile not swizzled alike", "flash_fp8_sm90.cu", "fp8", "(chunk ^ lane * WIDTH / 128) % WIDE", "(chunk ^ lane) % WIDE"),

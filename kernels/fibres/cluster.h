@@ -261,12 +261,6 @@ template <class T> T __shfl_sync(unsigned, T v, int source) {
 inline uint32_t shared_base() { return fibres::kOrigin; }
 inline void cluster_sync() { fibres::meet(fibres::cluster_meeting, fibres::cluster_size * fibres::block_size); }
 inline void warpgroup_sync(int consumer) { fibres::meet(fibres::block().named[consumer + 1], 128); }
-inline void turn_wait(int consumer) { fibres::meet(fibres::block().named[consumer + 3], 256); }
-inline void turn_pass(int consumer) {
-    auto& other = fibres::block().named[4 - consumer];
-    if (++other.arrived == 256) { other.arrived = 0; ++other.round; }
-    ++fibres::progress;
-}
 template <int> void give_registers() {}
 template <int> void take_registers() {}
 

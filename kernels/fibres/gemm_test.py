@@ -20,7 +20,7 @@ SPLIT_MMA = "RP_DTYPE=f16 RP_OUT=f32 RP_BN=128 RP_STAGES=4 RP_SPLIT=1 RP_C=f16"
 BATCH_WGMMA = "RP_DTYPE=bf16 RP_BN=128 RP_STAGES=6 RP_CLUSTER=2 RP_BATCH=3"
 SCALED_WGMMA = "RP_DTYPE=e4m3 RP_DTYPE_B=e5m2 RP_OUT=f16 RP_BN=256 RP_STAGES=3 RP_CLUSTER=2 RP_SCALES=1"
 SCALED_BATCH = "RP_DTYPE=e5m2 RP_DTYPE_B=e4m3 RP_OUT=f32 RP_BN=128 RP_STAGES=6 RP_CLUSTER=1 RP_SCALES=1 RP_BATCH=2"
-BLOCK_TURNS = "RP_DTYPE=e4m3 RP_BN=256 RP_STAGES=4 RP_CLUSTER=2 RP_TURNS=1"
+BLOCK_WIDE = "RP_DTYPE=e4m3 RP_BN=256 RP_STAGES=4 RP_CLUSTER=2"
 BLOCK_BATCH = "RP_DTYPE=e4m3 RP_DTYPE_B=e5m2 RP_OUT=f32 RP_BN=128 RP_STAGES=6 RP_CLUSTER=1 RP_BATCH=2"
 BATCH_MMA = "RP_DTYPE=bf16 RP_BN=128 RP_STAGES=4 RP_BATCH=3"
 
@@ -59,7 +59,7 @@ VARIANTS = [
     (WGMMA, BATCH_WGMMA),
     (MMA, BATCH_MMA),
     (WGMMA, SCALED_BATCH),
-    (BLOCK, BLOCK_TURNS),
+    (BLOCK, BLOCK_WIDE),
     (BLOCK, BLOCK_BATCH),
 ]
 
@@ -129,8 +129,6 @@ BUGS = {
         ("sum carried over from the last tile", "sum[i] = 0.0f;", "sum[i] = walk.at > (int)walk.step * 2 ? sum[i] : 0.0f;"),
         ("products read before they end", "multiply_wait<0>(d);", "multiply_wait<1>(d);"),
         ("* stage released while it is read", "if (part == kParts - 1) release", "if (part == 0) release"),
-        ("no turn given at the start", "if (consumer == 1) turn_pass(consumer);", ""),
-        ("a turn kept", "turn_pass(consumer);\n#endif\n                    multiply_wait", "#endif\n                    multiply_wait"),
         ("* every product scaled as the first", "(size_t)walk.layer * k_blocks * m", "0", BLOCK_BATCH),
         ("every product's B scaled as the first", "(size_t)walk.layer * k_blocks * ((n", "0 * ((n", BLOCK_BATCH),
     ],

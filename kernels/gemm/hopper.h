@@ -41,6 +41,18 @@
 #ifndef RP_DTYPE_B
 #define RP_DTYPE_B RP_DTYPE
 #endif
+#ifndef RP_BN
+#define RP_BN 256
+#endif
+#ifndef RP_STAGES
+#define RP_STAGES 4
+#endif
+#ifndef RP_CLUSTER
+#define RP_CLUSTER 2
+#endif
+#ifndef RP_BUFFERS
+#define RP_BUFFERS 2
+#endif
 #ifndef RP_N
 #define RP_N RP_BN
 #endif

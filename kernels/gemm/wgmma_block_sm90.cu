@@ -7,7 +7,7 @@
 //   As in wgmma_sm90.cu: a ring of stages, one producer, two consumer warpgroups of 64×RP_BN of C. A stage is one block of K. Its
 //   products begin from zero in an accumulator of their own, 64×128 at a time, since that much of B shares one scale; the CUDA cores
 //   then add them, times both scales, to the real sum in f32. So a warpgroup's matrix units rest while it adds, and the other
-//   warpgroup's products fill them meanwhile. RP_TURNS makes sure of that: the two issue their products in turn.
+//   warpgroup's products fill them meanwhile.
 //   What the tensor cores keep of a sum (about 14 bits) is thereby lost over 128 of K only.
 //
 // What limits it
@@ -18,25 +18,10 @@
 //   rp_gemm_wgmma_block(map_a, map_b, map_c, const float* scale_a, const float* scale_b, int m, int n, int k, int batch): maps, launch
 //   and shared memory as hopper.h says; scale_a is [batch][ceil(K/128)][M], scale_b [batch][ceil(N/128)][ceil(K/128)].
 //
-// Macros: those of hopper.h, with RP_DTYPE e4m3 | e5m2 and RP_BN 128 | 256; RP_TURNS 1.
+// Macros: those of hopper.h, with RP_DTYPE e4m3 | e5m2 and RP_BN 128 | 256.
 
 #ifndef RP_DTYPE
 #define RP_DTYPE e4m3
-#endif
-#ifndef RP_BN
-#define RP_BN 256
-#endif
-#ifndef RP_STAGES
-#define RP_STAGES 4
-#endif
-#ifndef RP_CLUSTER
-#define RP_CLUSTER 2
-#endif
-#ifndef RP_BUFFERS
-#define RP_BUFFERS 2
-#endif
-#ifndef RP_TURNS
-#define RP_TURNS 0
 #endif
 #define RP_N 128
 #include "hopper.h"
@@ -46,14 +31,6 @@ namespace rp_wgmma {
 constexpr int kParts = RP_BN / RP_N;    // of a tile's columns, with a scale of B each
 
 static_assert(kBlockK == 128, "a stage must be one block of scales");
-
-#ifndef RP_HOST_FIBRES
-
-// Waits until it is this consumer's turn to issue products, and gives the turn to the other one.
-__device__ __forceinline__ void turn_wait(int consumer) { asm volatile("bar.sync %0, 256;" ::"r"(consumer + 3) : "memory"); }
-__device__ __forceinline__ void turn_pass(int consumer) { asm volatile("bar.arrive %0, 256;" ::"r"(4 - consumer) : "memory"); }
-
-#endif
 
 // The scales of a thread's two rows and of the parts of its columns, in one block of K.
 struct Scales {
@@ -85,9 +62,6 @@ rp_gemm_wgmma_block(const __grid_constant__ rp_wgmma::TensorMap map_a, const __g
         int consumer = at.warpgroup - 1, row, column;
         Ring ring;
         float sum[kAccumulators], d[kFragment];
-#if RP_TURNS
-        if (consumer == 1) turn_pass(consumer);
-#endif
         while (walk.next(at.rank, row, column)) {
             const float* of_a = scale_a + (size_t)walk.layer * k_blocks * m;
             const float* of_b = scale_b + (size_t)walk.layer * k_blocks * ((n + 127) / 128);
@@ -102,13 +76,7 @@ rp_gemm_wgmma_block(const __grid_constant__ rp_wgmma::TensorMap map_a, const __g
                 barrier_wait(at.full(ring), ring.parity);
 #pragma unroll
                 for (int part = 0; part < kParts; ++part) {
-#if RP_TURNS
-                    turn_wait(consumer);
-#endif
                     multiply_stage(d, at.a(ring), at.b(ring) + part * RP_N * 128, 0);
-#if RP_TURNS
-                    turn_pass(consumer);
-#endif
                     multiply_wait<0>(d);
                     if (part == kParts - 1) release(at.empty(ring), at.thread);
                     float factors[2] = {scales.rows[0] * scales.parts[part], scales.rows[1] * scales.parts[part]};
@@ -118,9 +86,6 @@ rp_gemm_wgmma_block(const __grid_constant__ rp_wgmma::TensorMap map_a, const __g
             }
             store_accumulators(sum, &map_c, at.buffers(), row + consumer * 64, column, walk.layer, 1.0f, consumer, at.thread);
         }
-#if RP_TURNS
-        if (consumer == 0) turn_wait(consumer);    // for the turn that nobody takes
-#endif
         if (at.thread == 0) wait_stores_done();
     }
     cluster_sync();    // no block leaves while another may still write into it or arrive at its barriers

@@ -27,18 +27,6 @@
 #ifndef RP_DTYPE
 #define RP_DTYPE bf16
 #endif
-#ifndef RP_BN
-#define RP_BN 256
-#endif
-#ifndef RP_STAGES
-#define RP_STAGES 4
-#endif
-#ifndef RP_CLUSTER
-#define RP_CLUSTER 2
-#endif
-#ifndef RP_BUFFERS
-#define RP_BUFFERS 2
-#endif
 #ifndef RP_SCALES
 #define RP_SCALES 0
 #endif

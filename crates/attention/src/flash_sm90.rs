@@ -1,7 +1,7 @@
 //! Prefill on Hopper by our own kernel, kernels/attention/flash_sm90.cu. The host contract stands there.
 
 use crate::layout;
-use crate::nvidia::scale;
+use crate::nvidia::{paged_by_tma, scale};
 use crate::shape::{Kind, Shape};
 use crate::splits::given;
 use ridgepoint_core::Dtype;
@@ -13,15 +13,12 @@ use std::collections::BTreeMap;
 /// The provider's name.
 pub(crate) const PROVIDER: &str = "flash-sm90";
 
-/// Fewest keys of a page: of eight rows TMA's swizzle makes its pattern.
-pub(crate) const LEAST_PAGE: u64 = 8;
-
 /// True for the shapes that the kernel takes.
 pub(crate) fn fits(shape: Shape) -> bool {
     matches!(shape.kind, Kind::Prefill | Kind::MlaPrefill)
         && matches!(shape.dtype, Dtype::Bf16 | Dtype::F16)
         && shape.kv == shape.dtype
-        && shape.page.is_none_or(|tokens| tokens.is_power_of_two() && tokens >= LEAST_PAGE)
+        && paged_by_tma(shape)
         && matches!((shape.dqk, shape.dv), (64, 64) | (128, 128) | (192, 128) | (256, 256))
 }
 

@@ -1,7 +1,7 @@
 //! Absorbed MLA decode by our own Hopper kernel, kernels/attention/mla_decode_sm90.cu. The host contract stands there.
 
 use crate::layout;
-use crate::nvidia::scale;
+use crate::nvidia::{paged_by_tma, scale};
 use crate::shape::{Kind, Shape};
 use crate::splits::{Splits, given};
 use ridgepoint_core::Dtype;
@@ -19,8 +19,6 @@ const VALUE: u64 = 512;
 const ROWS: u64 = 64;
 /// Keys of a tile, and so the most of a load.
 const KEYS: u64 = 64;
-/// Fewest keys of a page: of eight rows TMA's swizzle makes its pattern.
-const LEAST_PAGE: u64 = 8;
 /// Fewest keys worth a split: a block walks them two tiles of 64 at a time.
 const LEAST_SPLIT: u64 = 512;
 /// Dynamic shared memory, by the contract: one block a multiprocessor.
@@ -31,8 +29,11 @@ pub(crate) fn fits(shape: Shape) -> bool {
     let half =
         matches!(shape.dtype, Dtype::Bf16 | Dtype::F16) && Shape { ragged: false, page: None, kv: shape.dtype, ..shape }.plain();
     let kv = shape.kv == shape.dtype || shape.kv == Dtype::E4m3;
-    let pages = shape.page.is_none_or(|tokens| tokens.is_power_of_two() && tokens >= LEAST_PAGE);
-    shape.kind == Kind::MlaDecode && half && kv && pages && (shape.hkv, shape.sq, shape.dqk, shape.dv) == (1, 1, LATENT, VALUE)
+    shape.kind == Kind::MlaDecode
+        && half
+        && kv
+        && paged_by_tma(shape)
+        && (shape.hkv, shape.sq, shape.dqk, shape.dv) == (1, 1, LATENT, VALUE)
 }
 
 /// Splits of the keys: as many blocks as there are multiprocessors, each with enough keys to be worth it.

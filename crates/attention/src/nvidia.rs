@@ -34,6 +34,11 @@ pub(crate) fn plan<'d>(shape: Shape, device: &'d dyn Device) -> Result<Box<dyn A
     }
 }
 
+/// True without pages, or with such as Hopper's kernels load: of eight rows TMA's swizzle makes its pattern.
+pub(crate) fn paged_by_tma(shape: Shape) -> bool {
+    shape.page.is_none_or(|tokens| tokens.is_power_of_two() && tokens >= 8)
+}
+
 /// 1/√d as f32.
 pub(crate) fn scale(shape: Shape) -> f32 {
     (1.0 / (shape.dqk as f64).sqrt()) as f32

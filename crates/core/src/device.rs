@@ -151,6 +151,12 @@ impl DeviceInfo {
         }
     }
 
+    /// The number of an NVIDIA architecture: 90 of `sm_90a`; None of any other.
+    #[must_use]
+    pub fn sm(&self) -> Option<u32> {
+        self.arch.strip_prefix("sm_")?.trim_end_matches(|c: char| c.is_ascii_alphabetic()).parse().ok()
+    }
+
     /// The largest cache, total over its instances: what a cold case must exceed. 32 MiB where nothing is known.
     #[must_use]
     pub fn last_level_cache(&self) -> Bytes {
@@ -182,6 +188,13 @@ pub(crate) mod tests {
             measured: Vec::new(),
             facts: BTreeMap::new(),
         }
+    }
+
+    #[test]
+    fn architectures_are_compared_as_numbers() {
+        let sm = |arch: &str| DeviceInfo { arch: arch.into(), ..unknown() }.sm();
+        assert_eq!(["sm_80", "sm_90a", "sm_120a"].map(sm), [Some(80), Some(90), Some(120)]);
+        assert_eq!(["gfx942", "sm_", "x86-64-v4"].map(sm), [None; 3]);
     }
 
     #[test]

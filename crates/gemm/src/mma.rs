@@ -3,7 +3,6 @@
 
 use crate::cases::Shape;
 use crate::split::{self, Parts};
-use crate::variants::number;
 use ridgepoint_core::{Backend, Dtype};
 use ridgepoint_device::{Arg, Device, DeviceError, GemmOperands, GemmPlan, Geometry, Kernel, Program, Result};
 use std::collections::BTreeMap;
@@ -21,7 +20,7 @@ pub(crate) const PROVIDER: &str = "mma-sync";
 /// True where the chip has such instructions for the dtype in hardware: FP8 is emulated in f16 on data centre chips.
 pub(crate) fn fits(shape: Shape, device: &dyn Device) -> bool {
     let info = device.info();
-    let chip = number(&info.arch);
+    let chip = info.sm().unwrap_or(0);
     info.backend == Backend::Cuda
         && Shape { batch: 1, output: shape.usual_output(), ..shape }.plain()
         && match shape.dtype {

@@ -44,19 +44,3 @@ pub(crate) fn providers(shape: Shape, device: &dyn Device) -> Vec<String> {
 pub(crate) fn find<'d>(device: &'d dyn Device, provider: &str) -> Option<&'d dyn Blas> {
     device.blas().into_iter().find(|b| b.provider() == provider)
 }
-
-/// The number of an NVIDIA architecture: 90 of `sm_90a`; 0 of any other.
-pub(crate) fn number(arch: &str) -> u32 {
-    let digits = arch.strip_prefix("sm_").unwrap_or_default().trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    digits.parse().unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::number;
-
-    #[test]
-    fn architectures_are_compared_as_numbers() {
-        assert_eq!(["sm_80", "sm_90a", "sm_120a", "gfx942", "sm_", "x86-64-v4"].map(number), [80, 90, 120, 0, 0, 0]);
-    }
-}

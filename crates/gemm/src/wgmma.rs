@@ -28,8 +28,8 @@ enum Sums {
     Whole,
     /// Cut along K (RP_SPLIT).
     Split,
-    /// In the matrix units over a block of scales, and outside of them from there on; the warpgroups in turn, or as it comes (RP_TURNS).
-    Blocks { turns: bool },
+    /// In the matrix units over a block of scales, and outside of them from there on.
+    Blocks,
 }
 
 /// The form for products that fill the chip.
@@ -39,8 +39,7 @@ const ALONE: Form = Form { cluster: 1, ..LARGE };
 /// For products that do not: smaller tiles, no partner either, and more of memory on its way.
 const SMALL: Form = Form { columns: 128, stages: 6, cluster: 1, buffers: 2, sums: Sums::Whole };
 const SPLIT: Form = Form { columns: 128, stages: 6, cluster: 1, buffers: 1, sums: Sums::Split };
-/// For scales of blocks two more: turns may be a gain or a delay, and so may shorter tiles whose partners share B.
-const TURNS: Form = Form { sums: Sums::Blocks { turns: true }, ..LARGE };
+/// For scales of blocks one more: shorter tiles whose partners share B.
 const NARROW: Form = Form { columns: 128, stages: 6, ..LARGE };
 
 /// Rows of a tile.
@@ -71,10 +70,9 @@ impl Form {
         let few = LARGE.tiles(shape) < units;
         let saves = |form: Self| 8 * form.covered(shape) <= 7 * LARGE.covered(shape);
         let blocks = shape.scaling == Scaling::Block128;
-        let offered =
-            [(LARGE, true), (TURNS, blocks), (NARROW, blocks), (ALONE, !few && saves(ALONE)), (SMALL, few || saves(SMALL))];
+        let offered = [(LARGE, true), (NARROW, blocks), (ALONE, !few && saves(ALONE)), (SMALL, few || saves(SMALL))];
         let kept = |form: Self| {
-            if blocks && form.sums == Sums::Whole { Self { sums: Sums::Blocks { turns: false }, ..form } } else { form }
+            if blocks && form.sums == Sums::Whole { Self { sums: Sums::Blocks, ..form } } else { form }
         };
         offered.into_iter().filter(|(_, worth)| *worth).map(|(form, _)| kept(form)).collect()
     }
@@ -149,12 +147,11 @@ fn compile(device: &dyn Device, shape: Shape, form: Form) -> Result<Kernel> {
         defines.push(("RP_OUT", shape.output.name().to_owned()));
     }
     let (name, entry) = match form.sums {
-        Sums::Blocks { .. } => ("gemm/wgmma_block_sm90", "rp_gemm_wgmma_block"),
+        Sums::Blocks => ("gemm/wgmma_block_sm90", "rp_gemm_wgmma_block"),
         _ => ("gemm/wgmma_sm90", "rp_gemm_wgmma"),
     };
     let more = match form.sums {
         Sums::Split => Some("RP_SPLIT"),
-        Sums::Blocks { turns: true } => Some("RP_TURNS"),
         Sums::Whole if shape.scaling == Scaling::Row => Some("RP_SCALES"),
         _ => None,
     };
@@ -213,7 +210,6 @@ impl GemmPlan for Plan<'_> {
             let tile = format!("128×{}, {} stages, clusters of {}", form.columns, form.stages, form.cluster);
             match form.sums {
                 Sums::Split => format!("{tile}, K in {count} parts"),
-                Sums::Blocks { turns: true } => format!("{tile}, in turns"),
                 _ => tile,
             }
         })
@@ -252,7 +248,7 @@ mod tests {
 
     #[test]
     fn every_form_fits_a_multiprocessor_of_hopper() {
-        assert!([LARGE, ALONE, SMALL, SPLIT, TURNS, NARROW].iter().all(|form| form.shared() <= 232_448));
+        assert!([LARGE, ALONE, SMALL, SPLIT, NARROW].iter().all(|form| form.shared() <= 232_448));
     }
 
     #[test]
@@ -264,7 +260,7 @@ mod tests {
         assert_eq!(of("gemm/b64m128n4096k1024/bf16"), [LARGE, ALONE, SMALL]);
         assert_eq!(of("gemm/b64m1024n128k1024/e4m3/scale=row"), [LARGE, SMALL]);
         let blocks = of("gemm/m4096n4096k4096/e4m3/scale=block128");
-        assert_eq!(blocks.len(), 3);
-        assert!(blocks.iter().all(|form| matches!(form.sums, Sums::Blocks { .. })), "{blocks:?}");
+        assert_eq!(blocks.len(), 2);
+        assert!(blocks.iter().all(|form| matches!(form.sums, Sums::Blocks)), "{blocks:?}");
     }
 }

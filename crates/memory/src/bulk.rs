@@ -53,8 +53,7 @@ impl fmt::Display for Ring {
 
 /// True where the chip has such an engine.
 pub(crate) fn fits(device: &dyn Device) -> bool {
-    let number = device.info().arch.strip_prefix("sm_").map(|n| n.trim_end_matches(|c: char| c.is_ascii_alphabetic()));
-    number.and_then(|n| n.parse::<u32>().ok()).is_some_and(|n| n >= 90)
+    device.info().sm().is_some_and(|number| number >= 90)
 }
 
 /// The fastest ring, and how many were tried.

@@ -200,7 +200,9 @@ if (last) page.append(element('p', { class: 'soft' }, `${last.host} · ${last.cp
 const count = outcome => data.rows.filter(r => r.outcome === outcome).length;
 const bad = count('wrong') + count('failed');
 const card = (value, text, tone) => element('div', { class: 'card' }, element('b', { class: tone || '' }, value), text);
-const best = (component, unit) => measured.filter(r => r.component === component && r.unit === unit && r.level !== 'cache' && !(component === 'collectives' && r.case.includes('/r1/'))).sort((a, b) => b.achieved - a.achieved)[0];
+// One rank has no wire: what it does is a copy, and no busbw.
+const alone = r => r.component === 'collectives' && r.case.includes('/r1/');
+const best = (component, unit) => measured.filter(r => r.component === component && r.unit === unit && r.level !== 'cache' && !alone(r)).sort((a, b) => b.achieved - a.achieved)[0];
 page.append(element('div', { class: 'cards' }, card(String(measured.length), 'results, each verified before and after it was timed', 'good'), card(String(bad), 'wrong or failed', bad ? 'bad' : 'good'), card(String(count('skipped')), 'skipped, each with its reason'),
   ...['memory', 'gemm', 'attention', 'collectives'].map(c => [c, best(c, c === 'memory' || c === 'collectives' ? 'GB/s' : 'TFLOP/s')]).filter(([, r]) => r).map(([c, r]) => card(`${digits(r.achieved)} ${r.unit}`, `best of ${c}: ${r.case.split('/').slice(1).join('/')} by ${r.provider}`))));
 for (const device of data.devices) {
@@ -210,8 +212,6 @@ for (const device of data.devices) {
   if (plot) page.append(element('section', {}, element('h2', {}, `roofline of ${device.id}`), plot, element('p', { class: 'soft' }, 'Each point is a result at its median; lines are the roof of each dtype, diamonds their ridge points in FLOP per byte. Point at one for its figures, click it for its row.')));
 }
 const label = r => `${r.case.split('/')[1]} ${r.provider}` + (data.devices.length > 1 ? ` ${r.device}` : '');
-// One rank has no wire: what it does is a copy, and no busbw.
-const alone = r => r.component === 'collectives' && r.case.includes('/r1/');
 const collectives = (which, unit) => curves(measured.filter(r => r.component === 'collectives' && r.unit === 'GB/s' && which(r)), r => `${r.case.split('/')[1]} ${r.case.split('/')[2]} ${r.provider}`, 'bytes', unit);
 for (const [title, plot] of [
   ['bandwidth staircase', curves(measured.filter(r => /^memory\/\w+\/[^/]+\/f32(\/hot)?$/.test(r.case)), label, 'working set', 'GB/s', set, data.staircases.filter(s => s.unit === 'GB/s' && s.op === 'read'))],
