@@ -130,9 +130,7 @@ impl Blas for Vendor {
             }
             _ => {
                 let provider = self.provider;
-                return Err(DeviceError::unsupported(format!(
-                    "{provider} has f32 and f64 of the dtypes measured here, no {input}"
-                )));
+                return Err(DeviceError::unsupported(format!("{provider} has f32 and f64 of the dtypes measured here")));
             }
         };
         if [problem.m, problem.n, problem.k].iter().any(|x| c_int::try_from(*x).is_err()) {
