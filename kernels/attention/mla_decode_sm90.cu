@@ -245,7 +245,7 @@ template <bool F16, bool KV8> struct Kernel {
 #pragma unroll
         for (int i = 0; i < 16; i++) {
             int row = warp * 16 + lane / 4 + i % 2 * 8;
-            *(u32*)(smem + (where - q) + row * 128 + ((i / 2 ^ row & 7) << 4) + lane % 4 * 4) = a[i];
+            store_shared(smem + (where - q) + row * 128 + ((i / 2 ^ row & 7) << 4) + lane % 4 * 4, a[i]);
         }
         fence_async();
     }

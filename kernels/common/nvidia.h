@@ -110,6 +110,8 @@ RP_DEVICE void load_slab(u32 dst, const TensorMap* map, u32 bar, int row, int sl
 RP_DEVICE void store_matrices(u32 address, u32 a, u32 b, u32 c, u32 d) {
     asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(address), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
 }
+// A thread's store to what wgmma reads or TMA writes later: fence_async follows. (The host's model knows such stores by this name.)
+template <class T> RP_DEVICE void store_shared(void* p, T x) { *(T*)p = x; }
 RP_DEVICE void named_sync(int barrier, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory"); }
 RP_DEVICE void named_arrive(int barrier, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory"); }
 RP_DEVICE void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }  // shared stores before a wgmma that reads them
@@ -250,8 +252,8 @@ template <bool F16> RP_DEVICE void widen_slabs(unsigned char* tile, int slabs, i
         named_sync(barrier, 128);
 #pragma unroll
         for (int j = 0; j < 2; j++) {
-            *(uint4*)(to + j * 4096) = make_uint4(widen_e4m3<F16>(x[j].x, false), widen_e4m3<F16>(x[j].x, true), widen_e4m3<F16>(x[j].y, false), widen_e4m3<F16>(x[j].y, true));
-            *(uint4*)(to + j * 4096 + other) = make_uint4(widen_e4m3<F16>(x[j].z, false), widen_e4m3<F16>(x[j].z, true), widen_e4m3<F16>(x[j].w, false), widen_e4m3<F16>(x[j].w, true));
+            store_shared(to + j * 4096, make_uint4(widen_e4m3<F16>(x[j].x, false), widen_e4m3<F16>(x[j].x, true), widen_e4m3<F16>(x[j].y, false), widen_e4m3<F16>(x[j].y, true)));
+            store_shared(to + j * 4096 + other, make_uint4(widen_e4m3<F16>(x[j].z, false), widen_e4m3<F16>(x[j].z, true), widen_e4m3<F16>(x[j].w, false), widen_e4m3<F16>(x[j].w, true)));
         }
     }
     fence_async();
@@ -259,7 +261,7 @@ template <bool F16> RP_DEVICE void widen_slabs(unsigned char* tile, int slabs, i
 // Rows of a tile's slabs become zeros, by a whole warp: a key that is none weighs nothing, but nothing times a NaN is one.
 RP_DEVICE void zero_rows(unsigned char* tile, int from, int rows, int slabs, u32 slab_bytes) {
 #pragma unroll 1
-    for (int i = from * 8 + (int)threadIdx.x % 32; i < rows * 8; i += 32) for (int j = 0; j < slabs; j++) *(uint4*)(tile + j * slab_bytes + i * 16) = make_uint4(0, 0, 0, 0);
+    for (int i = from * 8 + (int)threadIdx.x % 32; i < rows * 8; i += 32) for (int j = 0; j < slabs; j++) store_shared(tile + j * slab_bytes + i * 16, make_uint4(0, 0, 0, 0));
     fence_async();
     __syncwarp();
 }

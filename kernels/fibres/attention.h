@@ -30,7 +30,7 @@ struct Operands {
         for (auto& x : q) x = round16(s.f16, s.scale * normal());
         if (s.q8) for (u16 x : q) q8.push_back(fibres::float_to_e4m3(read16(s.f16, x)));
         o.assign((size_t)s.b * s.hq * s.sq * s.dv + 128, 0xFFFF);
-        if (s.sinks) for (int h = 0; h < s.hq; h++) sinks.push_back(normal() * 2);
+        if (s.sinks) for (int h = 0; h < s.hq; h++) sinks.push_back(normal() * 2 * s.scale);
         // Pages in shuffled order. What no key lies in holds NaN, and the table's entries behind the last key name such pages.
         int pages = s.page ? (s.sk + s.page - 1) / s.page : 0; pool = s.page ? s.b * pages * 2 + 1 : 0;
         std::vector<int> order(pool); for (int i = 0; i < pool; i++) order[i] = i;
@@ -61,19 +61,21 @@ struct Operands {
 inline int failures = 0;
 
 inline void check(const char* name, const Operands& t) {
-    const Shape& s = t.s; double worst = 0, num = 0, den = 0;
+    const Shape& s = t.s; double worst = 0, num = 0, den = 0; bool zeros = true;
     for (int x = 0; x < s.b; x++) for (int h = 0; h < s.hq; h++) for (int i = 0; i < s.sq; i++) {
         int length = t.length(x), sees = s.causal ? std::min(length, i + length - s.sq + 1) : length, first = s.window ? std::max(0, sees - s.window) : 0, kv = h / (s.hq / s.hkv);
         size_t row = s.latent ? ((size_t)x * s.sq + i) * s.hq + h : ((size_t)x * s.hq + h) * s.sq + i;
         std::vector<double> p(std::max(sees, 0)), out(s.dv, 0.0); double top = s.sinks ? t.sinks[h] : -1e300, sum = 0;
         for (int j = first; j < sees; j++) { double y = 0; for (int c = 0; c < s.d; c++) y += t.query(row * s.d + c) * t.read(t.k, s.d, x, kv, j, c); p[j] = y * t.scale * t.k_scale; top = std::max(top, p[j]); }
+        bool none = sees <= first;
         if (s.sinks) sum = std::exp(t.sinks[h] - top);
         for (int j = first; j < sees; j++) { p[j] = std::exp(p[j] - top); sum += p[j]; for (int c = 0; c < s.dv; c++) out[c] += p[j] * t.read(s.latent ? t.k : t.v, s.latent ? s.d : s.dv, x, kv, j, c); }
-        for (int c = 0; c < s.dv; c++) { double y = sees > first ? out[c] / sum * t.v_scale : 0, e = std::fabs(read16(s.f16, t.o[row * s.dv + c]) - y); if (!(e < 1e300)) e = 1e6; worst = std::max(worst, e); num += e * e; den += y * y; }
+        for (int c = 0; c < s.dv; c++) { double y = none ? 0 : out[c] / sum * t.v_scale, e = std::fabs(read16(s.f16, t.o[row * s.dv + c]) - y); zeros &= !none || e == 0; if (!(e < 1e300)) e = 1e6; worst = std::max(worst, e); num += e * e; den += y * y; }
     }
     bool intact = true; for (int i = 0; i < 128; i++) intact &= t.o[t.o.size() - 128 + i] == 0xFFFF;
-    double l2 = std::sqrt(num / std::max(den, 1e-30)); bool ok = l2 < (s.q8 ? 3.5e-2 : s.f16 ? 1e-3 : 8e-3) && worst < (s.q8 ? 0.15 : 0.06) && intact; failures += !ok;
-    printf("%s %-24s b%d hq%d hkv%d sq%d sk%d d%d/%d %s max %.1e l2 %.1e%s\n", ok ? "ok " : "BAD", name, s.b, s.hq, s.hkv, s.sq, s.sk, s.d, s.dv, s.causal ? "causal" : "full", worst, l2, intact ? "" : " wrote past the end");
+    // e4m3 rounds P by up to a sixteenth, and its V is up to 4.7.
+    double l2 = std::sqrt(num / std::max(den, 1e-30)); bool ok = l2 < (s.q8 ? 3.5e-2 : s.f16 ? 1e-3 : 8e-3) && worst < (s.q8 ? 0.3 : 0.06) && intact && zeros; failures += !ok;
+    printf("%s %-24s b%d hq%d hkv%d sq%d sk%d d%d/%d %s max %.1e l2 %.1e%s%s\n", ok ? "ok " : "BAD", name, s.b, s.hq, s.hkv, s.sq, s.sk, s.d, s.dv, s.causal ? "causal" : "full", worst, l2, intact ? "" : " wrote past the end", zeros ? "" : " a row without keys is not zero");
 }
 
 }  // namespace attention

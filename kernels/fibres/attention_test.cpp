@@ -1,5 +1,5 @@
 // Proves the attention kernels' numerics on the host against a naive softmax in double (attention.h).
-// Usage: attention_test [section]; a build with -DPARTS=… has only some of them, to be quick.
+// Usage: attention_test [section]; a build with -DPARTS=… has only some of them, and no edges unless -DEDGES, to be quick.
 #define FLASH 1
 #define FLASH80 2
 #define DECODE 4
@@ -7,6 +7,7 @@
 #define FP8 16
 #ifndef PARTS
 #define PARTS 31
+#define EDGES
 #endif
 #include "attention.h"
 using attention::Operands;
@@ -65,6 +66,34 @@ static void flash(const char* name, Flash kernel, int n, const Shape& s, int gri
 #undef RP_N
 #undef RP_CAUSAL
 #undef RP_F16
+#ifdef EDGES
+#define RP_GENERAL 1
+#define RP_FLASH general_causal_d64
+#define RP_NAME rp_flash_general_d64
+#define RP_D 64
+#define RP_DV 64
+#define RP_N 128
+#define RP_CAUSAL 1
+#define RP_F16 1
+#include "../attention/flash_sm90.cu"
+#undef RP_D
+#undef RP_DV
+#undef RP_CAUSAL
+#undef RP_F16
+#define RP_GENERAL 1
+#define RP_FLASH general_full_d128
+#define RP_NAME rp_flash_general_full
+#define RP_D 128
+#define RP_DV 128
+#define RP_CAUSAL 0
+#define RP_F16 0
+#include "../attention/flash_sm90.cu"
+#undef RP_D
+#undef RP_DV
+#undef RP_N
+#undef RP_CAUSAL
+#undef RP_F16
+#endif
 typedef void (*FlashGeneral)(const TensorMap, const TensorMap, const TensorMap, u16*, u32*, const int*, const int*, const float*, int, int, int, int, int, int, int, float);
 static void flash_general(const char* name, FlashGeneral kernel, int n, const Shape& s, int grid) {
     Operands t(s); u32 counter[2] = {0, 0};
@@ -97,6 +126,26 @@ static void flash_section() {
     flash_general("flash paged 256, window", rp_flash_general_causal, 128, {1, 2, 1, 130, 500, 1, 128, 128, false, true, 300, 256}, 1);
     Shape narrow{2, 2, 2, 70, 250, 1, 256, 256, false, false, 0, 64}; narrow.lengths = {250, 100};
     flash_general("flash d256 paged 64, ragged", rp_flash_general_d256, 80, narrow, 1);
+#ifdef EDGES
+    flash("flash f16", rp_flash_sm90_f16_d128_full, 176, {1, 1, 1, 70, 200, 1, 128, 128, true, false}, 1);
+    flash("flash f16 huge", rp_flash_sm90_f16_d128_causal, 128, {1, 1, 1, 70, 150, 60, 128, 128, true, true}, 1);
+    flash("flash bf16", causal, 128, {1, 1, 1, 1, 1, 1, 128, 128, false, true}, 1);
+    Shape huge{3, 2, 1, 70, 200, 60, 128, 128, false, true, 0, 64, true}; huge.lengths = {200, 0, 65};
+    flash_general("flash huge, sinks, paged 64, ragged", rp_flash_general_causal, 128, huge, 2);
+    flash_general("flash general, sink", rp_flash_general_causal, 128, {1, 1, 1, 1, 1, 1, 128, 128, false, true, 1, 0, true}, 1);
+    flash_general("flash mla prefill", rp_flash_general_d192, 128, {1, 1, 1, 1, 1, 1, 192, 128, false, true}, 1);
+    flash_general("flash d256", rp_flash_general_d256, 80, {1, 1, 1, 1, 1, 1, 256, 256, false, false}, 1);
+    Shape none{3, 1, 1, 40, 90, 1, 256, 256, false, false, 0, 0, true}; none.lengths = {90, 0, 1};
+    flash_general("flash d256 ragged, sinks", rp_flash_general_d256, 80, none, 1);
+    Shape slim{3, 2, 1, 70, 300, 1, 64, 64, true, true, 90, 0, true}; slim.lengths = {300, 0, 150};
+    flash_general("flash f16 d64 window, sinks", rp_flash_general_d64, 128, slim, 2);
+    flash_general("flash f16 d64 huge, paged 64", rp_flash_general_d64, 128, {1, 1, 1, 70, 200, 60, 64, 64, true, true, 0, 64, true}, 1);
+    flash_general("flash f16 d64", rp_flash_general_d64, 128, {1, 1, 1, 1, 1, 1, 64, 64, true, true}, 1);
+    Shape entries{3, 2, 1, 70, 200, 1, 128, 128, false, false, 0, 0, true}; entries.lengths = {200, 0, 129};
+    flash_general("flash full ragged, sinks", rp_flash_general_full, 128, entries, 2);
+    entries.page = 64;
+    flash_general("flash full paged 64, sinks", rp_flash_general_full, 128, entries, 1);
+#endif
 }
 #endif
 
@@ -143,6 +192,36 @@ static void flash_section() {
 #undef RP_N
 #undef RP_CAUSAL
 #undef RP_LEAN
+#ifdef EDGES
+#define RP_FLASH fp8_causal
+#define RP_NAME rp_fp8_causal
+#define RP_D 128
+#define RP_N 192
+#define RP_CAUSAL 1
+#include "../attention/flash_fp8_sm90.cu"
+#undef RP_D
+#undef RP_N
+#undef RP_LEAN
+#define RP_FLASH fp8_causal_lean_d64
+#define RP_NAME rp_fp8_causal_lean_d64
+#define RP_D 64
+#define RP_N 128
+#define RP_LEAN 1
+#include "../attention/flash_fp8_sm90.cu"
+#undef RP_D
+#undef RP_N
+#undef RP_CAUSAL
+#define RP_FLASH fp8_full_lean_d256
+#define RP_NAME rp_fp8_full_lean_d256
+#define RP_D 256
+#define RP_N 96
+#define RP_CAUSAL 0
+#include "../attention/flash_fp8_sm90.cu"
+#undef RP_D
+#undef RP_N
+#undef RP_CAUSAL
+#undef RP_LEAN
+#endif
 typedef void (*Fp8)(const TensorMap, const TensorMap, const TensorMap, u16*, u32*, const float*, int, int, int, int, float);
 static void fp8(const char* name, Fp8 kernel, int n, Shape s, int grid) {
     s.kv8 = s.q8 = true; Operands t(s); u32 counter[2] = {0, 0}; const float scales[3] = {0.5, 0.75, 1.25};
@@ -165,6 +244,15 @@ static void fp8_section() {
     fp8("fp8 flash lean", rp_fp8_causal_lean, 128, {1, 1, 1, 200, 77, 1, 128, 128, false, true}, 1);
     fp8("fp8 flash lean", rp_fp8_full_d64, 192, {1, 1, 1, 70, 300, 2, 64, 64, false, false}, 1);
     fp8("fp8 flash huge", rp_fp8_causal_d256, 96, {2, 1, 1, 70, 260, 60, 256, 256, false, true}, 1);
+#ifdef EDGES
+    fp8("fp8 flash", rp_fp8_causal, 192, {1, 2, 1, 130, 420, 2, 128, 128, false, true}, 1);
+    fp8("fp8 flash", rp_fp8_causal, 192, {1, 1, 1, 1, 1, 1, 128, 128, false, true}, 1);
+    fp8("fp8 flash lean huge", rp_fp8_causal_lean, 128, {1, 1, 1, 70, 200, 60, 128, 128, false, true}, 1);
+    fp8("fp8 flash lean", rp_fp8_causal_lean_d64, 128, {1, 2, 1, 130, 290, 2, 64, 64, false, true}, 1);
+    fp8("fp8 flash lean", rp_fp8_causal_lean_d64, 128, {1, 1, 1, 1, 1, 1, 64, 64, false, true}, 1);
+    fp8("fp8 flash lean", rp_fp8_full_lean_d256, 96, {1, 1, 1, 70, 200, 2, 256, 256, false, false}, 1);
+    fp8("fp8 flash", rp_fp8_causal_d256, 96, {1, 1, 1, 1, 1, 1, 256, 256, false, true}, 1);
+#endif
 }
 #endif
 
@@ -206,6 +294,30 @@ static void flash80(const char* name, Flash80 kernel, const Shape& s) {
 #undef RP_DV
 #undef RP_CAUSAL
 #undef RP_F16
+#ifdef EDGES
+#define RP_GENERAL 1
+#define RP_FLASH general80_causal_d128
+#define RP_NAME rp_flash80_d128
+#define RP_D 128
+#define RP_DV 128
+#define RP_CAUSAL 1
+#define RP_F16 1
+#include "../attention/flash_sm80.cu"
+#undef RP_D
+#undef RP_DV
+#undef RP_CAUSAL
+#define RP_GENERAL 1
+#define RP_FLASH general80_full_d64
+#define RP_NAME rp_flash80_d64
+#define RP_D 64
+#define RP_DV 64
+#define RP_CAUSAL 0
+#include "../attention/flash_sm80.cu"
+#undef RP_D
+#undef RP_DV
+#undef RP_CAUSAL
+#undef RP_F16
+#endif
 typedef void (*Flash80General)(const u16*, const u16*, const u16*, u16*, const int*, const float*, int, int, int, int, int, float);
 static void flash80_general(const char* name, Flash80General kernel, const Shape& s) {
     Operands t(s); unsigned rows = s.dv > 128 ? 64 : 128;
@@ -218,11 +330,25 @@ static void flash80_section() {
     flash80("flash sm80 bf16", causal, {1, 2, 1, 300, 300, 1, 128, 128, false, true});
     flash80("flash sm80 bf16", causal, {1, 1, 1, 200, 77, 1, 128, 128, false, true});
     flash80("flash sm80 f16 huge", rp_flash_sm80_f16_d64_causal, {2, 2, 2, 77, 257, 60, 64, 64, true, true});
-    flash80_general("flash sm80 d96 window", rp_flash80_d96, {1, 2, 1, 140, 230, 1, 96, 96, false, true, 50});
+    flash80_general("flash sm80 d96 window", rp_flash80_d96, {1, 2, 1, 140, 400, 1, 96, 96, false, true, 200});
     Shape ragged{3, 2, 1, 30, 100, 2, 192, 128, false, true, 0, 0, true}; ragged.lengths = {100, 0, 41};
     flash80_general("flash sm80 mla, ragged, sinks", rp_flash80_d192, ragged);
     flash80_general("flash sm80 d256", rp_flash80_d256, {1, 1, 1, 70, 75, 1, 256, 256, false, false});
     flash80("flash sm80 f16", rp_flash_sm80_f16_d64_full, {1, 1, 1, 1, 1, 1, 64, 64, true, false});
+#ifdef EDGES
+    flash80("flash sm80 f16 huge", rp_flash_sm80_f16_d128_causal, {1, 1, 1, 70, 150, 60, 128, 128, true, true});
+    flash80("flash sm80 bf16", causal, {1, 1, 1, 1, 1, 1, 128, 128, false, true});
+    for (auto kernel : {rp_flash80_d96, rp_flash80_d192, rp_flash80_d256}) {
+        const int d = kernel == rp_flash80_d96 ? 96 : kernel == rp_flash80_d192 ? 192 : 256, dv = min(d, d == 192 ? 128 : d); const bool sees = kernel != rp_flash80_d256;
+        flash80_general("flash sm80 general", kernel, {1, 1, 1, 1, 1, 1, d, dv, false, sees});
+        Shape huge{3, 2, 1, 40, 90, 60, d, dv, false, sees, 0, 0, true}; huge.lengths = {90, 0, 33};
+        flash80_general("flash sm80 huge, ragged, sinks", kernel, huge);
+    }
+    Shape slim{3, 2, 1, 70, 200, 1, 128, 128, true, true, 90, 0, true}; slim.lengths = {200, 0, 150};
+    flash80_general("flash sm80 f16 d128 window, sinks", rp_flash80_d128, slim);
+    Shape entries{3, 2, 1, 70, 130, 1, 64, 64, true, false, 0, 0, true}; entries.lengths = {130, 0, 65};
+    flash80_general("flash sm80 f16 d64 ragged, sinks", rp_flash80_d64, entries);
+#endif
 }
 #endif
 
@@ -295,6 +421,28 @@ static void decode_case(const char* name, Decode run, Combine combine, const Sha
 #undef RP_D
 #undef RP_F16
 #undef RP_KV8
+#ifdef EDGES
+#define RP_GENERAL 1
+#define RP_DECODE general_f16_d64
+#define RP_NAME rp_general_f16_d64
+#define RP_D 64
+#define RP_F16 1
+#define RP_KV8 0
+#include "../attention/decode_splitkv.cu"
+#undef RP_D
+#undef RP_F16
+#undef RP_KV8
+#define RP_GENERAL 1
+#define RP_DECODE general_kv8_bf16_d256
+#define RP_NAME rp_general_kv8_bf16_d256
+#define RP_D 256
+#define RP_F16 0
+#define RP_KV8 1
+#include "../attention/decode_splitkv.cu"
+#undef RP_D
+#undef RP_F16
+#undef RP_KV8
+#endif
 typedef void (*General)(const u16*, const u16*, const u16*, u16*, float*, float2*, const int*, const int*, const float*, const float*, int, int, int, int, int, int, int, int, float);
 static void general_case(const char* name, General run, Combine combine, const Shape& s, int splits) {
     Operands t(s); int rows = s.hq / s.hkv * s.sq, shift = 0; Splits join(s, splits);
@@ -323,6 +471,19 @@ static void decode_section() {
     Shape all{2, 4, 2, 2, 310, 2, 128, 128, false, true, 100, 64, true, true}; all.lengths = {310, 65};
     general_case("decode kv8 paged 64, window", rp_general_kv8_bf16_d128, combine_bf16_d128, all, 3);
     general_case("decode kv8 d64 sinks", rp_general_kv8_f16_d64, combine_f16_d64, {2, 8, 1, 1, 70, 1, 64, 64, true, false, 0, 16, true, true}, 1);
+    general_case("decode huge, sinks, split 2", rp_general_bf16_d128, combine_bf16_d128, {1, 8, 2, 2, 250, 60, 128, 128, false, true, 0, 0, true}, 2);
+#ifdef EDGES
+    decode_case("decode f16 huge", rp_decode_f16_d64, combine_f16_d64, {1, 4, 2, 1, 200, 60, 64, 64, true, true}, 1);
+    decode_case("decode bf16", rp_decode_bf16_d128, combine_bf16_d128, {1, 1, 1, 1, 1, 1, 128, 128, false, true}, 1);
+    decode_case("decode bf16 split 2", rp_decode_bf16_d256, combine_bf16_d256, {1, 1, 1, 1, 1, 1, 256, 256, false, true}, 2);
+    general_case("decode sink, split 2", rp_general_bf16_d128, combine_bf16_d128, {1, 1, 1, 1, 1, 1, 128, 128, false, true, 0, 0, true}, 2);
+    Shape many{3, 4, 2, 2, 200, 60, 64, 64, true, true, 90, 64, true}; many.lengths = {200, 0, 70};
+    general_case("decode f16 d64 huge, paged 64", rp_general_f16_d64, combine_f16_d64, many, 2);
+    many.window = 0; many.causal = false; many.scale = 1;
+    general_case("decode f16 d64 sinks, paged 64", rp_general_f16_d64, combine_f16_d64, many, 1);
+    general_case("decode kv8 d256 huge", rp_general_kv8_bf16_d256, combine_bf16_d256, {1, 4, 2, 2, 150, 60, 256, 256, false, true, 0, 0, true, true}, 2);
+    general_case("decode kv8", rp_general_kv8_bf16_d128, combine_bf16_d128, {1, 1, 1, 1, 1, 1, 128, 128, false, true, 0, 0, false, true}, 1);
+#endif
 }
 #endif
 
@@ -365,6 +526,13 @@ static void mla_section() {
     mla_kv8("mla kv8 paged 8, ragged", rp_mla_decode_sm90_kv8_f16, combine_f16_d512, {3, 16, 1, 2, 420, 1, 576, 512, true, true, 0, 8, false, false, false, false, {420, 0, 130}}, 2);
     mla_kv8("mla kv8 paged 64, ragged", rp_mla_decode_sm90_kv8_bf16, combine_bf16_d512, {2, 16, 1, 1, 400, 4, 576, 512, false, true, 0, 64, false, false, false, false, {400, 61}}, 1);
     mla("mla paged 64", rp_mla_decode_sm90_f16, combine_f16_d512, {1, 16, 1, 1, 190, 1, 576, 512, true, true, 0, 64}, 1);
+#ifdef EDGES
+    mla("mla bf16 huge, split 2", rp_mla_decode_sm90_bf16, combine_bf16_d512, {1, 16, 1, 2, 300, 60, 576, 512, false, true}, 2);
+    mla("mla f16 huge", rp_mla_decode_sm90_f16, combine_f16_d512, {1, 16, 1, 1, 150, 60, 576, 512, true, true}, 1);
+    mla("mla bf16", rp_mla_decode_sm90_bf16, combine_bf16_d512, {1, 1, 1, 1, 1, 1, 576, 512, false, true}, 1);
+    mla_kv8("mla kv8 huge, paged 64", rp_mla_decode_sm90_kv8_bf16, combine_bf16_d512, {1, 16, 1, 1, 150, 60, 576, 512, false, true, 0, 64}, 1);
+    mla_kv8("mla kv8", rp_mla_decode_sm90_kv8_f16, combine_f16_d512, {1, 1, 1, 1, 1, 1, 576, 512, true, true}, 1);
+#endif
 }
 #endif
 

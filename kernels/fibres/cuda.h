@@ -4,8 +4,9 @@
 // the kernel waits. Shared memory is poisoned with NaN before each block. What is modelled is what can be wrong: the fragments of
 // mma.sync, ldmatrix and wgmma, the descriptor of wgmma with its strides and 128-byte swizzle, TMA's box, swizzle and zero fill,
 // mbarrier parity, arrivals and transaction bytes, named barriers, and asynchrony: cp.async and wgmma take effect only at the wait
-// that covers them, TMA's loads some time later and in no order, so that a missing wait shows, and so does a product that reads what
-// stmatrix left and no fence followed. A wait that nothing can end is reported and aborts.
+// that covers them, TMA's loads some time later and in no order, so that a missing wait shows. So does a product that reads, or a load
+// that overwrites, what threads stored and did not fence, and a product of registers that no wgmma.fence followed. A wait that nothing can
+// end is reported and aborts.
 // What is not: timing, memory ordering, bank conflicts, registers.
 #pragma once
 #define RP_HOST_FIBRES 1
@@ -52,8 +53,9 @@ namespace fibres {
 
 constexpr int MAX_THREADS = 1024, SMEM_BYTES = 228 * 1024, SMEM_ORIGIN = 1024;  // a shared address is an offset from SMEM_ORIGIN
 alignas(1024) inline unsigned char smem[SMEM_BYTES];
-// Sixteen bytes that a thread (by its number + 1) stored and no fence.proxy.async of its own followed: wgmma may not see them.
-inline u16 unfenced[SMEM_BYTES / 16];
+// Four bytes that a thread (by its number + 1) stored and no fence.proxy.async of its own followed: wgmma and TMA may not see them.
+inline u16 unfenced[SMEM_BYTES / 4];
+inline unsigned char known[SMEM_BYTES];  // shared memory as TMA, stmatrix and store_shared left it: whoever stores past them shows
 
 struct Fibre { ucontext_t context; std::vector<char> stack; unsigned thread; bool done; };
 inline std::vector<Fibre> all;
@@ -82,7 +84,7 @@ struct Product { std::function<void()> run; };
 struct Warpgroup { Meeting meeting; std::vector<void*> args; };
 struct MBarrier { int count = 0, pending = 0; long long bytes = 0; unsigned phase = 0; };
 struct Copy { void* dst; u64 data[2]; };
-struct Thread { std::deque<std::vector<Copy>> copies; std::vector<Copy> open; };
+struct Thread { std::deque<std::vector<Copy>> copies; std::vector<Copy> open; std::vector<u32> stored; bool ordered = false; };  // stored: words to fence; ordered: by wgmma.fence
 inline Warp warps[32];
 inline Meeting whole, named[16];
 inline std::map<u32, MBarrier> barriers;
@@ -93,13 +95,20 @@ inline Queue queues[8];
 inline Warp& warp() { return warps[current->thread / RP_LANES]; }
 inline unsigned lane() { return current->thread % RP_LANES; }
 inline unsigned char* at(u32 address) { if (address < SMEM_ORIGIN || address - SMEM_ORIGIN >= SMEM_BYTES) fail("a shared address outside shared memory"); return smem + (address - SMEM_ORIGIN); }
+// Leaves bytes, none past a word, in shared memory: a thread's (its number + 1), or the copy engine's (0).
+inline void leave(u32 address, const void* data, u32 bytes, unsigned owner) {
+    memcpy(at(address), data, bytes); memcpy(known + (address - SMEM_ORIGIN), data, bytes);
+    u16& word = unfenced[(address - SMEM_ORIGIN) / 4];
+    if (!owner && word) fail("a load lands on what was stored without a fence");
+    if (owner) { word = (u16)owner; threads[owner - 1].stored.push_back((address - SMEM_ORIGIN) / 4); }
+}
 inline u32 swizzled(u32 address, u32 bytes) { return address ^ (address >> 7 & (bytes / 16 - 1)) << 4; }
 
 inline void entry() { body(); current->done = true; progress++; give_way(); }
 template <class Kernel> void launch(dim3 g, dim3 b, Kernel kernel) {
     grid = g; block = b; body = kernel; unsigned n = b.x * b.y * b.z; all.resize(n);
     for (unsigned z = 0; z < g.z; z++) for (unsigned y = 0; y < g.y; y++) for (unsigned x = 0; x < g.x; x++) {
-        block_index = dim3(x, y, z); memset(smem, 0xFF, sizeof smem); memset(unfenced, 0, sizeof unfenced); barriers.clear();
+        block_index = dim3(x, y, z); memset(smem, 0xFF, sizeof smem); memset(known, 0xFF, sizeof known); memset(unfenced, 0, sizeof unfenced); barriers.clear();
         for (auto& w : warps) w = Warp(); whole = Meeting(); for (auto& m : named) m = Meeting(); for (auto& t : threads) t = Thread(); for (auto& q : queues) q = Queue();
         for (unsigned i = 0; i < n; i++) { Fibre& f = all[i]; f.thread = i; f.done = false; if (f.stack.empty()) f.stack.resize(256 << 10); getcontext(&f.context);
             f.context.uc_stack.ss_sp = f.stack.data(); f.context.uc_stack.ss_size = f.stack.size(); f.context.uc_link = nullptr; makecontext(&f.context, entry, 0); }
@@ -146,13 +155,15 @@ template <class T> float operand(u64 d, int outer, int k, bool k_major) {
     u32 address = layout == 0 ? start + outer / 8 * stride + outer % 8 * 16 + along / 16 * leading + along % 16
         : swizzled(k_major ? start + outer / 8 * stride + outer % 8 * row + along : start + outer / 64 * leading + k / 8 * stride + k % 8 * 128 + outer % 64 * 2, row);
     memcpy(&x, at(address), T::BYTES);
-    if (unfenced[(address - SMEM_ORIGIN) / 16]) fail("a product reads what was stored without a fence");
+    if (unfenced[(address - SMEM_ORIGIN) / 4]) fail("a product reads what was stored without a fence");
+    if (memcmp(&x, known + (address - SMEM_ORIGIN), T::BYTES)) fail("a product reads what was not stored by store_shared");
     return T::widen(x);
 }
 // One warpgroup's product: fibres leave their fragments, the last queues the work, the wait runs it. `a` null: A from shared memory.
 template <int N, class T> void wgmma(float* d, const u32* a, u64 da, u64 db, bool accumulate, bool b_k_major) {
     constexpr int K = 32 / T::BYTES, WORD = 4 / T::BYTES;  // an instruction's, and a register's
     Queue& q = queues[current->thread / 128]; unsigned t = current->thread % 128;
+    if (!threads[current->thread].ordered) fail("a product of registers that no wgmma.fence followed");
     static u64 descs[8][2]; q.slot[t][0] = d; q.slot[t][1] = a; descs[current->thread / 128][0] = da; descs[current->thread / 128][1] = db;
     meet(q.meeting, 128, [&] {
         std::vector<float*> out(128); std::vector<std::vector<u32>> frag(128);
@@ -225,7 +236,7 @@ template <class Map> void load_slab(u32 dst, const Map* map, u32 bar, int row, i
         for (u32 c = 0; c < m.box[2]; c++) for (u32 r = 0; r < m.box[1]; r++) for (u32 e = 0; e < m.box[0]; e++, bytes += m.element) {
             u64 y = (u64)(row + (int)r), z = c + (u64)slab; u16 x = 0;
             if (e < m.dims[0] && y < m.dims[1] && z < m.dims[2] && (u64)head < m.dims[3]) memcpy(&x, m.base + e * m.element + y * m.strides[0] + z * m.strides[1] + head * m.strides[2], m.element);
-            memcpy(fibres::at(fibres::swizzled(dst + ((c * m.box[1] + r) * m.box[0] + e) * m.element, m.swizzle)), &x, m.element);
+            fibres::leave(fibres::swizzled(dst + ((c * m.box[1] + r) * m.box[0] + e) * m.element, m.swizzle), &x, m.element, 0);
         }
         auto& b = barrier_at(bar); b.bytes -= bytes; barrier_settle(b);
     });
@@ -240,12 +251,13 @@ template <bool F16> void mma_ss_mn(float (&d)[128], u64 a, u64 b) { fibres::wgmm
 template <int N> void mma8_ss(float (&d)[N / 2], u64 a, u64 b, int accumulate) { fibres::wgmma<N, fibres::E4m3>(d, nullptr, a, b, accumulate != 0, true); }
 template <int N> void mma8_rs(float (&d)[N / 2], const u32* a, u64 b) { fibres::wgmma<N, fibres::E4m3>(d, a, 0, b, true, true); }
 inline u32 renewed(u32 x) { return x; }
-inline void fence_async() { for (auto& owner : fibres::unfenced) if (owner == fibres::current->thread + 1) owner = 0; }
+template <class T> void store_shared(void* p, T x) { for (u32 i = 0; i < sizeof x; i += 4) fibres::leave(smem_address(p) + i, (const char*)&x + i, 4, fibres::current->thread + 1); }
+inline void fence_async() { auto& t = fibres::threads[fibres::current->thread]; for (u32 i : t.stored) if (fibres::unfenced[i] == fibres::current->thread + 1) fibres::unfenced[i] = 0; t.stored.clear(); }
 inline fibres::Queue& wgmma_queue() { return fibres::queues[fibres::current->thread / 128]; }
-inline void wgmma_fence() {}
+inline void wgmma_fence() { fibres::threads[fibres::current->thread].ordered = true; }
 inline void wgmma_commit() { auto& q = wgmma_queue(); fibres::meet(q.meeting, 128, [&] { q.groups.push_back(std::move(q.open)); q.open.clear(); }); }
 // The products take their time: whoever was told too early that an operand is free gets to overwrite it.
-template <int PENDING> void wgmma_wait() { for (int i = 0; i < 4; i++) { fibres::progress++; fibres::give_way(); } auto& q = wgmma_queue(); fibres::meet(q.meeting, 128, [&] { while (q.groups.size() > PENDING) { for (auto& f : q.groups.front()) f(); q.groups.pop_front(); } }); }
+template <int PENDING> void wgmma_wait() { for (int i = 0; i < 4; i++) { fibres::progress++; fibres::give_way(); } auto& q = wgmma_queue(); fibres::threads[fibres::current->thread].ordered = false; fibres::meet(q.meeting, 128, [&] { while (q.groups.size() > PENDING) { for (auto& f : q.groups.front()) f(); q.groups.pop_front(); } }); }
 template <int COUNT> void pin(float (&)[COUNT]) {}
 
 template <bool F16> void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
@@ -265,9 +277,8 @@ inline void ldmatrix(u32 (&r)[4], u32 address, bool transposed) {
 }
 inline void store_matrices(u32 address, u32 a, u32 b, u32 c, u32 d) {
     auto& w = fibres::warp(); unsigned l = fibres::lane(); if (address % 16) fibres::fail("an stmatrix row that is not aligned to 16 bytes");
-    fibres::unfenced[(address - fibres::SMEM_ORIGIN) / 16] = (u16)(fibres::current->thread + 1);
     w.in[l][0] = address; __syncwarp();
-    const u32 r[4] = {a, b, c, d}; for (unsigned i = 0; i < 4; i++) memcpy(fibres::at((u32)w.in[i * 8 + l / 4][0]) + l % 4 * 4, &r[i], 4);
+    const u32 r[4] = {a, b, c, d}; for (unsigned i = 0; i < 4; i++) fibres::leave((u32)w.in[i * 8 + l / 4][0] + l % 4 * 4, &r[i], 4, fibres::current->thread + 1);
     __syncwarp();
 }
 inline void load_matrices(u32 (&r)[4], u32 address) { ldmatrix(r, address, false); }
