@@ -1,11 +1,12 @@
 //! What was found of NVIDIA's libraries on this machine, searched for once a process, and what `doctor` says of it.
 
-use super::cudnn::{self, Dnn};
+use super::cudnn;
 use super::vendor::Cuda;
 use super::{cublaslt, nvml};
 use crate::dl::Opened;
 use crate::finder::{Layout, Places, Wanted, find, matching};
 use crate::gpu;
+use crate::gpu::dnn::Dnn;
 use crate::gpu::driver::Driver;
 use crate::gpu::matmul::Lt;
 use crate::gpu::nccl::Nccl;
@@ -146,7 +147,7 @@ fn load(places: &Places) -> Libraries {
         nvml,
         nvrtc: nvrtc.map(|o| Rtc::bind_prefixed(o, "nvrtc")),
         cublaslt: cublaslt.map(|o| Arc::new(Lt::bind_prefixed(o, cublaslt::NUMBERS.prefix))),
-        cudnn: cudnn.map(|o| Arc::new(Dnn::bind(o))),
+        cudnn: cudnn.map(|o| Arc::new(Dnn::bind(o, &cudnn::NUMBERS))),
         nccl: nccl.map(|o| Arc::new(Nccl::bind(o))),
         findings,
     }

@@ -6,6 +6,7 @@ mod blas;
 mod check;
 mod code;
 mod device;
+pub(crate) mod dnn;
 pub(crate) mod driver;
 pub(crate) mod matmul;
 pub(crate) mod nccl;

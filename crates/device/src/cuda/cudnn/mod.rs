@@ -2,7 +2,6 @@
 //! at the first problem that it is asked, since it brings half a gigabyte of code. cuDNN 9.14 has run on an
 //! H200; what came after it (pages, masks, FP8) has made its plans without a GPU and not yet run.
 
-mod graph;
 mod numbers;
 mod operation;
 mod plan;
@@ -11,18 +10,12 @@ mod tests;
 
 use crate::dl::{CallError, Opened};
 use crate::gpu::Shared;
-use crate::gpu::driver::Buffer as Memory;
-use crate::gpu::sys::{Handle, Ptr};
-use crate::{AttentionKernels, AttentionOperands, AttentionPlan, AttentionProblem, Buffer, DeviceError, Result};
-pub(crate) use graph::Dnn;
-use graph::{Builder, Descriptor};
-use numbers::{attribute, kind};
-use operation::{CONSTANTS, Operation, Source, describe, needs, types};
+use crate::gpu::dnn::{self, Dnn, Run, Started};
+use crate::{AttentionKernels, AttentionPlan, AttentionProblem, DeviceError, Result};
+pub(crate) use numbers::NUMBERS;
+use operation::{CONSTANTS, describe, needs, types};
 use plan::{Candidate, Target, candidates};
-use ridgepoint_core::{Dtype, Library};
-use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
-use std::ffi::c_void;
+use ridgepoint_core::Library;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -57,26 +50,6 @@ pub(super) struct Cudnn {
     started: OnceLock<std::result::Result<Arc<Started>, String>>,
 }
 
-/// A handle of the library, whose work goes to our stream.
-struct Started {
-    api: Arc<Dnn>,
-    handle: Handle,
-    shared: Arc<Shared>,
-}
-
-// SAFETY: the handle is used by the thread that has the device, one at a time.
-unsafe impl Send for Started {}
-// SAFETY: as above.
-unsafe impl Sync for Started {}
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        let _ = self.shared.ctx.api();
-        // SAFETY: made in `start`, destroyed once, and its context, made current, lives as long.
-        let _ = unsafe { self.api.destroy(self.handle) };
-    }
-}
-
 impl Cudnn {
     /// Nothing is started yet. `folders` are those of the compiler and of the GEMM library.
     pub(super) fn new(api: Arc<Dnn>, shared: Arc<Shared>, folders: Vec<PathBuf>) -> Self {
@@ -87,14 +60,7 @@ impl Cudnn {
 
     fn start(&self) -> std::result::Result<Arc<Started>, String> {
         prerequisites(&self.api, &self.folders)?;
-        self.shared.ctx.api().map_err(|error| error.to_string())?;
-        let mut handle = std::ptr::null_mut();
-        // SAFETY: writes one handle, for the context that was just made current.
-        unsafe { self.api.create(&mut handle) }.map_err(|error| error.to_string())?;
-        let started = Started { api: Arc::clone(&self.api), handle, shared: Arc::clone(&self.shared) };
-        // SAFETY: both are alive.
-        unsafe { self.api.set_stream(handle, self.shared.stream.handle) }.map_err(|error| error.to_string())?;
-        Ok(Arc::new(started))
+        Started::new(&self.api, &self.shared)
     }
 
     /// What the library says of a problem, as an error of ours.
@@ -104,7 +70,7 @@ impl Cudnn {
             Some(1000..4000) => {
                 DeviceError::unsupported(format!("cuDNN {} does not do this: {}", dotted(self.version), error.meaning()))
             }
-            _ => error.into(),
+            _ => dnn::failure(error),
         }
     }
 }
@@ -160,144 +126,7 @@ impl AttentionKernels for Cudnn {
                 self.shared.ctx.facts.target
             )),
         })?;
-        let workspace = candidates.iter().map(|c| c.workspace).max().unwrap_or(0);
-        let [queries, keys] = own_lengths(p);
-        let own = CONSTANTS.iter().flat_map(|c| c.to_ne_bytes()).chain(numbers(&queries)).chain(numbers(&keys));
-        Ok(Box::new(Run {
-            own: self.shared.holding(&own.collect::<Vec<u8>>())?,
-            workspace: Memory::new(&self.shared.ctx, workspace)?,
-            hosts: operation.sources.iter().map(|(_, source)| host(*source)).collect(),
-            packs: RefCell::default(),
-            started: Arc::clone(started),
-            shared: Arc::clone(&self.shared),
-            problem: *p,
-            operation,
-            candidates,
-            index: 0,
-        }))
-    }
-}
-
-/// Queries and keys of each sequence, filled up to whole 16 bytes.
-fn own_lengths(p: &AttentionProblem) -> [Vec<i32>; 2] {
-    [p.sq, p.sk].map(|length| vec![length as i32; p.batch.next_multiple_of(4)])
-}
-
-fn numbers(values: &[i32]) -> impl Iterator<Item = u8> {
-    values.iter().flat_map(|v| v.to_ne_bytes())
-}
-
-/// The bits of a value that the library reads from the host.
-fn host(source: Source) -> u32 {
-    match source {
-        Source::Float(value) => value.to_bits(),
-        Source::Whole(value) => value as u32,
-        _ => 0,
-    }
-}
-
-struct Run {
-    candidates: Vec<Candidate>,
-    index: usize,
-    operation: Operation,
-    /// A word for each source: those that are read from the host.
-    hosts: Box<[u32]>,
-    /// Constants, then queries and keys of each sequence.
-    own: Memory,
-    workspace: Memory,
-    /// Packs by the operands' addresses: describing one costs more than a short launch.
-    packs: RefCell<HashMap<Vec<Ptr>, Descriptor>>,
-    problem: AttentionProblem,
-    started: Arc<Started>,
-    shared: Arc<Shared>,
-}
-
-impl Run {
-    /// Where a source is: its operand, the plan's own memory, or the host's.
-    fn address(&self, index: usize, source: Source, operands: &AttentionOperands<'_>) -> Option<Ptr> {
-        let queries = 4 * CONSTANTS.len() as Ptr;
-        let keys = queries + 4 * self.problem.batch.next_multiple_of(4) as Ptr;
-        match source {
-            Source::Constant(at) => Some(self.own.ptr + 4 * at as Ptr),
-            Source::Queries => Some(self.own.ptr + queries),
-            Source::Lengths if !self.problem.ragged => Some(self.own.ptr + keys),
-            Source::Float(_) | Source::Whole(_) => Some((&raw const self.hosts[index]) as Ptr),
-            operand => operand.address(operands),
-        }
-    }
-
-    /// Every operand is there, of this device, and long enough.
-    fn check(&self, operands: &AttentionOperands<'_>) -> Result<()> {
-        let p = &self.problem;
-        let blocks = p.paged.map_or(p.batch * p.sk, |pages| pages.pool * pages.tokens) * p.hkv;
-        let table = p.paged.map_or(0, |pages| 4 * p.batch * p.sk.div_ceil(pages.tokens));
-        let bytes = |dtype: Dtype, elements: usize| dtype.bytes(elements as u64).0;
-        let narrow = [p.dtype, p.kv].iter().any(|d| matches!(d, Dtype::E4m3 | Dtype::E5m2));
-        let wanted = [
-            ("Q", Some(operands.q), true, bytes(p.dtype, p.batch * p.hq * p.sq * p.dqk)),
-            ("K", Some(operands.k), true, bytes(p.kv, blocks * p.dqk)),
-            ("V", Some(operands.v), !p.shared_kv, bytes(p.kv, blocks * p.dv)),
-            ("O", Some(operands.o), true, bytes(p.output, p.batch * p.hq * p.sq * p.dv)),
-            ("lengths", operands.lengths, p.ragged, 4 * p.batch as u64),
-            ("pages", operands.pages, p.paged.is_some(), table as u64),
-            ("sinks", operands.sinks, p.sinks, 4 * p.hq as u64),
-            ("scales", operands.scales, narrow, 12),
-        ];
-        for (name, buffer, needed, bytes) in wanted {
-            let fits = |b: &Buffer| b.len() as u64 >= bytes && b.owner::<Memory>().is_some();
-            if needed && !buffer.is_some_and(fits) {
-                return Err(DeviceError::invalid(format!("{name} is missing, too short, or another device's")));
-            }
-        }
-        Ok(())
-    }
-
-    fn pack(&self, operands: &AttentionOperands<'_>) -> Result<Descriptor> {
-        let sources = &self.operation.sources;
-        let addresses = sources.iter().enumerate().map(|(i, (_, source))| self.address(i, *source, operands));
-        let addresses: Vec<Ptr> =
-            addresses.collect::<Option<_>>().ok_or_else(|| DeviceError::invalid("an operand is missing"))?;
-        if let Some(pack) = self.packs.borrow().get(&addresses) {
-            return Ok(pack.clone());
-        }
-        let ids: Vec<i64> = sources.iter().map(|(id, _)| *id).collect();
-        let pointers: Vec<*mut c_void> = addresses.iter().map(|a| *a as *mut c_void).collect();
-        let pack = Builder::new(&self.started.api, kind::VARIANT_PACK)
-            .numbers(attribute::PACK_IDS, &ids)
-            .pointers(attribute::PACK_POINTERS, &pointers)
-            .pointers(attribute::PACK_WORKSPACE, &[self.workspace.ptr as *mut c_void])
-            .finish()?;
-        self.packs.borrow_mut().insert(addresses, pack.clone());
-        Ok(pack)
-    }
-}
-
-impl AttentionPlan for Run {
-    fn enqueue(&self, operands: &AttentionOperands<'_>) -> Result<()> {
-        self.check(operands)?;
-        let pack = self.pack(operands)?;
-        self.shared.ctx.api()?;
-        let plan = self.candidates[self.index].plan.handle();
-        // SAFETY: the buffers hold the operands (above), the workspace has the largest candidate's size, and stream and buffers
-        // belong to the context that was just made current.
-        unsafe { self.started.api.execute(self.started.handle, plan, pack.handle()) }?;
-        Ok(())
-    }
-
-    fn candidates(&self) -> usize {
-        self.candidates.len()
-    }
-
-    fn select(&mut self, index: usize) -> Result<()> {
-        if index >= self.candidates.len() {
-            return Err(DeviceError::invalid(format!("engine {index} of {}", self.candidates.len())));
-        }
-        self.index = index;
-        Ok(())
-    }
-
-    fn config(&self) -> BTreeMap<String, String> {
-        let (rank, engine) = (self.index, self.candidates[self.index].describe());
-        BTreeMap::from([("engine".into(), format!("number {rank} of the library's ranking: {engine}"))])
+        let plans = candidates.into_iter().map(Candidate::into_plan).collect();
+        Ok(Box::new(Run::new(started, p, operation.sources, &CONSTANTS, plans)?))
     }
 }

@@ -1,6 +1,26 @@
 //! cuDNN's numbers, as its headers have them (9.28's cudnn_graph.h; none has changed since it came). Two tests compare them: one
 //! with generated bindings, as far as those go, and one with the header itself where it lies beside the library.
 
+use crate::gpu::dnn::Numbers;
+
+/// What every operation of it takes.
+pub(crate) const NUMBERS: Numbers = Numbers {
+    prefix: "cudnn",
+    descriptor: class::DESCRIPTOR,
+    tensor: kind::TENSOR,
+    tensor_id: attribute::TENSOR_ID,
+    tensor_type: attribute::TENSOR_TYPE,
+    tensor_dimensions: attribute::TENSOR_DIMENSIONS,
+    tensor_strides: attribute::TENSOR_STRIDES,
+    tensor_alignment: Some(attribute::TENSOR_ALIGNMENT),
+    pack: kind::VARIANT_PACK,
+    pack_ids: attribute::PACK_IDS,
+    pack_pointers: attribute::PACK_POINTERS,
+    pack_workspace: attribute::PACK_WORKSPACE,
+    f32: element::F32,
+    i32: element::I32,
+};
+
 /// Descriptors, by what `cudnnBackendCreateDescriptor` is asked for.
 pub(super) mod kind {
     pub(crate) const ENGINE: i32 = 2;
@@ -18,13 +38,8 @@ pub(super) mod kind {
     pub(crate) const SOFTMAX: i32 = 45;
 }
 
-/// What an attribute's value is made of.
+/// What an attribute's value is made of, beyond what hipDNN numbers alike.
 pub(super) mod class {
-    pub(crate) const HANDLE: i32 = 0;
-    pub(crate) const DATA_TYPE: i32 = 1;
-    pub(crate) const BOOLEAN: i32 = 2;
-    pub(crate) const INT64: i32 = 3;
-    pub(crate) const POINTER: i32 = 6;
     pub(crate) const HEURISTIC_MODE: i32 = 8;
     pub(crate) const KNOB_TYPE: i32 = 9;
     pub(crate) const POINTWISE_MODE: i32 = 14;
@@ -128,6 +143,7 @@ pub(super) fn knob(kind: i32) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::gpu::dnn::class as shared;
 
     /// Each number with its name in the header, less its `CUDNN_`.
     pub(in super::super) const NAMED: &[(i32, &str)] = &[
@@ -143,11 +159,12 @@ pub(super) mod tests {
         (kind::ATTENTION, "BACKEND_OPERATION_SDPA_FWD_DESCRIPTOR"),
         (kind::BAND_MASK, "BACKEND_OPERATION_DIAGONAL_BAND_MASK_DESCRIPTOR"),
         (kind::SOFTMAX, "BACKEND_OPERATION_SOFTMAX_DESCRIPTOR"),
-        (class::HANDLE, "TYPE_HANDLE"),
-        (class::DATA_TYPE, "TYPE_DATA_TYPE"),
-        (class::BOOLEAN, "TYPE_BOOLEAN"),
-        (class::INT64, "TYPE_INT64"),
-        (class::POINTER, "TYPE_VOID_PTR"),
+        (shared::HANDLE, "TYPE_HANDLE"),
+        (shared::DATA_TYPE, "TYPE_DATA_TYPE"),
+        (shared::BOOLEAN, "TYPE_BOOLEAN"),
+        (shared::INT64, "TYPE_INT64"),
+        (shared::FLOAT, "TYPE_FLOAT"),
+        (shared::POINTER, "TYPE_VOID_PTR"),
         (class::HEURISTIC_MODE, "TYPE_HEUR_MODE"),
         (class::KNOB_TYPE, "TYPE_KNOB_TYPE"),
         (class::POINTWISE_MODE, "TYPE_POINTWISE_MODE"),

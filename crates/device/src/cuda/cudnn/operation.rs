@@ -1,35 +1,12 @@
 //! An attention as cuDNN is told of it: one operation, the tensors that it reads and writes, and where each of them comes from
 //! when it runs. A causal mask or a window is a graph of its own that stands between the logits and their softmax.
 
-use super::graph::{Builder, Descriptor, Dnn, Outcome, operations};
 use super::numbers::{GREATER, GREATER_OR_EQUAL, attribute, class, element, kind};
-use crate::gpu::sys::Ptr;
+use crate::gpu::dnn::{Builder, Descriptor, Dnn, Outcome, Source, Tensors};
+use crate::gpu::sys::Handle;
 use crate::{AttentionProblem, DeviceError};
 use ridgepoint_core::Dtype;
 use std::sync::Arc;
-
-/// Where an operand comes from.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Source {
-    Q,
-    K,
-    V,
-    O,
-    Pages,
-    Sinks,
-    /// Keys of each sequence: the caller's where they differ, else the plan's own, which says `sk` for all.
-    Lengths,
-    /// Queries of each sequence, all of them: the plan's own.
-    Queries,
-    /// Factor of Q, K or V, by its index in the caller's.
-    Factor(usize),
-    /// A float of the plan's own, by its index in [`CONSTANTS`].
-    Constant(usize),
-    /// A float that is read from the host's memory when it is enqueued.
-    Float(f32),
-    /// The same, a whole number.
-    Whole(i32),
-}
 
 /// Weights are at most 1: as FP8 they are stored times 256, and the products divided by it. O is stored as it is, and its largest
 /// value written to the last place.
@@ -72,56 +49,32 @@ pub(super) fn needs(p: &AttentionProblem) -> (usize, &'static str) {
     all.into_iter().rev().find(|(asked, ..)| *asked).map_or((0, ""), |(_, version, what)| (version, what))
 }
 
-/// Tensors with ids of their own.
-struct Tensors<'a> {
-    api: &'a Arc<Dnn>,
-    sources: Vec<(i64, Source)>,
-    next: i64,
+/// One number: a float or a whole number of the host's, or a float on the device.
+fn scalar(t: &mut Tensors<'_>, source: Source) -> Outcome<Descriptor> {
+    match source {
+        Source::Float(_) | Source::Whole(_) => {
+            let element = if matches!(source, Source::Whole(_)) { element::I32 } else { element::F32 };
+            let (id, tensor) = t.describe(element, [1; 4], [1; 4], 4);
+            t.sources.push((id, source));
+            tensor.flag(attribute::TENSOR_BY_VALUE).finish()
+        }
+        _ => t.number(source),
+    }
 }
 
-impl Tensors<'_> {
-    fn describe(&mut self, element: i32, dims: [i64; 4], strides: [i64; 4], alignment: i64) -> (i64, Builder) {
-        self.next += 1;
-        let tensor = Builder::new(self.api, kind::TENSOR)
-            .code(attribute::TENSOR_TYPE, class::DATA_TYPE, element)
-            .numbers(attribute::TENSOR_DIMENSIONS, &dims)
-            .numbers(attribute::TENSOR_STRIDES, &strides)
-            .numbers(attribute::TENSOR_ID, &[self.next])
-            .numbers(attribute::TENSOR_ALIGNMENT, &[alignment]);
-        (self.next, tensor)
-    }
+/// Between two operations, and nowhere in memory.
+fn between(t: &mut Tensors<'_>, dims: [i64; 4]) -> Outcome<(i64, Descriptor)> {
+    let strides = [dims[1] * dims[2] * dims[3], dims[2] * dims[3], dims[3], 1];
+    let (id, tensor) = t.describe(element::F32, dims, strides, 16);
+    Ok((id, tensor.flag(attribute::TENSOR_VIRTUAL).finish()?))
+}
 
-    /// In device memory, with its rows (of the last dimension) so far apart.
-    fn strided(&mut self, source: Source, element: i32, dims: [i64; 4], row: i64) -> Outcome<Descriptor> {
-        let strides = [dims[1] * dims[2] * row, dims[2] * row, row, 1];
-        let alignment = if matches!(source, Source::Factor(_) | Source::Constant(_)) { 4 } else { 16 };
-        let (id, tensor) = self.describe(element, dims, strides, alignment);
-        self.sources.push((id, source));
-        tensor.finish()
-    }
-
-    fn packed(&mut self, source: Source, element: i32, dims: [i64; 4]) -> Outcome<Descriptor> {
-        self.strided(source, element, dims, dims[3])
-    }
-
-    /// One number: a float or a whole number of the host's, or a float on the device.
-    fn scalar(&mut self, source: Source) -> Outcome<Descriptor> {
-        match source {
-            Source::Float(_) | Source::Whole(_) => {
-                let element = if matches!(source, Source::Whole(_)) { element::I32 } else { element::F32 };
-                let (id, tensor) = self.describe(element, [1; 4], [1; 4], 4);
-                self.sources.push((id, source));
-                tensor.flag(attribute::TENSOR_BY_VALUE).finish()
-            }
-            _ => self.packed(source, element::F32, [1; 4]),
-        }
-    }
-
-    /// Between two operations, and nowhere in memory.
-    fn between(&mut self, dims: [i64; 4]) -> Outcome<(i64, Descriptor)> {
-        let strides = [dims[1] * dims[2] * dims[3], dims[2] * dims[3], dims[3], 1];
-        let (id, tensor) = self.describe(element::F32, dims, strides, 16);
-        Ok((id, tensor.flag(attribute::TENSOR_VIRTUAL).finish()?))
+/// Operations as a graph.
+pub(super) fn operations(api: &Arc<Dnn>, handle: Option<Handle>, operations: &[Descriptor]) -> Outcome<Descriptor> {
+    let graph = Builder::new(api, kind::GRAPH).all(attribute::GRAPH_OPERATIONS, operations);
+    match handle {
+        Some(handle) => graph.library(attribute::GRAPH_HANDLE, handle).finish(),
+        None => graph.finish(),
     }
 }
 
@@ -129,7 +82,7 @@ impl Tensors<'_> {
 pub(super) fn describe(api: &Arc<Dnn>, p: &AttentionProblem, [q_type, kv_type, o_type]: [i32; 3]) -> Outcome<Operation> {
     let fp8 = [p.dtype, p.kv].iter().any(|d| matches!(d, Dtype::E4m3 | Dtype::E5m2));
     let [b, hq, hkv, sq, sk, dqk, dv] = [p.batch, p.hq, p.hkv, p.sq, p.sk, p.dqk, p.dv].map(|n| n as i64);
-    let mut t = Tensors { api, sources: Vec::new(), next: 0 };
+    let mut t = Tensors::new(api);
     // Sequences, or pages, of so many keys.
     let (blocks, keys) = p.paged.map_or((b, sk), |pages| (pages.pool as i64, pages.tokens as i64));
     let mut operation = Builder::new(api, kind::ATTENTION)
@@ -141,10 +94,9 @@ pub(super) fn describe(api: &Arc<Dnn>, p: &AttentionProblem, [q_type, kv_type, o
             t.strided(source, kv_type, [blocks, hkv, keys, dv], row)?
         })
         .part(attribute::ATTENTION_O, &t.packed(Source::O, o_type, [b, hq, sq, dv])?)
-        .part(attribute::ATTENTION_SCALE, &t.scalar(Source::Float((1.0 / (p.dqk as f64).sqrt()) as f32))?);
+        .part(attribute::ATTENTION_SCALE, &scalar(&mut t, Source::Float((1.0 / (p.dqk as f64).sqrt()) as f32))?);
     let lengths = if p.ragged || p.paged.is_some() {
-        let queries = t.packed(Source::Queries, element::I32, [b, 1, 1, 1])?;
-        let keys = t.packed(Source::Lengths, element::I32, [b, 1, 1, 1])?;
+        let [queries, keys] = t.lengths(b)?;
         operation = operation.part(attribute::ATTENTION_LENGTHS_Q, &queries).part(attribute::ATTENTION_LENGTHS_KV, &keys);
         Some([queries, keys])
     } else {
@@ -165,8 +117,8 @@ pub(super) fn describe(api: &Arc<Dnn>, p: &AttentionProblem, [q_type, kv_type, o
     }
     if p.sinks {
         let softmax = Builder::new(api, kind::SOFTMAX)
-            .part(attribute::SOFTMAX_X, &t.between([b, hq, sq, sk])?.1)
-            .part(attribute::SOFTMAX_Y, &t.between([b, hq, sq, sk])?.1)
+            .part(attribute::SOFTMAX_X, &between(&mut t, [b, hq, sq, sk])?.1)
+            .part(attribute::SOFTMAX_Y, &between(&mut t, [b, hq, sq, sk])?.1)
             .part(attribute::SOFTMAX_SINK, &t.packed(Source::Sinks, element::F32, [1, hq, 1, 1])?)
             .finish()?;
         operation = operation.part(attribute::ATTENTION_SOFTMAX, &softmax);
@@ -181,7 +133,7 @@ pub(super) fn describe(api: &Arc<Dnn>, p: &AttentionProblem, [q_type, kv_type, o
             (attribute::ATTENTION_SCALE_O, Source::Constant(2)),
             (attribute::ATTENTION_AMAX_O, Source::Constant(3)),
         ] {
-            operation = operation.part(attribute, &t.scalar(source)?);
+            operation = operation.part(attribute, &scalar(&mut t, source)?);
         }
     }
     Ok(Operation { descriptor: operation.finish()?, sources: t.sources })
@@ -191,11 +143,11 @@ pub(super) fn describe(api: &Arc<Dnn>, p: &AttentionProblem, [q_type, kv_type, o
 /// a key if row + keys − queries ≥ column, and if column + window − (keys − queries) > row.
 fn mask(t: &mut Tensors<'_>, p: &AttentionProblem, lengths: Option<&[Descriptor; 2]>) -> Outcome<(Descriptor, [i64; 2])> {
     let dims = [p.batch, p.hq, p.sq, p.sk].map(|n| n as i64);
-    let (input, mut logits) = t.between(dims)?;
+    let (input, mut logits) = between(t, dims)?;
     let (mut last, mut bands) = (input, Vec::new());
     let mut band = |t: &mut Tensors<'_>, comparison, edge: &[(i32, Descriptor)]| -> Outcome<()> {
-        let (id, kept) = t.between(dims)?;
-        let hidden = t.scalar(Source::Float(HIDDEN))?;
+        let (id, kept) = between(t, dims)?;
+        let hidden = scalar(t, Source::Float(HIDDEN))?;
         let whole = Builder::new(t.api, kind::BAND_MASK)
             .part(attribute::BAND_X, &logits)
             .part(attribute::BAND_FILL, &hidden)
@@ -210,7 +162,7 @@ fn mask(t: &mut Tensors<'_>, p: &AttentionProblem, lengths: Option<&[Descriptor;
     if p.causal {
         let edge = match lengths {
             Some([queries, keys]) => of_lengths(queries.clone(), keys.clone()),
-            None => of_lengths(t.scalar(Source::Whole(p.sq as i32))?, t.scalar(Source::Whole(p.sk as i32))?),
+            None => of_lengths(scalar(t, Source::Whole(p.sq as i32))?, scalar(t, Source::Whole(p.sk as i32))?),
         };
         band(t, GREATER_OR_EQUAL, &edge)?;
     }
@@ -218,33 +170,16 @@ fn mask(t: &mut Tensors<'_>, p: &AttentionProblem, lengths: Option<&[Descriptor;
         match lengths {
             Some([queries, keys]) => {
                 let [a, b] = of_lengths(queries.clone(), keys.clone());
-                let left = (attribute::BAND_LEFT, t.scalar(Source::Whole(window as i32))?);
+                let left = (attribute::BAND_LEFT, scalar(t, Source::Whole(window as i32))?);
                 band(t, GREATER, &[left, a, b])?;
             }
             // Where all lengths are one the whole offset is a number, and a float as cuDNN's own frontend has it.
             None => {
                 let left = window as f32 - p.sk as f32 + p.sq as f32;
-                let left = (attribute::BAND_LEFT, t.scalar(Source::Float(left))?);
+                let left = (attribute::BAND_LEFT, scalar(t, Source::Float(left))?);
                 band(t, GREATER, &[left])?;
             }
         }
     }
     Ok((operations(t.api, None, &bands)?, [input, last]))
-}
-
-impl Source {
-    /// The device address of one that is an operand.
-    pub(super) fn address(self, operands: &crate::AttentionOperands<'_>) -> Option<Ptr> {
-        match self {
-            Self::Q => Some(operands.q.address()),
-            Self::K => Some(operands.k.address()),
-            Self::V => Some(operands.v.address()),
-            Self::O => Some(operands.o.address()),
-            Self::Pages => operands.pages.map(|b| b.address()),
-            Self::Sinks => operands.sinks.map(|b| b.address()),
-            Self::Lengths => operands.lengths.map(|b| b.address()),
-            Self::Factor(index) => operands.scales.map(|b| b.address() + 4 * index as Ptr),
-            _ => None,
-        }
-    }
 }

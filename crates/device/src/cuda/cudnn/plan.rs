@@ -1,18 +1,11 @@
 //! Engines for an operation, as cuDNN ranks them: each configuration of knobs that a heuristic names, compiled for the device.
 
-use super::graph::{Builder, Descriptor, Dnn, Outcome, operations};
 use super::numbers::{MODES, attribute, class, kind, knob};
-use super::operation::Operation;
+use super::operation::{Operation, operations};
 use crate::dl::CallError;
+use crate::gpu::dnn::{ASKED, Builder, Descriptor, Dnn, KEPT, Outcome, Plan, WORKSPACE};
 use crate::gpu::sys::Handle;
 use std::sync::Arc;
-
-/// Most configurations that one way of ranking is asked for.
-const ASKED: usize = 16;
-/// Most that are kept: each is compiled.
-const KEPT: usize = 8;
-/// Largest workspace that is given.
-const WORKSPACE: i64 = 4 << 30;
 
 /// What a plan is for.
 pub(super) enum Target {
@@ -60,8 +53,7 @@ pub(super) struct Candidate {
     pub(super) knobs: Vec<(i32, i64)>,
     /// Which heuristic named it first.
     pub(super) mode: i32,
-    /// What it is a plan of: kept, though no document says that it must be.
-    _graph: Descriptor,
+    graph: Descriptor,
 }
 
 impl Candidate {
@@ -70,6 +62,10 @@ impl Candidate {
         let knobs = self.knobs.iter().map(|(kind, value)| format!("{} {value}, ", knob(*kind))).collect::<String>();
         let heuristic = if self.mode == MODES[2] { ", of the fallback list" } else { "" };
         format!("engine {}, {knobs}workspace {}{heuristic}", self.engine, self.workspace)
+    }
+
+    pub(super) fn into_plan(self) -> Plan {
+        Plan { name: self.describe(), workspace: self.workspace, plan: self.plan, _graph: self.graph }
     }
 }
 
@@ -139,6 +135,6 @@ fn candidate(
         engine,
         knobs,
         mode,
-        _graph: graph.clone(),
+        graph: graph.clone(),
     }))
 }

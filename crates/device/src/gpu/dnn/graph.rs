@@ -1,34 +1,91 @@
-//! cuDNN's backend interface: descriptors that are created, given attributes and finalized, and freed in the end.
+//! The backend interface itself: descriptors that are created, given attributes and finalized, and freed in the end.
 
-use super::numbers::{class, kind};
-use crate::dl::{CallError, text};
+use crate::dl::{CallError, Opened, text};
 use crate::gpu::sys::Handle;
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::Arc;
 
+/// How a library numbers what it is told.
+#[derive(Debug)]
+pub(crate) struct Numbers {
+    /// How its functions begin.
+    pub(crate) prefix: &'static str,
+    /// The class of attributes that are descriptors.
+    pub(crate) descriptor: i32,
+    /// A tensor, and what is said of one.
+    pub(crate) tensor: i32,
+    pub(crate) tensor_id: i32,
+    pub(crate) tensor_type: i32,
+    pub(crate) tensor_dimensions: i32,
+    pub(crate) tensor_strides: i32,
+    /// None where a tensor needs none.
+    pub(crate) tensor_alignment: Option<i32>,
+    /// A pack of addresses, and what is in it.
+    pub(crate) pack: i32,
+    pub(crate) pack_ids: i32,
+    pub(crate) pack_pointers: i32,
+    pub(crate) pack_workspace: i32,
+    /// Element types of what stands around Q, K and V.
+    pub(crate) f32: i32,
+    pub(crate) i32: i32,
+}
+
+/// What an attribute's value is made of, where both libraries count alike.
+pub(crate) mod class {
+    pub(crate) const HANDLE: i32 = 0;
+    pub(crate) const DATA_TYPE: i32 = 1;
+    pub(crate) const BOOLEAN: i32 = 2;
+    pub(crate) const INT64: i32 = 3;
+    pub(crate) const FLOAT: i32 = 4;
+    pub(crate) const POINTER: i32 = 6;
+}
+
 crate::dl::table! {
-    /// `libcudnn.so`.
-    pub struct Dnn;
+    /// `libcudnn.so`, or `libhipdnn_backend.so`: bound with the prefix of one.
+    pub struct Api;
     status {
-        fn create(h: *mut Handle) = ["cudnnCreate"];
-        fn destroy(h: Handle) = ["cudnnDestroy"];
-        fn set_stream(h: Handle, stream: Handle) = ["cudnnSetStream"];
-        fn descriptor_create(kind: c_int, d: *mut Handle) = ["cudnnBackendCreateDescriptor"];
-        fn descriptor_destroy(d: Handle) = ["cudnnBackendDestroyDescriptor"];
-        fn descriptor_finalize(d: Handle) = ["cudnnBackendFinalize"];
-        fn attribute_set(d: Handle, attribute: c_int, class: c_int, count: i64, values: *const c_void) = ["cudnnBackendSetAttribute"];
-        fn attribute_get(d: Handle, attribute: c_int, class: c_int, room: i64, count: *mut i64, values: *mut c_void) = ["cudnnBackendGetAttribute"];
-        fn execute(h: Handle, plan: Handle, pack: Handle) = ["cudnnBackendExecute"];
+        fn create(h: *mut Handle) = ["cudnnCreate", "hipdnnCreate"];
+        fn destroy(h: Handle) = ["cudnnDestroy", "hipdnnDestroy"];
+        fn set_stream(h: Handle, stream: Handle) = ["cudnnSetStream", "hipdnnSetStream"];
+        fn descriptor_create(kind: c_int, d: *mut Handle) = ["cudnnBackendCreateDescriptor", "hipdnnBackendCreateDescriptor"];
+        fn descriptor_destroy(d: Handle) = ["cudnnBackendDestroyDescriptor", "hipdnnBackendDestroyDescriptor"];
+        fn descriptor_finalize(d: Handle) = ["cudnnBackendFinalize", "hipdnnBackendFinalize"];
+        fn attribute_set(d: Handle, attribute: c_int, class: c_int, count: i64, values: *const c_void) = ["cudnnBackendSetAttribute", "hipdnnBackendSetAttribute"];
+        fn attribute_get(d: Handle, attribute: c_int, class: c_int, room: i64, count: *mut i64, values: *mut c_void) = ["cudnnBackendGetAttribute", "hipdnnBackendGetAttribute"];
+        fn execute(h: Handle, plan: Handle, pack: Handle) = ["cudnnBackendExecute", "hipdnnBackendExecute"];
+        fn engine_count(h: Handle, count: *mut usize) = ["hipdnnGetEngineCount_ext"];
+        fn engine_info(h: Handle, index: usize, id: *mut i64, name: *mut c_char, name_room: *mut usize, plugin: *mut c_char, plugin_room: *mut usize, version: *mut c_char, version_room: *mut usize, kind: *mut c_char, kind_room: *mut usize) = ["hipdnnGetEngineInfo_ext"];
     }
     raw {
         fn version() -> usize = ["cudnnGetVersion"];
         fn runtime() -> usize = ["cudnnGetCudartVersion"];
-        fn error_string(code: i32) -> *const c_char = ["cudnnGetErrorString"];
-        fn last_error(message: *mut c_char, room: usize) -> () = ["cudnnGetLastErrorString"];
+        fn version_text() -> *const c_char = ["hipdnnVersionString_ext"];
+        fn error_string(code: i32) -> *const c_char = ["cudnnGetErrorString", "hipdnnGetErrorString"];
+        fn last_error(message: *mut c_char, room: usize) -> () = ["cudnnGetLastErrorString", "hipdnnGetLastErrorString"];
+    }
+}
+
+/// A library with its numbers.
+pub(crate) struct Dnn {
+    api: Api,
+    pub(crate) numbers: &'static Numbers,
+}
+
+impl std::ops::Deref for Dnn {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.api
     }
 }
 
 impl Dnn {
+    pub(crate) fn bind(library: Opened, numbers: &'static Numbers) -> Self {
+        Self { api: Api::bind_prefixed(library, numbers.prefix), numbers }
+    }
+}
+
+impl Api {
     /// The code's name, and what the library says went wrong.
     fn meaning(&self, code: i32) -> String {
         let mut message = [0 as c_char; 512];
@@ -43,11 +100,11 @@ impl Dnn {
     }
 }
 
-pub(super) type Outcome<T> = Result<T, CallError>;
+pub(crate) type Outcome<T> = Result<T, CallError>;
 
 /// A descriptor, freed with its last owner. One that holds others keeps them.
 #[derive(Clone)]
-pub(super) struct Descriptor(Arc<Owned>);
+pub(crate) struct Descriptor(Arc<Owned>);
 
 struct Owned {
     api: Arc<Dnn>,
@@ -68,7 +125,7 @@ impl Drop for Owned {
 }
 
 impl Descriptor {
-    pub(super) fn handle(&self) -> Handle {
+    pub(crate) fn handle(&self) -> Handle {
         self.0.handle
     }
 
@@ -88,16 +145,16 @@ impl Descriptor {
         Ok(value)
     }
 
-    pub(super) fn number(&self, attribute: i32) -> Outcome<i64> {
+    pub(crate) fn number(&self, attribute: i32) -> Outcome<i64> {
         self.get(attribute, class::INT64, 0)
     }
 
-    pub(super) fn code(&self, attribute: i32, class: i32) -> Outcome<i32> {
+    pub(crate) fn code(&self, attribute: i32, class: i32) -> Outcome<i32> {
         self.get(attribute, class, 0)
     }
 
     /// Up to `most` descriptors of a kind that an attribute holds.
-    pub(super) fn parts(&self, attribute: i32, kind: i32, most: usize) -> Outcome<Vec<Self>> {
+    pub(crate) fn parts(&self, attribute: i32, kind: i32, most: usize) -> Outcome<Vec<Self>> {
         let mut parts = (0..most).map(|_| Self::blank(&self.0.api, kind)).collect::<Outcome<Vec<_>>>()?;
         let mut handles: Vec<Handle> = parts.iter().map(Self::handle).collect();
         let mut count = 0;
@@ -106,7 +163,7 @@ impl Descriptor {
             self.0.api.attribute_get(
                 self.handle(),
                 attribute,
-                class::DESCRIPTOR,
+                self.0.api.numbers.descriptor,
                 most as i64,
                 &mut count,
                 handles.as_mut_ptr().cast(),
@@ -118,7 +175,7 @@ impl Descriptor {
 }
 
 /// A descriptor that is being described.
-pub(super) struct Builder {
+pub(crate) struct Builder {
     api: Arc<Dnn>,
     handle: Handle,
     parts: Vec<Descriptor>,
@@ -126,7 +183,7 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    pub(super) fn new(api: &Arc<Dnn>, kind: i32) -> Self {
+    pub(crate) fn new(api: &Arc<Dnn>, kind: i32) -> Self {
         let mut handle = std::ptr::null_mut();
         // SAFETY: writes one handle.
         let error = unsafe { api.descriptor_create(kind, &mut handle) }.err();
@@ -144,44 +201,45 @@ impl Builder {
         self
     }
 
-    pub(super) fn numbers(self, attribute: i32, numbers: &[i64]) -> Self {
+    pub(crate) fn numbers(self, attribute: i32, numbers: &[i64]) -> Self {
         self.values(attribute, class::INT64, numbers)
     }
 
     /// An enumerator of a class.
-    pub(super) fn code(self, attribute: i32, class: i32, code: i32) -> Self {
+    pub(crate) fn code(self, attribute: i32, class: i32, code: i32) -> Self {
         self.values(attribute, class, &[code])
     }
 
-    pub(super) fn flag(self, attribute: i32) -> Self {
+    pub(crate) fn flag(self, attribute: i32) -> Self {
         self.values(attribute, class::BOOLEAN, &[1_u8])
     }
 
-    pub(super) fn pointers(self, attribute: i32, pointers: &[*mut c_void]) -> Self {
+    pub(crate) fn pointers(self, attribute: i32, pointers: &[*mut c_void]) -> Self {
         self.values(attribute, class::POINTER, pointers)
     }
 
-    pub(super) fn library(self, attribute: i32, handle: Handle) -> Self {
+    pub(crate) fn library(self, attribute: i32, handle: Handle) -> Self {
         self.values(attribute, class::HANDLE, &[handle])
     }
 
     #[cfg(test)]
-    pub(super) fn text(self, attribute: i32, text: &str) -> Self {
-        self.values(attribute, class::CHAR, text.as_bytes())
+    pub(crate) fn text(self, attribute: i32, class: i32, text: &str) -> Self {
+        self.values(attribute, class, text.as_bytes())
     }
 
-    pub(super) fn part(self, attribute: i32, part: &Descriptor) -> Self {
+    pub(crate) fn part(self, attribute: i32, part: &Descriptor) -> Self {
         self.all(attribute, std::slice::from_ref(part))
     }
 
-    pub(super) fn all(mut self, attribute: i32, parts: &[Descriptor]) -> Self {
+    pub(crate) fn all(mut self, attribute: i32, parts: &[Descriptor]) -> Self {
         self.parts.extend_from_slice(parts);
         let handles: Vec<Handle> = parts.iter().map(Descriptor::handle).collect();
-        self.values(attribute, class::DESCRIPTOR, &handles)
+        let class = self.api.numbers.descriptor;
+        self.values(attribute, class, &handles)
     }
 
     /// The descriptor, or the first thing that went wrong.
-    pub(super) fn finish(mut self) -> Outcome<Descriptor> {
+    pub(crate) fn finish(mut self) -> Outcome<Descriptor> {
         if self.error.is_none() {
             // SAFETY: made by `new`.
             self.error = unsafe { self.api.descriptor_finalize(self.handle) }.err();
@@ -201,14 +259,5 @@ impl Drop for Builder {
             // SAFETY: created and not given away.
             let _ = unsafe { self.api.descriptor_destroy(self.handle) };
         }
-    }
-}
-
-/// Operations as a graph.
-pub(super) fn operations(api: &Arc<Dnn>, handle: Option<Handle>, operations: &[Descriptor]) -> Outcome<Descriptor> {
-    let graph = Builder::new(api, kind::GRAPH).all(super::numbers::attribute::GRAPH_OPERATIONS, operations);
-    match handle {
-        Some(handle) => graph.library(super::numbers::attribute::GRAPH_HANDLE, handle).finish(),
-        None => graph.finish(),
     }
 }
