@@ -1,17 +1,18 @@
 //! What was found of AMD's libraries on this machine, searched for once a process, and what `doctor` says of it.
 
-use super::hipblaslt;
 use super::sysfs::Sysfs;
 use super::vendor::Hip;
+use super::{hipblaslt, hipdnn};
 use crate::dl::Opened;
-use crate::finder::{Layout, Places, Wanted, find, matching};
+use crate::finder::{Layout, Places, Search, Wanted, find, matching};
 use crate::gpu;
+use crate::gpu::dnn::Dnn;
 use crate::gpu::driver::Driver;
 use crate::gpu::matmul::Lt;
 use crate::gpu::nccl::Nccl;
 use crate::gpu::rtc::Rtc;
 use crate::probe::Finding;
-use std::ffi::c_void;
+use std::ffi::{OsString, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -60,14 +61,14 @@ pub(crate) const RCCL: Wanted = Wanted {
     of_driver: false,
     get: &[(0, "apt-get install rccl (ROCm 6 and 7) or amdrocm-core-sdk (ROCm 10)")],
 };
-/// Its attention may be there or not, and nothing here asks it yet: found or not, a node lacks nothing.
+/// ROCm has it since 10: a node without it lacks nothing.
 const HIPDNN: Wanted = Wanted {
     stem: "libhipdnn_backend.so",
     sonames: &["libhipdnn_backend.so.1", "libhipdnn_backend.so.0", "libhipdnn_backend.so"],
     proof: "hipdnnBackendExecute",
     siblings: &[],
     of_driver: false,
-    get: &[(0, "comes with ROCm 10")],
+    get: &[(0, "it comes with ROCm 10")],
 };
 
 /// Each library, or the sentence that says why it is not there.
@@ -76,6 +77,7 @@ pub(super) struct Libraries {
     pub(super) hiprtc: Result<Rtc, String>,
     pub(super) hipblaslt: Result<Arc<Lt>, String>,
     pub(super) rccl: Result<Arc<Nccl>, String>,
+    pub(super) hipdnn: Result<Arc<Dnn>, String>,
     pub(super) findings: Vec<Finding>,
 }
 
@@ -127,19 +129,47 @@ fn load(places: &Places, sysfs: &Sysfs) -> Libraries {
     };
     let hipblaslt = look(&HIPBLASLT, &|o| file_version(&o.path));
     let rccl = look(&RCCL, &rccl_version);
-    let hipdnn = find(&HIPDNN, &places, &with_the_runtime);
-    if hipdnn.found.is_some() {
-        let mut finding = hipdnn.finding(&HIPDNN, None, hipdnn.found.as_ref().and_then(|o| file_version(&o.path)));
-        finding.detail += "; not asked for attention yet, which is by our own kernels";
-        findings.push(finding);
-    }
+    let (hipdnn, finding) = hipdnn(find(&HIPDNN, &places, &with_the_runtime), &|key| std::env::var_os(key));
+    findings.extend(finding);
     Libraries {
         driver,
         hiprtc: hiprtc.map(|o| Rtc::bind_prefixed(o, "hiprtc")),
         hipblaslt: hipblaslt.map(|o| Arc::new(Lt::bind_prefixed(o, hipblaslt::NUMBERS.prefix))),
         rccl: rccl.map(|o| Arc::new(Nccl::bind(o))),
+        hipdnn,
         findings,
     }
+}
+
+/// hipDNN, and what `doctor` says of it where there is something: its version, and the plugins without which it computes nothing.
+fn hipdnn(search: Search, env: &dyn Fn(&str) -> Option<OsString>) -> (Result<Arc<Dnn>, String>, Option<Finding>) {
+    let (mut finding, sentence) = (search.finding(&HIPDNN, None, None), search.sentence(&HIPDNN, None));
+    let broken = search.failed.iter().any(|(path, _)| path.is_absolute());
+    let Some(opened) = search.found else { return (Err(sentence), broken.then_some(finding)) };
+    let beside = opened.path.canonicalize().unwrap_or_else(|_| opened.path.clone());
+    let folder = env(hipdnn::FOLDER).map_or_else(|| beside.with_file_name(hipdnn::PLUGINS), PathBuf::from);
+    let of_the_file = file_version(&opened.path);
+    let api = Arc::new(Dnn::bind(opened, &hipdnn::NUMBERS));
+    let version = hipdnn::version(&api);
+    if let Some(version) = version.as_deref().or(of_the_file.as_deref()) {
+        finding.detail = format!("{version} from {}", finding.detail);
+    }
+    let plugins = plugins(&folder);
+    finding.detail += &match (hipdnn::refused(version.as_deref()), plugins.is_empty()) {
+        (Some(why), _) => format!("; {why}"),
+        (None, true) => format!("; it has no plugins, which do its work, in {}", folder.display()),
+        (None, false) => format!("; its plugins are {}", plugins.join(", ")),
+    };
+    (Ok(api), Some(finding))
+}
+
+/// Names of the libraries in a folder, less `lib` and `.so`.
+fn plugins(folder: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(folder).into_iter().flatten().flatten().filter_map(|file| file.file_name().into_string().ok());
+    let mut names: Vec<String> =
+        names.filter_map(|name| Some(name.strip_suffix(".so")?.trim_start_matches("lib").to_owned())).collect();
+    names.sort();
+    names
 }
 
 /// `7.2.70200` of `libhiprtc.so.7.2.70200`, which a link leads to; None for a name without one (PyTorch's wheels).

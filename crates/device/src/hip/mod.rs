@@ -5,6 +5,7 @@
 mod claims;
 mod code_objects;
 mod hipblaslt;
+mod hipdnn;
 mod hiprtc;
 mod libraries;
 mod metrics;

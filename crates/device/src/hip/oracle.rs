@@ -1,8 +1,10 @@
 //! Our hand-written tables against AMD's own declarations, as PyPI's `rocm-bindings-*` carry them: every function's signature,
 //! every number, and the two layouts. A test fails if one drifts.
 
+use super::hipdnn::tests::{ATTRIBUTES, OTHERS, RANGES};
 use super::{hipblaslt, vendor};
 use crate::Scaling;
+use crate::gpu::dnn;
 use crate::gpu::matmul::{Lt, Type};
 use crate::gpu::rtc::{INVALID_OPTION, Rtc};
 use crate::gpu::sys::{self, Api, function, jit, status};
@@ -150,6 +152,9 @@ fn signatures_are_those_that_amd_declares() {
     let compared = compare(Lt::declared(), "hipblasLt", &Declarations::read(&folder, &["hip", "hipblas", "hipblaslt"]));
     assert_eq!(compared, 14);
 
+    let compared = compare(dnn::Api::declared(), "hipdnn", &Declarations::read(&folder, &["hip", "hipdnn_backend"]));
+    assert_eq!(compared, 14);
+
     // That it can fail: a function with an argument changed, and one with an argument more.
     let wrong = |arguments: Vec<&'static str>| {
         std::panic::catch_unwind(|| compare(vec![(vec!["hipMemGetInfo"], arguments, "i32")], "hip", &hip)).is_err()
@@ -267,5 +272,27 @@ for theirs in sys.argv[1:]:
     assert_eq!(theirs.len(), table.len(), "{text}");
     for ((ours, name), theirs) in table.iter().zip(theirs) {
         assert_eq!(theirs, ours.to_string(), "{name}");
+    }
+}
+
+/// AMD's listing of hipDNN has the enumerators without their numbers: these follow from their order, and from where a range of
+/// attributes begins, which the listing's first words say.
+#[test]
+fn numbers_of_hipdnn_are_those_that_amd_lists() {
+    let Some((_, folder)) = bindings() else { return };
+    let listing = std::fs::read_to_string(folder.join("hipdnn_backend.pyi")).unwrap();
+    let enumerators: Vec<&str> =
+        listing.lines().filter_map(|line| line.trim().strip_prefix("HIPDNN_")?.strip_suffix(": int")).collect();
+    let place = |name: &str| enumerators.iter().position(|n| *n == name).unwrap_or_else(|| panic!("HIPDNN_{name}")) as i32;
+    let begin = |first: &str| {
+        let (what, _) = RANGES.iter().find(|(_, name)| *name == first).unwrap();
+        let line = listing.lines().find_map(|line| line.trim().strip_prefix("- ")?.strip_suffix(&format!(": {what}")));
+        line.and_then(|range| range.split('-').next()?.parse::<i32>().ok()).unwrap_or_else(|| panic!("{what}"))
+    };
+    for (ours, name, first) in ATTRIBUTES {
+        assert_eq!(*ours, begin(first) + place(name) - place(first), "HIPDNN_{name}");
+    }
+    for (ours, name, first) in OTHERS {
+        assert_eq!(*ours, place(name) - place(first), "HIPDNN_{name}");
     }
 }

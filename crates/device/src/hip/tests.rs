@@ -105,6 +105,7 @@ fn all_of_rocm_is_found_with_its_versions() {
         "ok libhipblaslt.so: 1 from /",
         "ok librccl.so: 2.21.5 from /",
         "ok libhipdnn_backend.so: 1 from /",
+        "; it has no plugins, which do its work, in /",
     ] {
         assert!(text.contains(line), "{line}\n{text}");
     }

@@ -1,5 +1,6 @@
 //! What HIP does its own way: attributes, the target's name, partitions, and where a chip's facts come from.
 
+use super::hipdnn::Hipdnn;
 use super::libraries::{libraries, why_none};
 use super::sensors::Sensors as Files;
 use super::sysfs::Sysfs;
@@ -9,7 +10,7 @@ use crate::gpu::driver::{self, Buffer as Memory, Context, Driver, Facts, Failure
 use crate::gpu::matmul::Library as Lt;
 use crate::gpu::sys::{Attributes, HOST_COHERENT, HOST_PORTABLE_MAPPED};
 use crate::gpu::{Kind, Matmul, Ranks, Shared, Vendor, WORKSPACE};
-use crate::{Blas, Program, Result, Sensors};
+use crate::{AttentionKernels, Blas, Program, Result, Sensors};
 use ridgepoint_core::{Backend, Bytes, CacheLevel, DeviceInfo, Library};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -127,6 +128,11 @@ impl Vendor for Hip {
             support: hipblaslt::support,
             modes: hipblaslt::modes,
         })])
+    }
+
+    fn attention(&self, shared: &Arc<Shared>) -> std::result::Result<Vec<Box<dyn AttentionKernels + Send>>, String> {
+        let table = libraries().hipdnn.as_ref().map_err(String::clone)?;
+        Ok(vec![Box::new(Hipdnn::new(Arc::clone(table), Arc::clone(shared)))])
     }
 
     fn ranks(&self, ctx: &Context, index: usize) -> std::result::Result<Ranks, String> {

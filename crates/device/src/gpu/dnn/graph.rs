@@ -153,6 +153,19 @@ impl Descriptor {
         self.get(attribute, class, 0)
     }
 
+    /// The descriptor that an attribute holds, as one of its own that the query makes.
+    pub(crate) fn part(&self, attribute: i32) -> Outcome<Self> {
+        let api = &self.0.api;
+        let handle = self.get(attribute, api.numbers.descriptor, std::ptr::null_mut())?;
+        Ok(Self(Arc::new(Owned { api: Arc::clone(api), handle, _parts: Vec::new() })))
+    }
+
+    /// Finalizes one that a query filled and left open.
+    pub(crate) fn close(&self) -> Outcome<()> {
+        // SAFETY: it is alive, and nobody else has it yet.
+        unsafe { self.0.api.descriptor_finalize(self.handle()) }
+    }
+
     /// Up to `most` descriptors of a kind that an attribute holds.
     pub(crate) fn parts(&self, attribute: i32, kind: i32, most: usize) -> Outcome<Vec<Self>> {
         let mut parts = (0..most).map(|_| Self::blank(&self.0.api, kind)).collect::<Outcome<Vec<_>>>()?;
@@ -216,6 +229,10 @@ impl Builder {
 
     pub(crate) fn pointers(self, attribute: i32, pointers: &[*mut c_void]) -> Self {
         self.values(attribute, class::POINTER, pointers)
+    }
+
+    pub(crate) fn real(self, attribute: i32, number: f32) -> Self {
+        self.values(attribute, class::FLOAT, &[number])
     }
 
     pub(crate) fn library(self, attribute: i32, handle: Handle) -> Self {

@@ -8,6 +8,8 @@ pub(crate) mod proof;
 mod run;
 mod tensors;
 
+#[cfg(test)]
+pub(crate) use graph::Api;
 pub(crate) use graph::{Builder, Descriptor, Dnn, Numbers, Outcome, class};
 pub(crate) use run::{Plan, Run, Source};
 pub(crate) use tensors::Tensors;
