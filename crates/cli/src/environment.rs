@@ -28,9 +28,9 @@ const VARIABLES: &[&str] = &[
     "VK_DRIVER_FILES",
 ];
 
-/// Whole families of such variables: what chooses algorithms and transports between ranks.
+/// Whole families of such variables: what chooses algorithms and transports between ranks, and engines of hipDNN.
 const PREFIXES: &[&str] =
-    &["NCCL_", "RCCL_", "UCX_", "FI_", "MPIR_CVAR_", "OMPI_MCA_btl", "OMPI_MCA_pml", "OMPI_MCA_mtl", "OMPI_MCA_coll"];
+    &["HIPDNN_", "NCCL_", "RCCL_", "UCX_", "FI_", "MPIR_CVAR_", "OMPI_MCA_btl", "OMPI_MCA_pml", "OMPI_MCA_mtl", "OMPI_MCA_coll"];
 
 /// The environment of a run that starts now; `facts` are those known already.
 pub(crate) fn observe(

@@ -60,15 +60,18 @@ impl Engine {
         Some(Self { id, name, plugin, version })
     }
 
-    /// `loaded are ASM_SDPA_ENGINE (hip_kernel_provider 1.0.0), …`, for the reason of a skip.
+    /// `loaded are ASM_SDPA_ENGINE, MIOPEN_ENGINE`, for the reason of a skip.
     pub(super) fn list(engines: Option<&[Self]>) -> String {
         match engines {
             None => "it does not say which are loaded".into(),
             Some([]) => format!("it has loaded none: its plugins are looked for in {PLUGINS} beside it, or where {FOLDER} says"),
-            Some(engines) => format!("loaded are {}", engines.iter().map(Self::describe).collect::<Vec<_>>().join(", ")),
+            Some(engines) => {
+                format!("loaded are {}", engines.iter().map(|engine| engine.name.as_str()).collect::<Vec<_>>().join(", "))
+            }
         }
     }
 
+    /// `ASM_SDPA_ENGINE (hip_kernel_provider 1.0.0)`.
     fn describe(&self) -> String {
         format!("{} ({} {})", self.name, self.plugin, self.version)
     }

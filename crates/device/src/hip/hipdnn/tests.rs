@@ -96,7 +96,7 @@ fn child_attends() {
         other => panic!("{p:?}: {:?}", other.err()),
     };
     refused(plain().of(Dtype::F64), "hipDNN has no attention in f64");
-    let none = "hipDNN 1.3.0.stub has no engine for this attention on gfx942:sramecc+:xnack-; loaded are ENGINE_A (stub_plugin 0.9), ENGINE_B";
+    let none = "hipDNN 1.3.0.stub has no engine for this attention on gfx942:sramecc+:xnack-; loaded are ENGINE_A, ENGINE_B, ENGINE_C, ENGINE_D";
     refused(plain().of(Dtype::F32), none);
 }
 

@@ -17,6 +17,10 @@ enum { NOT_INITIALIZED = 1, BAD_PARAM, NOT_FINALIZED = 4, NOT_SUPPORTED = 8, EXE
 #ifndef EXECUTE
 #define EXECUTE 0
 #endif
+// Another number is a library that masks wrongly.
+#ifndef LAST_CORNER
+#define LAST_CORNER 1
+#endif
 // Of its engines the third wants more memory than there is, and the last cannot be built.
 #ifndef ENGINES
 #define ENGINES 4
@@ -129,7 +133,7 @@ int hipdnnBackendGetAttribute(void *p, int id, int class, int64_t room, int64_t 
 
 // Bounds to the left and to the right of a diagonal, which begins in the first corner or ends in the last.
 static float bounded(Descriptor *operation, int64_t b, int64_t i, int64_t j, int64_t rows, int64_t seen, float logit) {
-    int64_t own = i + (number(operation, 2638, 0) == 1 ? seen - rows : 0);
+    int64_t own = i + (number(operation, 2638, 0) == LAST_CORNER ? seen - rows : 0);
     int64_t left = number(operation, 2635, -1), right = number(operation, 2636, -1);
     return (left >= 0 && j < own - left) || (right >= 0 && j > own + right) ? -INFINITY : logit;
 }
