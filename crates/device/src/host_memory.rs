@@ -36,7 +36,7 @@ pub(crate) struct Mapping {
 // SAFETY: an owned mapping; whoever has it may use it.
 unsafe impl Send for Mapping {}
 
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 impl Mapping {
     /// Maps `len` bytes, on `node` if one is given, and touches every page so that they are there.
     pub(crate) fn new(len: usize, node: Option<usize>) -> Result<Self> {
@@ -61,7 +61,13 @@ impl Mapping {
         Ok(mapping)
     }
 
+    #[cfg(not(target_os = "linux"))]
+    fn bind(&self, _node: usize) -> Result<()> {
+        Err(DeviceError::unsupported("memory on a NUMA node of its own is only known on Linux"))
+    }
+
     /// Pages of the mapping come from `node` and no other.
+    #[cfg(target_os = "linux")]
     fn bind(&self, node: usize) -> Result<()> {
         if !nodes().contains(&node) {
             return Err(DeviceError::unsupported(format!("this host has no memory on NUMA node {node}")));
@@ -79,21 +85,29 @@ impl Mapping {
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(unix))]
 impl Mapping {
     pub(crate) fn new(_len: usize, _node: Option<usize>) -> Result<Self> {
-        Err(DeviceError::unsupported("host memory of a kind of its own is only known on Linux"))
+        Err(DeviceError::unsupported("host memory of a kind of its own is only known where there is mmap"))
+    }
+}
+
+impl Mapping {
+    /// What it holds.
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: an owned mapping of at least so many bytes, all of which were written.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.cast(), self.len) }
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        #[cfg(target_os = "linux")]
+        #[cfg(unix)]
         // SAFETY: mapped with this very length and unmapped once.
         unsafe {
             libc::munmap(self.pointer, self.len);
         }
-        #[cfg(not(target_os = "linux"))]
+        #[cfg(not(unix))]
         let _ = (self.pointer, self.len);
     }
 }

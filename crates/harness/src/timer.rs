@@ -81,6 +81,20 @@ impl<'a> Timer<'a> {
         self.graph.is_some()
     }
 
+    /// True if the work times itself, as was seen when it warmed up.
+    pub(crate) fn by_itself(&self) -> bool {
+        self.by_itself
+    }
+
+    /// Poisons all outputs: each set has to run again.
+    ///
+    /// # Errors
+    /// A device error.
+    pub(crate) fn start_over(&mut self, ready: &mut dyn Ready) -> Result<()> {
+        self.ran.fill(false);
+        ready.poison()
+    }
+
     /// Times a batch.
     ///
     /// # Errors
@@ -192,11 +206,15 @@ impl<'a> Timer<'a> {
         self.device.synchronize()
     }
 
-    /// The clock right after the last timed work, while the device has not yet cooled down or sped up.
+    /// The clock right after the last timed work, while the device has not yet cooled down or sped up. What times itself ends
+    /// before its time is known, and is not run once more: its last timed outputs are those that are checked.
     ///
     /// # Errors
     /// A device error.
     pub(crate) fn observed_mhz(&mut self, ready: &mut dyn Ready) -> Result<Option<f64>> {
+        if self.by_itself {
+            return self.device.observed_mhz();
+        }
         ready.enqueue(self.turn)?;
         let clock = self.device.observed_mhz()?;
         self.device.synchronize()?;

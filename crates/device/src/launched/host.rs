@@ -3,6 +3,7 @@
 use super::message::Connected;
 use super::rank::Worker;
 use crate::cpu::collectives::Fault;
+use crate::host_memory::Mapping;
 use crate::{CollectiveOp as Op, CollectiveProblem, DeviceError, Registration, Result};
 use ridgepoint_core::{Bytes, Dtype};
 use std::sync::Arc;
@@ -30,7 +31,7 @@ pub(super) trait Fabric {
     /// What is done once before a run, and not timed.
     fn before(&self, _problem: &CollectiveProblem, _send: &[u8], _receive: &mut [u8]) {}
 
-    /// One execution. In place `send` is empty.
+    /// One execution. In place `send` holds nothing of it.
     fn execute(&mut self, problem: &CollectiveProblem, send: &mut [u8], receive: &mut [u8]) -> Result<()>;
 
     /// Sends bytes to another rank; none are a word too.
@@ -62,8 +63,9 @@ pub(super) struct Buffers<F> {
 /// A collective made ready.
 struct Work {
     problem: CollectiveProblem,
-    send: Vec<u8>,
-    receive: Vec<u8>,
+    /// Mapped anew for each: an allocator hands out what a case before gave back, and 4 MiB after 16 MiB took up to twice as long.
+    send: Mapping,
+    receive: Mapping,
 }
 
 /// What goes wrong at this rank.
@@ -110,7 +112,7 @@ impl Work {
     fn refill(&mut self, rank: usize) {
         let p = self.problem;
         let start = p.sends_from(rank) * p.size();
-        p.fill(rank, 0, &mut self.receive[start..start + p.sends(rank) * p.size()]);
+        p.fill(rank, 0, &mut self.receive.bytes()[start..start + p.sends(rank) * p.size()]);
     }
 }
 
@@ -136,18 +138,18 @@ impl<F: Fabric> Worker for Buffers<F> {
         }
         self.fabric.ready(problem)?;
         let len = problem.count() * problem.size();
-        let mut send = if problem.in_place { Vec::new() } else { vec![0; len] };
+        let mut send = Mapping::new(if problem.in_place { 0 } else { len }, None)?;
         if !problem.in_place {
-            problem.fill(self.rank, 0, &mut send[..problem.sends(self.rank) * problem.size()]);
+            problem.fill(self.rank, 0, &mut send.bytes()[..problem.sends(self.rank) * problem.size()]);
         }
-        self.work = Some(Work { problem: *problem, send, receive: vec![0; len] });
+        self.work = Some(Work { problem: *problem, send, receive: Mapping::new(len, None)? });
         self.poison()
     }
 
     fn poison(&mut self) -> Result<()> {
         let rank = self.rank;
         let work = self.work()?;
-        work.receive.fill(0xff);
+        work.receive.bytes().fill(0xff);
         if work.problem.in_place {
             work.refill(rank);
         }
@@ -163,7 +165,7 @@ impl<F: Fabric> Worker for Buffers<F> {
 
     fn output(&mut self) -> Result<Vec<u8>> {
         let range = self.range(&self.work.as_ref().ok_or_else(|| DeviceError::invalid("nothing was received"))?.problem);
-        Ok(self.work()?.receive[range].to_vec())
+        Ok(self.work()?.receive.bytes()[range].to_vec())
     }
 
     fn pair(&mut self, partner: Option<usize>, bytes: u64, times: u64) -> Result<(u64, u64)> {
@@ -205,7 +207,7 @@ impl<F: Fabric> Buffers<F> {
         let consumes = p.consumes();
         let fault = self.planted.fault.filter(|_| self.planted.spared == 0);
         let slow = self.planted.slow && self.planted.spared == 0;
-        self.fabric.before(&p, &work.send, &mut work.receive);
+        self.fabric.before(&p, work.send.bytes(), work.receive.bytes());
         self.fabric.meet()?;
         self.fabric.meet()?;
         let start = Instant::now();
@@ -226,7 +228,7 @@ impl<F: Fabric> Buffers<F> {
             if slow {
                 std::thread::sleep(SLOW);
             }
-            self.fabric.execute(&p, &mut work.send, &mut work.receive)?;
+            self.fabric.execute(&p, work.send.bytes(), work.receive.bytes())?;
             if let Some(looked) = looked {
                 working = looked.elapsed();
                 spent += working;
@@ -237,8 +239,8 @@ impl<F: Fabric> Buffers<F> {
         let range = self.range(&p);
         match fault {
             // As from a flaky link: a power of two away, whatever the dtype.
-            Some(Fault::Corrupt) if !range.is_empty() => work.receive[range.start + p.size() - 1] ^= 1,
-            Some(Fault::Unwritten) => work.receive[range.start..range.end.min(range.start + 8)].fill(0xff),
+            Some(Fault::Corrupt) if !range.is_empty() => work.receive.bytes()[range.start + p.size() - 1] ^= 1,
+            Some(Fault::Unwritten) => work.receive.bytes()[range.start..range.end.min(range.start + 8)].fill(0xff),
             _ => {}
         }
         Ok((took.as_nanos() as u64, working.as_nanos() as u64))
