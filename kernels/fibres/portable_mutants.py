@@ -22,6 +22,8 @@ BUGS = [
     ("* the length of a sequence ignored", "lengths ? lengths[sequence] : p.keys, offset", "p.keys, offset"),
     ("mask off by one", "(key <= sees &&", "(key < sees &&"),
     ("the window's first tile left out", "1 - p.window) / T * T", "1 - p.window) / T * T + T"),
+    ("window's tiles of 32 whatever the width", "1 - p.window) / T * T", "1 - p.window) / T * 32"),
+    ("columns of a row's last threads dropped", "(DV + LANES - 1) / LANES", "DV / LANES"),
     ("sum not rescaled", "sums[t] * shrinks[t] + sum", "sums[t] + sum"),
     ("the head within a page forgotten", "+ kv_head % heads_kv) * p.page", ") * p.page"),
     ("the scale of K dropped", "p.scale * scales[0] * scales[1]", "p.scale * scales[0]"),

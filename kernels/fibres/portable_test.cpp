@@ -35,6 +35,17 @@
 #undef RP_D
 #undef RP_DV
 #undef RP_TILE
+#define RP_NAME portable_wide
+#define RP_TYPE 2
+#define RP_D 136
+#define RP_DV 132
+#include "flash_portable.cu"
+#undef RP_NAME
+#undef RP_KV
+#undef RP_TYPE
+#undef RP_D
+#undef RP_DV
+#undef RP_TILE
 #undef RP_SHARED_KV
 #define RP_NAME portable_latent
 #define RP_TYPE 1
@@ -132,7 +143,9 @@ int main() {
     for (Shape s : {Shape{3, 2, 1, 35, 50, 24, 20, true, 7, 16, true, true}, Shape{1, 1, 1, 1, 1, 24, 20}}) prove("f32", portable_f32, 0, 0, s, 32);
     prove("f32 huge logits", portable_f32, 0, 0, Shape{1, 2, 1, 20, 50, 24, 20, true, 0, 0, true}, 32, 40);
     prove("e4m3fnuz", portable_fnuz, 4, 4, Shape{3, 2, 2, 20, 40, 96, 96, true, 0, 16, false, true}, 32);
-    for (Shape s : {Shape{1, 3, 1, 1, 40, 576, 512, false, 0, 0, false, false, true}, Shape{3, 2, 1, 2, 30, 576, 512, false, 0, 16, true, true, true}}) prove("latent f16", portable_latent, 1, 1, s, 8);
+    for (Shape s : {Shape{3, 2, 1, 20, 50, 136, 132, true, 19, 8, true, true}, Shape{1, 1, 1, 1, 1, 136, 132}}) prove("bf16, rows of 16", portable_wide, 2, 2, s, 16);
+    prove("bf16 huge logits", portable_wide, 2, 2, Shape{1, 2, 1, 20, 50, 136, 132, true, 0, 0, true}, 16, 40);
+    for (Shape s : {Shape{1, 1, 1, 1, 1, 576, 512, false, 0, 0, false, false, true}, Shape{1, 3, 1, 1, 40, 576, 512, false, 0, 0, false, false, true}, Shape{3, 2, 1, 2, 30, 576, 512, false, 0, 16, true, true, true}}) prove("latent f16", portable_latent, 1, 1, s, 8);
     printf("%d failures\n", failures);
     return failures != 0;
 }
