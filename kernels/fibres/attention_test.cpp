@@ -516,7 +516,7 @@ static void mla_section() {
     mla("mla bf16", rp_mla_decode_sm90_bf16, combine_bf16_d512, {1, 64, 1, 1, 128, 1, 576, 512, false, true}, 1);
     mla("mla bf16", rp_mla_decode_sm90_bf16, combine_bf16_d512, {1, 16, 1, 2, 500, 1, 576, 512, false, true}, 1);
     mla("mla bf16 split 3", rp_mla_decode_sm90_bf16, combine_bf16_d512, {1, 100, 1, 1, 700, 1, 576, 512, false, true}, 3);
-    Shape ragged{3, 16, 1, 3, 300, 1, 576, 512, true, true}; ragged.lengths = {0, 1, 300};
+    Shape ragged{3, 12, 1, 3, 300, 1, 576, 512, true, true}; ragged.lengths = {0, 1, 300};
     mla("mla f16 ragged", rp_mla_decode_sm90_f16, combine_f16_d512, ragged, 2);
     Shape paged{3, 16, 1, 1, 400, 1, 576, 512, false, true, 0, 16}; paged.lengths = {400, 0, 135};
     mla("mla paged 16, ragged", rp_mla_decode_sm90_bf16, combine_bf16_d512, paged, 1);
