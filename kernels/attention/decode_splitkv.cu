@@ -23,12 +23,16 @@
 //   sinks        Hq logits that join a row's sum without a value, or null; here only if splits is 1
 //   scales       f32 [3], what stored Q, K and V are multiplied by, or null
 //   window       with causal: the last so many keys that a query sees; 0 for all. causal 0: every query sees all keys.
-// Macros: RP_GENERAL 0 | 1; with it RP_D 64 | 128 | 256, RP_F16 0 | 1, RP_KV8 0 | 1: K and V are e4m3 and Q, clamped to ± 65504, becomes f16.
+// With RP_WARPS=2 half of it: grid as above, block 64, 384 · D bytes, for heads of 256 on chips whose blocks have no 192 KB.
+// Macros: RP_WARPS 4 | 2; RP_GENERAL 0 | 1; with it RP_D 64 | 128 | 256, RP_F16 0 | 1, RP_KV8 0 | 1: K and V are e4m3 and Q, clamped to ± 65504, becomes f16.
 
 #include "../common/nvidia.h"
 
 #ifndef RP_GENERAL
 #define RP_GENERAL 0
+#endif
+#ifndef RP_WARPS
+#define RP_WARPS 4
 #endif
 #ifndef RP_DECODE
 #define RP_DECODE decode  // a program that includes this file several times names each
@@ -36,7 +40,7 @@
 
 namespace RP_DECODE {
 
-constexpr int WARPS = 4, KEYS = 16, ROWS = 16;
+constexpr int WARPS = RP_WARPS, KEYS = 16, ROWS = 16;
 
 struct Problem { int rows, queries, heads_kv, keys, splits; float scale; };
 // What only RP_GENERAL knows.
@@ -237,14 +241,14 @@ RP_DEVICE void run(const u16* q, const u16* k, const u16* v, u16* o, float* part
 #ifndef RP_NAME
 #define RP_NAME rp_decode_general
 #endif
-extern "C" __global__ void __launch_bounds__(128, 2) RP_NAME(const u16* q, const u16* k, const u16* v, u16* o, float* partial, float2* stats, const int* lengths, const int* table,
+extern "C" __global__ void __launch_bounds__(32 * RP_WARPS, 2) RP_NAME(const u16* q, const u16* k, const u16* v, u16* o, float* partial, float2* stats, const int* lengths, const int* table,
     const float* sinks, const float* scales, int rows, int queries, int heads_kv, int keys, int splits, int page_shift, int window, int causal, float scale) {
     RP_DECODE::run<RP_D, RP_F16, true, RP_KV8>(q, k, v, o, partial, stats, lengths, {rows, queries, heads_kv, keys, splits, scale}, {table, sinks, scales, page_shift, window, causal});
 }
 #undef RP_NAME
 #else
 #define RP_ENTRY(SUFFIX, D, F16)                                                                                                   \
-    extern "C" __global__ void __launch_bounds__(128, 2) rp_decode_##SUFFIX(const u16* q, const u16* k, const u16* v, u16* o, float* partial, \
+    extern "C" __global__ void __launch_bounds__(32 * RP_WARPS, 2) rp_decode_##SUFFIX(const u16* q, const u16* k, const u16* v, u16* o, float* partial, \
         float2* stats, const int* lengths, int rows, int queries, int heads_kv, int keys, int splits, float scale) {               \
         RP_DECODE::run<D, F16>(q, k, v, o, partial, stats, lengths, {rows, queries, heads_kv, keys, splits, scale});               \
     }

@@ -24,6 +24,14 @@
 #ifndef RP_GENERAL
 #define RP_GENERAL 0
 #endif
+// Where a row of 128 columns lies in slabs, too: whole, it spills 16 bytes in what the compiler makes for sm_100 and sm_103.
+#ifndef RP_SLABS
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ / 100 == 10
+#define RP_SLABS 1
+#else
+#define RP_SLABS 0
+#endif
+#endif
 #ifndef RP_FLASH
 #define RP_FLASH flash_sm80  // a program that includes this file several times names each
 #endif
@@ -39,7 +47,7 @@ struct Extra { const int* lengths; const float* sinks; int heads_q, window; };
 template <int D, int DV, bool F16, bool GENERAL = false> struct Kernel {
     static constexpr int KEYS = D > 64 ? 32 : 64;  // more at D = 128 spills: O alone takes 128 registers
     static constexpr int TILES = DV > 128 ? 1 : 2, ROWS = WARPS * TILES * 16;
-    static constexpr bool SLABS = D != DV || (D != 64 && D != 128);
+    static constexpr bool SLABS = D != DV || (D != 64 && (RP_SLABS || D != 128));
     static constexpr int WIDTH = SLABS ? 64 : D, QK_SLABS = (D + 63) / 64, V_SLABS = (DV + 63) / 64;  // columns of a row; slabs, if there are any
 
     RP_DEVICE u32 at(u32 base, int row, int chunk) { return base + row * (WIDTH * 2) + ((chunk ^ (row & 7)) << 4); }

@@ -3,7 +3,7 @@
 //! there is; its host contract stands in the source. Both have run on an H200, on no chip before it and on none of AMD's.
 
 use crate::flash_sm80;
-use crate::nvidia::scale;
+use crate::nvidia::{from_ampere, scale};
 use crate::shape::{Kind, Shape};
 use ridgepoint_core::{Backend, Dtype};
 use ridgepoint_device::{
@@ -28,10 +28,16 @@ pub(crate) fn provider(shape: Shape, device: &dyn Device) -> Option<&'static str
     if !matches!(backend, Backend::Cuda | Backend::Hip) || shape.b * shape.hq > MOST_BLOCKS {
         return None;
     }
-    if backend == Backend::Cuda && flash_sm80::fits(shape) {
+    if backend == Backend::Cuda && from_ampere(device) && flash_sm80::fits(shape) {
         return Some(flash_sm80::PROVIDER);
     }
     (shape.dqk <= WIDEST && shape.dv <= WIDEST).then_some(PORTABLE)
+}
+
+/// True for mma.sync on a chip that has faster matrix instructions: its speed is not what the chip could do, and is labelled so. On
+/// sm_120, as before Hopper, there are no others.
+pub(crate) fn falls_back(provider: &str, device: &dyn Device) -> bool {
+    provider == flash_sm80::PROVIDER && device.info().sm().is_some_and(|n| (90..120).contains(&n))
 }
 
 /// Compiles the kernel of a provider.

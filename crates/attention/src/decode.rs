@@ -16,8 +16,11 @@ const MOST_QUERIES: u64 = 8;
 /// Fewest keys worth a split.
 const LEAST_SPLIT: u64 = 256;
 
-/// True for the shapes that the kernel takes.
-pub(crate) fn fits(shape: Shape) -> bool {
+/// Dynamic shared memory of a warp for a column: its stages of K and V.
+const WARP_BYTES: u64 = 192;
+
+/// True for the shapes that the kernel takes where a block may have `limit` bytes of shared memory.
+pub(crate) fn fits(shape: Shape, limit: Option<u64>) -> bool {
     shape.kind == Kind::Decode
         && matches!(shape.dtype, Dtype::Bf16 | Dtype::F16)
         && (shape.kv == shape.dtype || shape.kv == Dtype::E4m3)
@@ -25,6 +28,13 @@ pub(crate) fn fits(shape: Shape) -> bool {
         && matches!(shape.dqk, 64 | 128 | 256)
         && shape.sq <= MOST_QUERIES
         && shape.page.is_none_or(|tokens| tokens.is_power_of_two() && tokens >= 16)
+        && warps(shape, limit).is_some()
+}
+
+/// Warps of a block: four, and for heads of 256 two on chips whose blocks have no 192 KB.
+fn warps(shape: Shape, limit: Option<u64>) -> Option<u64> {
+    let counts: &[u64] = if shape.dqk > 128 { &[4, 2] } else { &[4] };
+    counts.iter().copied().find(|warps| limit.is_none_or(|limit| warps * WARP_BYTES * shape.dqk <= limit))
 }
 
 /// True where the entries serve that know lengths and the causal mask at the end, and nothing else. One query sees the same with
@@ -45,6 +55,7 @@ pub(crate) struct Plan<'d> {
     device: &'d dyn Device,
     shape: Shape,
     kernel: Kernel,
+    warps: u64,
     splits: Splits<'d>,
 }
 
@@ -52,27 +63,32 @@ impl<'d> Plan<'d> {
     /// Compiles it, and the kernel that joins the splits.
     ///
     /// # Errors
-    /// As [`Device::compile`] and [`Device::alloc`]; `Unsupported` for more than the kernels count.
+    /// As [`Device::compile`] and [`Device::alloc`]; `Unsupported` for more than the kernels count, or where a block has too little
+    /// shared memory.
     pub(crate) fn new(shape: Shape, device: &'d dyn Device) -> Result<Self> {
         let pool = shape.problem().paged.map_or(0, |pages| pages.pool as u64 * pages.tokens as u64 * shape.hkv);
         if shape.b * shape.hkv > 0xffff || pool > i32::MAX as u64 {
             return Err(DeviceError::unsupported("more sequences or pages than the kernel counts"));
         }
-        let general = [
-            ("RP_GENERAL", "1".to_owned()),
-            ("RP_D", shape.dqk.to_string()),
-            ("RP_F16", u8::from(shape.dtype == Dtype::F16).to_string()),
-            ("RP_KV8", u8::from(shape.kv == Dtype::E4m3).to_string()),
-        ];
-        let (defines, entry): (&[_], _) = if dense(shape) {
-            (&[], format!("rp_decode_{}_d{}", shape.dtype, shape.dqk))
-        } else {
-            (&general, "rp_decode_general".to_owned())
-        };
-        let program = Program { name: "attention/decode_splitkv", defines, ..Program::default() };
+        let warps = warps(shape, device.shared_limit())
+            .ok_or_else(|| DeviceError::unsupported(format!("too little shared memory a block for heads of {}", shape.dqk)))?;
+        let mut defines = Vec::new();
+        if !dense(shape) {
+            defines.extend([
+                ("RP_GENERAL", "1".to_owned()),
+                ("RP_D", shape.dqk.to_string()),
+                ("RP_F16", u8::from(shape.dtype == Dtype::F16).to_string()),
+                ("RP_KV8", u8::from(shape.kv == Dtype::E4m3).to_string()),
+            ]);
+        }
+        if warps != 4 {
+            defines.push(("RP_WARPS", warps.to_string()));
+        }
+        let entry = if dense(shape) { format!("rp_decode_{}_d{}", shape.dtype, shape.dqk) } else { "rp_decode_general".into() };
+        let program = Program { name: "attention/decode_splitkv", defines: &defines, ..Program::default() };
         let kernel = device.compile(&program, &entry)?;
         let splits = Splits::new(device, shape, splits(shape, u64::from(device.info().units)))?;
-        Ok(Self { device, shape, kernel, splits })
+        Ok(Self { device, shape, kernel, warps, splits })
     }
 }
 
@@ -104,7 +120,7 @@ impl AttentionPlan for Plan<'_> {
         args.push(Arg::F32(scale(s)));
         let geometry = Geometry {
             grid: [self.splits.count as u32, rows.div_ceil(ROWS) as u32, (s.b * s.hkv) as u32],
-            ..Geometry::linear(1, 128).with_shared(768 * s.dqk as u32)
+            ..Geometry::linear(1, 32 * self.warps as u32).with_shared((self.warps * WARP_BYTES * s.dqk) as u32)
         };
         self.device.launch(&self.kernel, geometry, &args)?;
         self.splits.join(operands)
@@ -133,7 +149,7 @@ mod tests {
             ("b4hq8hkv2sq1sk900d256/bf16/page16", false),
             ("b4hq64hkv8sq1sk900d128/bf16/kv=e4m3/causal/w128/page64/sinks/ragged", false),
         ] {
-            assert!(fits(shape(id)), "{id}");
+            assert!(fits(shape(id), None), "{id}");
             assert_eq!(dense(shape(id)), plain, "{id}");
         }
         for id in [
@@ -142,8 +158,23 @@ mod tests {
             "b4hq8hkv2sq1sk900d64/f32",
             "b4hq8hkv2sq1sk900d64/f16/page24",
         ] {
-            assert!(!fits(shape(id)), "{id}");
+            assert!(!fits(shape(id), None), "{id}");
         }
+    }
+
+    #[test]
+    fn a_block_asks_for_no_more_shared_memory_than_its_chip_has() {
+        // sm_75, sm_86 and sm_120, sm_80, sm_90.
+        for (limit, counts) in [
+            (65_536, [Some(4), None, None]),
+            (101_376, [Some(4), Some(4), Some(2)]),
+            (166_912, [Some(4), Some(4), Some(2)]),
+            (232_448, [Some(4); 3]),
+        ] {
+            let found = [64, 128, 256].map(|d| warps(shape(&format!("b4hq8hkv2sq1sk900d{d}/bf16")), Some(limit)));
+            assert_eq!(found, counts, "{limit}");
+        }
+        assert!(!fits(shape("b4hq8hkv2sq1sk900d256/bf16"), Some(65_536)));
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub(crate) fn provider(shape: Shape, device: &dyn Device) -> Option<&'static str
     let hopper = device.info().arch == "sm_90a";
     match shape.kind {
         Kind::MlaDecode if hopper && mla::fits(shape) => Some(mla::PROVIDER),
-        Kind::Decode if decode::fits(shape) => Some(decode::PROVIDER),
+        Kind::Decode if from_ampere(device) && decode::fits(shape, device.shared_limit()) => Some(decode::PROVIDER),
         Kind::Prefill if hopper && flash_fp8_sm90::fits(shape) => Some(flash_fp8_sm90::PROVIDER),
         Kind::Prefill | Kind::MlaPrefill if hopper && flash_sm90::fits(shape) => Some(flash_sm90::PROVIDER),
         _ => None,
@@ -32,6 +32,11 @@ pub(crate) fn plan<'d>(shape: Shape, device: &'d dyn Device) -> Result<Box<dyn A
         _ if flash_fp8_sm90::fits(shape) => Ok(Box::new(flash_fp8_sm90::Plan::new(shape, device)?)),
         _ => Ok(Box::new(flash_sm90::Plan::new(shape, device)?)),
     }
+}
+
+/// True from Ampere on, which brought the matrix instructions and the asynchronous copies that kernels for several generations use.
+pub(crate) fn from_ampere(device: &dyn Device) -> bool {
+    device.info().sm().is_some_and(|n| n >= 80)
 }
 
 /// True without pages, or with such as Hopper's kernels load: of eight rows TMA's swizzle makes its pattern.

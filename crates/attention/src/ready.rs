@@ -52,7 +52,8 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
     if let Some(library) = library.and_then(|l| l.library()) {
         config.insert("library".into(), format!("{} {}", library.name, library.version));
     }
-    let labels = if plan.support() == Support::Emulated { vec!["emulated".into()] } else { vec![] };
+    let labels = [("emulated", plan.support() == Support::Emulated), ("fallback", common::falls_back(provider, device))];
+    let labels = labels.into_iter().filter(|(_, given)| *given).map(|(label, _)| label.to_owned()).collect();
     let sets = (2 * device.info().last_level_cache().0 / shape.bytes().max(1) + 1).clamp(1, MOST_SETS);
     let sets = (0..sets).map(|set| Set::new(shape, device, seed, set)).collect::<Result<Vec<_>>>()?;
     let around = Around::new(shape, device, seed)?;

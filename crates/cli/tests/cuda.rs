@@ -22,12 +22,25 @@ impl Node {
         Some(node)
     }
 
+    /// The same, whose driver has our attention kernels from their own source too: those that `-DAMPERE` and the like choose.
+    fn with_attention(name: &str, driver: &[&str], chosen: &[&str]) -> Option<Self> {
+        let node = Self::new(name, driver, true)?;
+        let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernels");
+        let includes = ["-O1", "-std=c++17", "-I", kernels.to_str().unwrap()];
+        node.build("attention.cpp", "libkernels.so", &[&includes, chosen].concat())?;
+        let folder = node.folder.to_str().unwrap();
+        let linked = ["-DKERNELS", "-DONCE", &format!("-L{folder}"), &format!("-Wl,-rpath,{folder}"), "-l:libkernels.so"];
+        node.build("driver.c", "libcuda.so.1", &[driver, &linked].concat())?;
+        Some(node)
+    }
+
     fn build(&self, source: &str, library: &str, options: &[&str]) -> Option<()> {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../device/src/cuda/stubs").join(source);
-        let mut command = Command::new("cc");
+        let compiler = if source.extension().is_some_and(|e| e == "cpp") { "g++" } else { "cc" };
+        let mut command = Command::new(compiler);
         command.args(["-shared", "-fPIC", "-w", "-O2"]).arg(source).args(options).arg("-lm");
         let Ok(built) = command.arg("-o").arg(self.folder.join(library)).output() else {
-            println!("SKIP: host compiler: cc is not installed (apt-get install gcc)");
+            println!("SKIP: host compiler: {compiler} is not installed (apt-get install {compiler})");
             return None;
         };
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
@@ -143,6 +156,80 @@ fn a_run_on_a_chip_before_hopper_is_verified_from_end_to_end() {
     assert!(again[0]["config"]["launches tried"].as_str().unwrap().contains("an earlier run"), "{again:?}");
     let graph = records.iter().find(|r| r["case"] == "launch/graph").unwrap();
     assert_eq!(graph["samples"]["graph"], true);
+}
+
+/// Each case by the provider named, on a node of its own, and by no other.
+fn is_verified_by(node: &Node, cases: &[(&str, &str)]) -> Vec<serde_json::Value> {
+    let records = node.records(&cases.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+    for (id, provider) in cases {
+        let of_case: Vec<_> = records.iter().filter(|r| r["case"] == *id).collect();
+        assert!(
+            matches!(of_case[..], [r] if r["provider"] == *provider && r["outcome"] == "measured"),
+            "{id} by {provider}: {of_case:?}"
+        );
+    }
+    records
+}
+
+#[test]
+fn heads_of_256_are_decoded_in_the_shared_memory_that_a_chip_has() {
+    // A block of sm_86, sm_89 and sm_120 has 99 KB, which is half of what Hopper's takes.
+    let Some(node) = Node::with_attention("decode", &["-DCAPABILITY=8", "-DL2=4096"], &["-DAMPERE"]) else { return };
+    is_verified_by(
+        &node,
+        &[
+            ("attention/decode/b2hq8hkv2sq1sk600d256/bf16", "decode-splitkv"),
+            ("attention/decode/b3hq4hkv2sq2sk90d256/f16/causal/ragged", "decode-splitkv"),
+            ("attention/decode/b2hq4hkv2sq2sk600d256/bf16/kv=e4m3/causal/w300/page16/sinks/ragged", "decode-splitkv"),
+        ],
+    );
+}
+
+#[test]
+fn every_kernel_of_hopper_is_handed_what_it_is_written_for() {
+    let Some(node) = Node::with_attention("hopper", &["-DL2=4096"], &["-DHOPPER"]) else { return };
+    is_verified_by(
+        &node,
+        &[
+            ("attention/prefill/b2hq4hkv2sq70sk300d64/bf16", "flash-sm90"),
+            ("attention/prefill/b1hq4hkv2sq150sk200d128/f16/causal", "flash-sm90"),
+            ("attention/prefill/b3hq4hkv2sq130sk200d64/f16/causal/w70/page16/sinks/ragged", "flash-sm90"),
+            ("attention/mla-prefill/b2hq2hkv1sq70sk150d192v128/bf16/ragged", "flash-sm90"),
+            ("attention/prefill/b2hq2hkv1sq70sk190d256/bf16/page64", "flash-sm90"),
+            ("attention/prefill/b2hq4hkv2sq70sk300d64/e4m3", "flash-fp8-sm90"),
+            ("attention/prefill/b1hq2hkv1sq140sk150d256/e4m3/causal", "flash-fp8-sm90"),
+            ("attention/mla-decode/b1hq16hkv1sq1sk1100d576v512/bf16", "mla-decode-sm90"),
+            ("attention/mla-decode/b3hq70hkv1sq1sk150d576v512/f16/page16/ragged", "mla-decode-sm90"),
+            ("attention/mla-decode/b2hq16hkv1sq1sk150d576v512/bf16/kv=e4m3/page64/ragged", "mla-decode-sm90"),
+            ("attention/mla-decode/b2hq16hkv1sq1sk150d576v512/f16/kv=e4m3", "mla-decode-sm90"),
+            ("attention/decode/b2hq8hkv2sq1sk600d64/f16", "decode-splitkv"),
+            ("attention/decode/b2hq8hkv2sq2sk300d128/bf16/kv=e4m3/causal/w200/page32/sinks/ragged", "decode-splitkv"),
+            ("attention/prefill/b2hq4hkv2sq140sk200d96/bf16/causal/w70/sinks/ragged", "flash-sm80"),
+        ],
+    );
+}
+
+#[test]
+fn a_kernel_of_an_older_generation_is_labelled_so() {
+    let Some(node) = Node::with_attention("blackwell", &["-DCAPABILITY=10", "-DL2=4096"], &["-DBLACKWELL"]) else { return };
+    let cases = [
+        ("attention/prefill/b1hq4hkv2sq150sk200d128/f16/causal", "flash-sm80"),
+        ("attention/prefill/b2hq2hkv2sq70sk90d128/bf16", "flash-sm80"),
+    ];
+    let records = is_verified_by(&node, &cases);
+    assert!(records.iter().all(|r| r["labels"][0] == "fallback"), "{records:?}");
+}
+
+#[test]
+fn a_chip_before_ampere_is_given_the_portable_kernel() {
+    let Some(node) = Node::with_attention("turing", &["-DCAPABILITY=7", "-DL2=4096"], &["-DAMPERE"]) else { return };
+    is_verified_by(
+        &node,
+        &[
+            ("attention/prefill/b1hq2hkv1sq40sk56d64/bf16/causal", "flash-portable"),
+            ("attention/decode/b2hq4hkv2sq1sk90d64/bf16", "flash-portable"),
+        ],
+    );
 }
 
 /// The library's products are f32 alone here; what it is told of other types, the device's own tests ask. It multiplies at once, and

@@ -177,6 +177,11 @@ pub trait Device: Send {
         None
     }
 
+    /// Most bytes of shared memory that a kernel's block may ask for; None where the device does not say.
+    fn shared_limit(&self) -> Option<u64> {
+        None
+    }
+
     /// Matrix products that a subgroup can do at once (Vulkan's cooperative matrices).
     fn matrices(&self) -> Vec<MatrixShape> {
         Vec::new()

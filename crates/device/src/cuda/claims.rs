@@ -9,8 +9,6 @@ use std::process::Command;
 use std::sync::Mutex;
 
 const AMPERE: &[&str] = &["sm_80", "sm_89", "sm_90a", "sm_100a", "sm_103a", "sm_120a"];
-/// Without Blackwell's data centre chips, whose compiler spills 16 bytes of what is written for mma.sync's registers.
-const BEFORE_TCGEN05: &[&str] = &["sm_80", "sm_89", "sm_90a", "sm_120a"];
 /// Without sm_120a, where the bf16 tile spills 8 bytes.
 const DATA_CENTRE: &[&str] = &["sm_80", "sm_89", "sm_90a", "sm_100a", "sm_103a"];
 /// With FP8 in mma.sync's own hardware: elsewhere the compiler emulates it.
@@ -95,7 +93,7 @@ const CLAIMS: &[Claim] = &[
     claim("gemm/tcgen05_sm100", "RP_DTYPE=e5m2 RP_BN=256 RP_STAGES=4", TCGEN05, &["UTCQMMA", "UTMALDG", "LDTM"], 128),
     claim("attention/flash_portable", "", AMPERE, &["FFMA"], 255),
     claim("attention/flash_portable", "RP_D=576 RP_DV=512 RP_TYPE=2 RP_KV=3 RP_SHARED_KV=1", AMPERE, &["FFMA"], 255),
-    claim("attention/flash_sm80", "", BEFORE_TCGEN05, &["HMMA 16816", "LDGSTS 128", "LDSM"], 255),
+    claim("attention/flash_sm80", "", AMPERE, &["HMMA 16816", "LDGSTS 128", "LDSM"], 255),
     claim("attention/flash_sm80", "RP_GENERAL=1 RP_D=96 RP_DV=96 RP_CAUSAL=1 RP_F16=0", &["sm_80", "sm_90a"], &["HMMA 16816", "LDGSTS 128", "LDSM"], 255),
     claim("attention/flash_sm80", "RP_GENERAL=1 RP_D=192 RP_DV=128 RP_CAUSAL=1 RP_F16=0", &["sm_80", "sm_89"], &["HMMA 16816", "LDGSTS 128", "LDSM"], 255),
     claim("attention/flash_sm80", "RP_GENERAL=1 RP_D=256 RP_DV=256 RP_CAUSAL=0 RP_F16=1", &["sm_80", "sm_120a"], &["HMMA 16816", "LDGSTS 128", "LDSM"], 255),
@@ -118,6 +116,7 @@ const CLAIMS: &[Claim] = &[
     claim("attention/decode_splitkv", "RP_GENERAL=1 RP_D=128 RP_F16=0 RP_KV8=0", AMPERE, &["LDGSTS 128", "HMMA", "LDSM"], 208),
     claim("attention/decode_splitkv", "RP_GENERAL=1 RP_D=128 RP_F16=0 RP_KV8=1", AMPERE, &["LDGSTS 128", "HMMA F32", "LDSM"], 200),
     claim("attention/decode_splitkv", "RP_GENERAL=1 RP_D=256 RP_F16=1 RP_KV8=1", DATA_CENTRE, &["LDGSTS 128", "HMMA", "LDSM"], 255),
+    claim("attention/decode_splitkv", "RP_WARPS=2", AMPERE, &["LDGSTS 128", "HMMA", "LDSM"], 255),
     claim("attention/softmax", "", AMPERE, &["LDG 128", "MUFU EX2"], 48),
     claim("attention/mla_decode_sm90", "", HOPPER, &["HGMMA", "UTMALDG"], 168),
     claim("attention/mla_decode_sm90", "RP_KV8=1", HOPPER, &["HGMMA", "UTMALDG"], 168),

@@ -311,6 +311,10 @@ impl Device for GpuDevice {
         Ok((nanoseconds > 0.0).then(|| cycles / nanoseconds * 1e3))
     }
 
+    fn shared_limit(&self) -> Option<u64> {
+        u64::try_from(self.shared.ctx.facts.shared_most).ok().filter(|most| *most > 0)
+    }
+
     fn sensors(&self) -> Option<Box<dyn Sensors>> {
         self.vendor().sensors(&self.shared.ctx.facts)
     }
