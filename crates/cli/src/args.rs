@@ -10,7 +10,7 @@ use ridgepoint_harness::{Class, Profile};
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub(crate) use collectives::Collectives;
+pub(crate) use collectives::{Collectives, size as collective_size};
 pub(crate) use search::Search;
 
 /// Measure what a GPU node can really do: memory, matrix units, attention, collectives. Every result is verified, and each
@@ -159,6 +159,9 @@ pub(crate) struct Pairs {
     /// What to print: a table, or `json`.
     #[arg(long, default_value = "table", value_name = "FORMAT", value_parser = ["table", "json"])]
     pub(crate) format: String,
+    /// Folder for pairs.jsonl, a line a link as they are measured. Default: a new one under ridgepoint-out, named by the time.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -55,7 +55,7 @@ fn parse(text: &str) -> (Vec<Line>, u64, f64) {
         let words: Vec<&str> = line.split_whitespace().collect();
         assert_eq!(words.len(), names.len(), "{line}");
         let number = |i: usize| words[i].parse::<f64>().unwrap_or_else(|_| panic!("{} in {line}", words[i]));
-        let wrong = |i: usize| words[i].parse().ok();
+        let wrong = |i: usize| words[i].parse::<f64>().ok().map(|n| n as u64);
         rows.push(Line {
             size: words[0].parse().unwrap(),
             count: words[1].parse().unwrap(),
@@ -89,47 +89,70 @@ fn a_parser_for_nccl_tests_reads_ours() {
         }
     }
     assert!(errors == 0 && (average - sum / 6.0).abs() <= 0.006, "{average} for {}", sum / 6.0);
-    // The very lines of nccl-tests 2.13 and later.
+    // The very lines of nccl-tests 2.19.6.
     for line in [
-        "# nThread 1 nGpus 2 minBytes 8192 maxBytes 131072 step: 4(factor) warmup iters: 5 iters: 32 agg iters: 1 validation: 1 graph: 0",
+        "# nThread 1 nGpus 2 minBytes 8192 maxBytes 131072 step: 4(factor) warmup iters: 5 iters: 20 agg iters: 1 validation: 1 graph: 0 unalign: 0",
+        "# Collective test starting: all_reduce_perf",
         "# Using devices",
         "#                                                              out-of-place                       in-place          ",
-        "#       size         count      type   redop    root     time   algbw   busbw #wrong     time   algbw   busbw #wrong",
-        "#        (B)    (elements)                               (us)  (GB/s)  (GB/s)            (us)  (GB/s)  (GB/s)       ",
+        "#       size         count      type   redop    root     time   algbw   busbw  #wrong     time   algbw   busbw  #wrong ",
+        "#        (B)    (elements)                               (us)  (GB/s)  (GB/s)             (us)  (GB/s)  (GB/s)         ",
         "# Out of bounds values : 0 OK",
+        "# Collective test concluded: all_reduce_perf",
     ] {
         assert!(text.lines().any(|l| l == line), "{line}\n{text}");
     }
     let row = text.lines().find(|l| l.trim_start().starts_with("8192")).unwrap();
     assert_eq!(&row[..52], "        8192          2048     float     sum      -1", "{row}");
-    assert_eq!(row.len(), 52 + 2 * 32, "{row}");
+    assert_eq!(row.len(), 52 + 2 * 33, "{row}");
 }
 
 #[test]
 fn each_operation_has_a_block_and_its_own_count_and_root() {
-    let args = ["all", "-b", "12000", "-g", "3", "-n", "3", "-w", "1", "-r", "2", "-d", "int32", "--format", "nccl-tests"];
+    // What is cut is cut into parts of 16 bytes.
+    let args = ["all", "-b", "12010", "-g", "3", "-n", "25", "-w", "0", "-r", "2", "-d", "int32", "--format", "nccl-tests"];
     let output = collectives("all", &[&args[..], &["--device", "fake"]].concat(), &[("RIDGEPOINT_FAKE", "ranks=3,noise=0")]);
     let text = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&output.stderr));
     let blocks: Vec<&str> = text.split("# nThread").skip(1).collect();
     assert_eq!(blocks.len(), 10, "{text}");
+    assert!(
+        blocks.iter().all(|b| b.contains("minBytes 12010 maxBytes 12010") && b.contains("warmup iters: 0 iters: 25 agg")),
+        "{text}"
+    );
     let kinds: Vec<(u64, [String; 3], [Option<u64>; 2])> =
         blocks.iter().map(|b| parse(b).0.remove(0)).map(|l| (l.count, l.kind, l.wrong)).collect();
     let expected = |count, redop: &str, root: &str, both| (count, ["int32", redop, root].map(str::to_owned), [Some(0), both]);
-    assert_eq!(kinds[0], expected(3000, "sum", "-1", Some(0)));
+    assert_eq!(kinds[0], expected(3002, "sum", "-1", Some(0)));
     assert_eq!(kinds[1], expected(1000, "none", "-1", Some(0)));
-    assert_eq!(kinds[5], expected(3000, "sum", "2", Some(0)));
-    assert_eq!(kinds[9], expected(3000, "none", "-1", None));
+    assert_eq!(kinds[5], expected(3002, "sum", "2", Some(0)));
+    assert_eq!(kinds[9], expected(3002, "sum", "-1", None));
 }
 
 #[test]
 fn a_corrupted_reduction_is_found_and_counted() {
     let args = ["all_reduce", "-b", "4K", "-g", "2", "-n", "5", "-w", "1", "--device", "fake", "--format", "nccl-tests"];
-    let output = collectives("corrupt", &args, &[("RIDGEPOINT_FAKE", "ranks=2,corrupt")]);
-    let text = text(&output.stdout);
-    assert_eq!(output.status.code(), Some(1), "{text}");
-    let (rows, errors, average) = parse(&text);
+    let folder = scratch("corrupt");
+    let output = kept(&folder, &args, &[("RIDGEPOINT_FAKE", "ranks=2,corrupt")]);
+    let printed = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    let (rows, errors, average) = parse(&printed);
     assert_eq!((rows[0].wrong, rows[0].numbers, errors, average), ([Some(1), Some(1)], [[0.0; 3]; 2], 2, 0.0));
+    // The footer counts columns with something wrong in them, and not elements.
+    let raw = std::fs::read_to_string(folder.join("raw.jsonl")).unwrap();
+    let again = |raw: String| {
+        std::fs::write(folder.join("raw.jsonl"), raw).unwrap();
+        let mut report = Command::new(env!("CARGO_BIN_EXE_ridgepoint"));
+        text(&report.args(["report", folder.to_str().unwrap(), "--format", "nccl-tests"]).output().unwrap().stdout)
+    };
+    let (rows, errors, _) =
+        parse(&again(raw.replace("\"wrong\":1,", "\"wrong\":1000000,").replace("\"wrong\":1}", "\"wrong\":1000000}")));
+    assert_eq!((rows[0].wrong, errors), ([Some(1_000_000); 2], 2));
+    // An id may claim more ranks than there can be, or more than anyone reads.
+    assert_eq!(again(raw.replace("/r2/", "/r99999999999/")), "# no collective was measured\n");
+    let many = again(raw.replace("/r2/", "/r65536/"));
+    assert!(many.contains("nGpus 65536") && many.contains("\n...\n") && many.lines().count() < 300, "{many}");
+    let _ = std::fs::remove_dir_all(folder);
 }
 
 /// The ranks on one half of the cores and a product on the other: both are verified, and what is hidden stands beside the time.
@@ -179,8 +202,12 @@ fn mistakes_are_sentences() {
         (&["-o", "xor"], "'xor' is no reduction; known: sum, prod, min, max, avg"),
         (&["-g", "0"], "at least one rank"),
         (&["broadcast", "-g", "2", "-r", "2"], "there is no rank 2 of 2 to be the root"),
-        (&["all_gather", "-b", "4", "-g", "2"], "no size from 4B to 4B has an element of f32 for each of 2 ranks"),
+        (
+            &["all_gather", "-b", "4", "-g", "2"],
+            "no size from 4B to 4B has an element of f32, and 16 bytes for each of 2 ranks where it is cut",
+        ),
         (&["-b", "1K", "-e", "1G", "-i", "1K"], "more than 1000 sizes"),
+        (&["-b", "8K", "-e", "4K"], "sizes from 8KiB (-b) to 4KiB (-e): the largest is below the smallest"),
         (&["--sweep"], "--sweep is over NCCL's and RCCL's algorithms; fake:0 has its ranks by fake"),
         (&["--format", "papyrus"], "known: table"),
     ] {

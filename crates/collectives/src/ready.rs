@@ -33,26 +33,37 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
     if device.info().backend == Backend::Cpu && buffers <= device.info().last_level_cache().0 {
         labels.push("cached".into());
     }
+    if shape.ranks == 1 && shape.in_place {
+        labels.push("nothing to move: one rank, in place".into());
+    }
     if config.contains_key("oversubscribed") {
         labels.push("oversubscribed".into());
     }
-    Ok(Prepared { ready: Box::new(Run { communicator, problem }), config, labels, dtype })
+    // Up to this many bytes a collective takes a fraction of a microsecond where ranks share a cache, too little for a sample to
+    // last as long as it must; several of them do.
+    let passes = if shape.bytes.0 <= SHORT { PASSES } else { 1 };
+    Ok(Prepared { ready: Box::new(Run { communicator, problem, passes }), config, labels, dtype })
 }
 
 struct Run {
     communicator: Box<dyn Communicator>,
     problem: CollectiveProblem,
+    /// Executions in one turn.
+    passes: u64,
 }
 
-/// Up to this many bytes a collective takes a fraction of a microsecond where ranks share a cache, too little for a sample to
-/// last as long as it must; [`PASSES`] of them do.
+/// Bytes of what is short.
 const SHORT: u64 = 64 << 10;
-/// See [`SHORT`].
+/// Executions of what is short that are timed as one.
 const PASSES: u64 = 16;
 
 impl Ready for Run {
     fn passes(&self) -> u64 {
-        if self.problem.bytes.0 <= SHORT { PASSES } else { 1 }
+        self.passes
+    }
+
+    fn count(&mut self, executions: u64) {
+        self.passes = (1..=self.passes).rev().find(|n| executions.is_multiple_of(*n)).unwrap_or(1);
     }
 
     fn enqueue(&mut self, _turn: usize) -> Result<()> {

@@ -135,6 +135,9 @@ pub trait Ready {
         1
     }
 
+    /// A user wants this many executions timed, and no more: passes that do not divide them are made fewer.
+    fn count(&mut self, _executions: u64) {}
+
     /// Enqueues one execution over operand set `turn` (below [`Ready::turns`]).
     ///
     /// # Errors

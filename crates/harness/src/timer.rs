@@ -17,9 +17,13 @@ fn batch_size(single: Seconds, policy: &Policy) -> u64 {
     ((policy.min_sample.0 / single.0).ceil() as u64).clamp(1, policy.max_held)
 }
 
-/// So many executions in all, in ten samples where they are enough for that: the size of a batch, and how many there are.
-fn counted(executions: u64, passes: u64, most: u64) -> (u64, usize) {
+/// So many executions in all, in ten samples or a few more: the size of a batch, and how many there are. Exactly so many where
+/// they divide by the passes and that makes no more than `samples`.
+fn counted(executions: u64, passes: u64, most: u64, samples: usize) -> (u64, usize) {
     let batch = executions.div_ceil(10 * passes).clamp(1, most);
+    let units = executions / passes;
+    let even = |batch: &u64| executions.is_multiple_of(batch * passes) && units / batch <= samples as u64;
+    let batch = (1..=batch).rev().find(even).unwrap_or(batch);
     (batch, executions.div_ceil(batch * passes) as usize)
 }
 
@@ -61,6 +65,9 @@ impl<'a> Timer<'a> {
             warmup: Seconds(0.0),
             steady: false,
         };
+        if let Some(executions) = policy.counts.executions {
+            ready.count(executions);
+        }
         let single = timer.warm_up(ready)?;
         timer.batch = match policy.counts.executions {
             Some(executions) => timer.count(executions, ready.passes()),
@@ -108,7 +115,9 @@ impl<'a> Timer<'a> {
     fn warm_up(&mut self, ready: &mut dyn Ready) -> Result<Seconds> {
         let started = Instant::now();
         if let Some(executions) = self.policy.counts.warmup {
-            let (mut left, mut single) = (executions, 0.0);
+            // Without any, how many a sample takes is still to be known.
+            let least = u64::from(self.policy.counts.executions.is_none());
+            let (mut left, mut single) = (executions.max(least).div_ceil(ready.passes()), 0.0);
             while left > 0 {
                 let n = left.min(if self.evict { 1 } else { self.policy.max_held });
                 single = self.run(ready, n)?.seconds.0 / n as f64;
@@ -140,7 +149,7 @@ impl<'a> Timer<'a> {
     /// Has sampling stop after so many executions, and gives the size of a batch of them.
     fn count(&mut self, executions: u64, passes: u64) -> u64 {
         let most = if self.evict { 1 } else { self.policy.max_held };
-        let (batch, samples) = counted(executions, passes, most);
+        let (batch, samples) = counted(executions, passes, most, self.policy.max_samples);
         (self.policy.min_samples, self.policy.max_samples) = (samples, samples);
         self.policy.time_limit = Seconds(f64::INFINITY);
         batch
@@ -235,10 +244,13 @@ mod tests {
 
     #[test]
     fn a_fixed_number_is_kept_to_in_ten_samples() {
+        let counted = |executions, passes, most| super::counted(executions, passes, most, 2000);
         assert_eq!([counted(20, 1, 512), counted(5, 1, 512), counted(1, 1, 512)], [(2, 10), (1, 5), (1, 1)]);
-        // Sixteen passes an execution: a few more than asked for.
-        assert_eq!([counted(20, 16, 512), counted(320, 16, 512)], [(1, 2), (2, 10)]);
-        assert_eq!([counted(100_000, 1, 512), counted(20, 1, 1)], [(512, 196), (1, 20)]);
+        // No ten samples are as long as each other: more of them.
+        assert_eq!([counted(25, 1, 512), counted(31, 1, 512), counted(20, 10, 512)], [(1, 25), (1, 31), (1, 2)]);
+        assert_eq!([counted(100_000, 1, 512), counted(20, 1, 1)], [(500, 200), (1, 20)]);
+        // Sixteen passes a launch that do not divide, a number that makes too many samples: a few more than asked for.
+        assert_eq!([counted(20, 16, 512), counted(10_007, 1, 512)], [(1, 2), (512, 20)]);
     }
 
     #[test]

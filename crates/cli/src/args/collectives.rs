@@ -21,11 +21,11 @@ pub(crate) struct Collectives {
     /// From size to size by this much instead.
     #[arg(short = 'i', long = "stepbytes", value_name = "SIZE", value_parser = size, conflicts_with = "factor")]
     pub(crate) step: Option<Bytes>,
-    /// Time this many executions, or a few more for the smallest. Default: until the median is known to half a percent.
+    /// Time this many executions. Default: until the median is known to half a percent.
     #[arg(short = 'n', long = "iters", value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) iterations: Option<u64>,
-    /// Warm up by this many executions. Default: until times are steady.
-    #[arg(short = 'w', long = "warmup", value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    /// Warm up by this many executions, after the one that proves the result. Default: until times are steady.
+    #[arg(short = 'w', long = "warmup", visible_alias = "warmup_iters", value_name = "N", value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     pub(crate) warmup: Option<u64>,
     /// Ranks: GPUs of this node, or processes of a CPU. Default: all there are.
     #[arg(short = 'g', long = "ranks", visible_alias = "ngpus", value_name = "N")]
@@ -72,7 +72,7 @@ pub(crate) struct Collectives {
 }
 
 /// A size as nccl-tests takes it: `8`, `32K`, `128M`, `4G`, powers of two as there; or as our ids write it.
-fn size(text: &str) -> Result<Bytes, String> {
+pub(crate) fn size(text: &str) -> Result<Bytes, String> {
     let plain = text.trim_end_matches(['b', 'B']).trim_end_matches('i');
     let (digits, unit) = match plain.char_indices().last() {
         Some((at, c)) if c.is_ascii_alphabetic() => (&plain[..at], c.to_ascii_uppercase()),

@@ -77,7 +77,10 @@ fn ops(names: &[String]) -> Outcome<Vec<CollectiveOp>> {
 fn sizes(args: &Collectives) -> Outcome<Vec<Bytes>> {
     /// More than anyone means: `-b 8 -e 8G -i 8` has a billion.
     const MOST: usize = 1000;
-    let (begin, end) = (args.begin, args.end.unwrap_or(args.begin).max(args.begin));
+    let (begin, end) = (args.begin, args.end.unwrap_or(args.begin));
+    if end < begin {
+        return Err(Failure::usage(format!("sizes from {begin} (-b) to {end} (-e): the largest is below the smallest")));
+    }
     if begin.0 == 0 {
         return Err(Failure::usage("sizes begin at one byte or more"));
     }
@@ -95,8 +98,11 @@ fn sizes(args: &Collectives) -> Outcome<Vec<Bytes>> {
     Ok(sizes)
 }
 
-/// Ids of everything asked for. A size is rounded down to whole elements for each rank, as nccl-tests does it; what is left
-/// empty by that is left out.
+/// Where a size is cut into parts, a part begins on so many bytes, as nccl-tests has it since the end of 2024.
+const ALIGNED: u64 = 16;
+
+/// Ids of everything asked for. A size is rounded down to whole elements, and to parts of [`ALIGNED`] bytes for each rank where it
+/// is cut; what is left empty by that is left out.
 fn ids(args: &Collectives, ops: &[CollectiveOp], sizes: &[Bytes], device: &dyn Device) -> Outcome<Vec<String>> {
     let most = device.collectives().map_or(1, |c| c.max_ranks());
     let ranks = args.ranks.unwrap_or(most as u64);
@@ -121,7 +127,7 @@ fn ids(args: &Collectives, ops: &[CollectiveOp], sizes: &[Bytes], device: &dyn D
     let mut ids = Vec::new();
     for op in ops {
         for bytes in sizes {
-            let unit = size * if op.divides() { ranks } else { 1 };
+            let unit = if op.divides() { ALIGNED * ranks } else { size };
             let bytes = Bytes(bytes.0 / unit * unit);
             for in_place in [false, true].into_iter().filter(|i| !i || (op.in_place() && !args.out_of_place)) {
                 let mut id = format!("collectives/{}/r{ranks}/{bytes}/{dtype}", op.name());
@@ -145,7 +151,9 @@ fn ids(args: &Collectives, ops: &[CollectiveOp], sizes: &[Bytes], device: &dyn D
     }
     if ids.is_empty() {
         let (begin, end) = (args.begin, args.end.unwrap_or(args.begin));
-        return Err(Failure::usage(format!("no size from {begin} to {end} has an element of {dtype} for each of {ranks} ranks")));
+        return Err(Failure::usage(format!(
+            "no size from {begin} to {end} has an element of {dtype}, and {ALIGNED} bytes for each of {ranks} ranks where it is cut"
+        )));
     }
     Ok(ids)
 }

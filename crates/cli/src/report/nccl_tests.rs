@@ -1,11 +1,19 @@
-//! The columns and footer of nccl-tests and rccl-tests, to the letter, for whatever reads those: one block an operation, as they
-//! have a program an operation. Times are medians of verified executions. A result that is wrong has no time here either; its
-//! row says 0.00 and how many elements were wrong.
+//! Columns, header and footer of nccl-tests 2.19.6 to the letter, for whatever reads those: one block an operation, as it has a
+//! program an operation.
+//!
+//! What is in them differs where this project's rules do. Times are medians of verified executions, not means. What is wrong has
+//! no time, and neither has an in-place all-to-all or send-recv, which that tool times without a result to check: 0.00, and no
+//! part of the average. Parts of no bytes have no row. An uneven all-to-all has its own pattern.
 
+use super::text::clean;
 use super::{Model, Row};
-use ridgepoint_core::{Component, Dtype, Environment, Outcome};
+use ridgepoint_core::{Component, Dtype, Environment, Outcome, Samples};
 use std::fmt::Write;
 
+/// The version whose output this is.
+const VERSION: &str = "2.19.6";
+/// More ranks are not listed: an id may claim any number, and that tool cuts its list too.
+const LISTED: u64 = 256;
 /// What `--format` takes.
 pub(crate) const NAME: &str = "nccl-tests";
 
@@ -23,7 +31,8 @@ pub(crate) const TYPES: [(Dtype, &str); 8] = [
 
 /// Operations that have a parameter of S over the number of ranks.
 const DIVIDED: [&str; 6] = ["all_gather", "reduce_scatter", "alltoall", "alltoallv", "gather", "scatter"];
-const REDUCING: [&str; 3] = ["all_reduce", "reduce_scatter", "reduce"];
+/// Operations whose redop is shown: send-recv has none, and that tool shows it all the same.
+const REDUCING: [&str; 4] = ["all_reduce", "reduce_scatter", "reduce", "sendrecv"];
 const ROOTED: [&str; 4] = ["broadcast", "reduce", "gather", "scatter"];
 
 /// What a case's id says.
@@ -45,7 +54,7 @@ impl Case {
         let r = &row.record;
         let mut words = r.case.as_str().split('/').skip(1);
         let op = words.next()?.to_owned();
-        let ranks = words.next()?.strip_prefix('r')?.parse().ok()?;
+        let ranks = words.next()?.strip_prefix('r')?.parse().ok().filter(|ranks| (1..=65536).contains(ranks))?;
         let mut case = Self {
             redop: if REDUCING.contains(&op.as_str()) { "sum" } else { "none" }.into(),
             op,
@@ -91,6 +100,7 @@ fn block(text: &mut String, model: &Model, case: &Case, rows: &[(&Row, bool)]) {
     sizes.dedup();
     let environment = rows.first().and_then(|(row, _)| model.environments.iter().find(|e| e.hash == row.record.environment));
     head(text, case, rows, &sizes, environment);
+    // Columns with something wrong, and not the elements, which stand in the rows.
     let (mut wrong, mut bandwidths) = (0, Vec::new());
     for size in sizes {
         let find = |in_place| rows.iter().find(|(row, i)| row.record.work.bytes.0 == size && *i == in_place).map(|(row, _)| *row);
@@ -105,47 +115,72 @@ fn block(text: &mut String, model: &Model, case: &Case, rows: &[(&Row, bool)]) {
         text.push('\n');
         for row in [find(false), find(true)].into_iter().flatten() {
             if let Outcome::Failed { reason } | Outcome::Skipped { reason } = &row.record.outcome {
-                let reason: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-                let _ = writeln!(text, "# {}: {reason}", row.record.case);
+                let _ = writeln!(text, "# {}: {}", row.record.case, clean(reason));
             }
         }
     }
     let mean = bandwidths.iter().sum::<f64>() / bandwidths.len().max(1) as f64;
     let verdict = if wrong == 0 { "OK" } else { "FAILED" };
-    let _ = writeln!(text, "# Out of bounds values : {wrong} {verdict}\n# Avg bus bandwidth    : {} \n#\n", six_digits(mean));
+    let _ = writeln!(
+        text,
+        "# Out of bounds values : {wrong} {verdict}\n# Avg bus bandwidth    : {} \n#\n# Collective test concluded: {}_perf\n#\n",
+        six_digits(mean),
+        case.op
+    );
 }
 
 fn head(text: &mut String, case: &Case, rows: &[(&Row, bool)], sizes: &[u64], environment: Option<&Environment>) {
     let (least, most) = (sizes.first().copied().unwrap_or(0), sizes.last().copied().unwrap_or(0));
+    let asked = |flags: &[&str]| environment.and_then(|e| after(&e.command, flags));
+    let bytes = |flags: &[&str]| asked(flags).and_then(|text| crate::args::collective_size(text).ok()).map(|bytes| bytes.0);
+    let begin = bytes(&["-b", "--minbytes"]);
+    let end = bytes(&["-e", "--maxbytes"]).or(begin);
     let ratios = |a: &[u64]| (a[0] > 0 && a[1].is_multiple_of(a[0])).then(|| a[1] / a[0]);
     let steps: Vec<Option<u64>> = sizes.windows(2).map(ratios).collect();
-    let step = match steps.first() {
-        Some(Some(factor)) if steps.iter().all(|s| s == &Some(*factor)) => format!("{factor}(factor)"),
-        Some(_) => format!("{}(bytes)", sizes[1] - sizes[0]),
-        None => "2(factor)".into(),
+    let step = match (bytes(&["-i", "--stepbytes"]), asked(&["-f", "--stepfactor"]), steps.first()) {
+        (Some(step), ..) => format!("{step}(bytes)"),
+        (None, Some(factor), _) if factor.parse::<u32>().is_ok() => format!("{factor}(factor)"),
+        (.., Some(Some(factor))) if steps.iter().all(|s| s == &Some(*factor)) => format!("{factor}(factor)"),
+        (.., Some(_)) => format!("{}(bytes)", sizes[1] - sizes[0]),
+        _ => "2(factor)".into(),
     };
-    let executions = |row: &Row| match &row.record.outcome {
-        Outcome::Measured { samples, .. } => samples.seconds.len() as u64 * samples.batch,
-        _ => 0,
+    let measured = || {
+        rows.iter().filter_map(|(row, _)| match (&row.record.outcome, &row.placement) {
+            (Outcome::Measured { samples, .. }, Some(placement)) => Some((samples, placement.summary.median)),
+            _ => None,
+        })
     };
-    let iterations = rows.iter().map(|(row, _)| executions(row)).max().unwrap_or(0);
-    let warmup = environment.and_then(|e| after(&e.command, &["-w", "--warmup"])).unwrap_or_else(|| "0".into());
-    let _ = writeln!(
-        text,
-        "# {}_perf by {} (ridgepoint)\n# nThread 1 nGpus {} minBytes {least} maxBytes {most} step: {step} warmup iters: {warmup} iters: {iterations} agg iters: 1 validation: 1 graph: 0\n#\n# Using devices",
-        case.op, case.provider, case.ranks
-    );
-    let host = environment.map_or("unknown", |e| e.host.as_str());
-    let process = environment.and_then(|e| e.facts.get("process")).map_or("0", String::as_str);
-    // Under a launcher each rank has a host and process of its own, and the device of its number there.
+    let iterations = measured().map(|(samples, _)| samples.seconds.len() as u64 * samples.batch).max().unwrap_or(0);
+    // Warm-up by time is told in executions: each row had so many at least.
+    let warmup = asked(&["-w", "--warmup"]).and_then(|n| n.parse().ok()).unwrap_or_else(|| {
+        let executions = |(samples, median): (&Samples, f64)| (samples.warmup.0 / median.max(1e-9)) as u64;
+        measured().map(executions).min().unwrap_or(0)
+    });
     let places: Vec<(&str, &str)> = environment
         .and_then(|e| e.facts.get("rank processes"))
         .map(|all| all.split(' ').filter_map(|place| place.rsplit_once('/')).collect())
         .unwrap_or_default();
-    let measured = environment.and_then(|e| e.devices.iter().find(|d| d.id == case.device));
+    let library = rows.iter().find_map(|(row, _)| row.record.config.get("library")).unwrap_or(&case.provider);
+    let _ = writeln!(
+        text,
+        "# nccl-tests version {VERSION} as ridgepoint {} writes it; ranks by {}\n\
+         # Collective test starting: {}_perf\n\
+         # nThread 1 nGpus {} minBytes {} maxBytes {} step: {step} warmup iters: {warmup} iters: {iterations} agg iters: 1 \
+         validation: 1 graph: 0 unalign: 0\n#\n# Using devices",
+        env!("CARGO_PKG_VERSION"),
+        clean(library),
+        case.op,
+        if places.is_empty() { case.ranks } else { 1 },
+        begin.unwrap_or(least),
+        end.unwrap_or(most),
+    );
+    let host = environment.map_or("unknown", |e| e.host.as_str());
+    let process = environment.and_then(|e| e.facts.get("process")).map_or("0", String::as_str);
+    let info = environment.and_then(|e| e.devices.iter().find(|d| d.id == case.device));
     let first: u64 = case.device.rsplit(':').next().and_then(|n| n.parse().ok()).unwrap_or(0);
     let gpus = case.provider.starts_with("nccl") || case.provider.starts_with("rccl");
-    for rank in 0..case.ranks {
+    // Under a launcher each rank has a host and process of its own, and the device of its number there.
+    for rank in 0..case.ranks.min(LISTED) {
         let place = places.get(rank as usize);
         let before = |host: &str| places[..rank as usize].iter().filter(|(other, _)| *other == host).count() as u64;
         let (host, process) = place.copied().unwrap_or((host, process));
@@ -154,54 +189,74 @@ fn head(text: &mut String, case: &Case, rows: &[(&Row, bool)], sizes: &[u64], en
             None if gpus => first + rank,
             _ => first,
         };
-        let pci = measured.and_then(|d| d.pci.as_deref()).filter(|_| rank == 0).unwrap_or(&case.device);
-        let name = measured.map_or("", |d| d.name.as_str());
+        // Domain, bus and device, without the function.
+        let pci = info.and_then(|d| d.pci.as_deref()).filter(|_| rank == 0).unwrap_or(&case.device);
+        let pci = clean(pci.split_once('.').map_or(pci, |(device, _)| device));
+        let (host, process, name) = (clean(host), clean(process), clean(info.map_or("", |d| d.name.as_str())));
         let _ = writeln!(text, "#  Rank {rank:2} Group  0 Pid {process:>6} on {host:>10} device {device:2} [{pci}] {name}");
     }
-    text.push_str(
-        "#\n\
-         #                                                              out-of-place                       in-place          \n\
-         #       size         count      type   redop    root     time   algbw   busbw #wrong     time   algbw   busbw #wrong\n\
-         #        (B)    (elements)                               (us)  (GB/s)  (GB/s)            (us)  (GB/s)  (GB/s)       \n",
+    if case.ranks > LISTED {
+        text.push_str("...\n");
+    }
+    let columns = |words: [&str; 5]| {
+        let [size, count, kind, redop, root] = words;
+        format!("# {size:>10}  {count:>12}  {kind:>8}  {redop:>6}  {root:>6}")
+    };
+    let figures = |[time, algbw, busbw, wrong]: [&str; 4]| format!("  {time:>7}  {algbw:>6}  {busbw:>6}  {wrong:>6}").repeat(2);
+    let _ = write!(
+        text,
+        "#\n{}           out-of-place                       in-place          \n{}{} \n{}{} \n",
+        columns([""; 5]),
+        columns(["size", "count", "type", "redop", "root"]),
+        figures(["time", "algbw", "busbw", "#wrong"]),
+        columns(["(B)", "(elements)", "", "", ""]),
+        figures(["(us)", "(GB/s)", "(GB/s)", ""]),
     );
 }
 
-/// What follows one of `flags` on a command line.
-fn after(command: &[String], flags: &[&str]) -> Option<String> {
-    let at = command.iter().position(|word| flags.contains(&word.as_str()))?;
-    command.get(at + 1).filter(|n| n.parse::<u64>().is_ok()).cloned()
+/// What follows one of `flags` on a command line of `collectives`: as the next word, or in the same one.
+fn after<'c>(command: &'c [String], flags: &[&str]) -> Option<&'c str> {
+    command.iter().find(|word| *word == "collectives")?;
+    command.iter().enumerate().find_map(|(at, word)| {
+        flags.iter().find_map(|flag| match word.strip_prefix(flag)? {
+            "" => command.get(at + 1).map(String::as_str),
+            rest if flag.starts_with("--") => rest.strip_prefix('='),
+            rest => Some(rest),
+        })
+    })
 }
 
 /// Time in µs, algbw and busbw in GB/s, elements that were wrong; zeros and N/A for what was not measured.
 fn columns(row: Option<&Row>, wrong: &mut u64, bandwidths: &mut Vec<f64>) -> String {
-    let none = |what: &str| format!("  {:>7}  {:>6}  {:>6}  {what:>5}", "0.00", "0.00", "0.00");
-    match row.map(|row| (row, &row.record.outcome)) {
-        Some((row, Outcome::Measured { verification, .. })) => {
-            let Some(placement) = &row.placement else { return none("N/A") };
+    let figures = |micro: f64, algbw: f64, busbw: f64| format!("  {}  {}  {}", fit(micro, 7), fit(algbw, 6), fit(busbw, 6));
+    match row.map(|row| (row, &row.record.outcome, &row.placement)) {
+        Some((row, Outcome::Measured { .. }, Some(placement))) => {
             let (seconds, work) = (placement.summary.median, row.record.work);
             let algbw = work.bytes.0 as f64 / seconds / 1e9;
             let busbw = algbw * work.bus_factor.unwrap_or(1.0);
             bandwidths.push(busbw);
-            *wrong += verification.wrong;
-            format!("  {:>7}  {algbw:>6.2}  {busbw:>6.2}  {:>5}", time(seconds * 1e6), verification.wrong)
+            figures(seconds * 1e6, algbw, busbw) + &format!("  {:>6}", 0)
         }
-        Some((_, Outcome::Wrong { verification })) => {
-            *wrong += verification.wrong;
-            none(&verification.wrong.to_string())
+        Some((_, Outcome::Wrong { verification }, _)) => {
+            *wrong += 1;
+            figures(0.0, 0.0, 0.0) + &format!("  {:>6}", six_digits(verification.wrong as f64))
         }
-        _ => none("N/A"),
+        _ => figures(0.0, 0.0, 0.0) + "    N/A",
     }
 }
 
-/// Fewer digits the longer it is, as there.
-fn time(micro: f64) -> String {
-    if micro >= 10_000.0 {
-        format!("{micro:.0}")
-    } else if micro >= 100.0 {
-        format!("{micro:.1}")
-    } else {
-        format!("{micro:.2}")
-    }
+/// So wide, with two digits, one, none, or as a power of ten: whichever fits first.
+fn fit(value: f64, width: usize) -> String {
+    let plain = [2, 1, 0].into_iter().map(|digits| format!("{value:width$.digits$}")).find(|text| text.len() <= width);
+    plain.unwrap_or_else(|| format!("{:>width$}", power_of_ten(value, usize::from(width >= 7))))
+}
+
+/// As C prints `%.{digits}e`.
+fn power_of_ten(value: f64, digits: usize) -> String {
+    let text = format!("{value:.digits$e}");
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    format!("{mantissa}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
 }
 
 /// As C prints `%g`.
@@ -209,9 +264,16 @@ fn six_digits(value: f64) -> String {
     if value == 0.0 || !value.is_finite() {
         return "0".into();
     }
-    let digits = (5 - value.abs().log10().floor() as i32).clamp(0, 12) as usize;
-    let text = format!("{value:.digits$}");
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    let short = |text: &str| match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text.to_owned(),
+    };
+    let scientific = power_of_ten(value, 5);
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    match exponent.parse::<i32>().unwrap_or(0) {
+        magnitude @ -4..6 => short(&format!("{value:.digits$}", digits = (5 - magnitude) as usize)),
+        _ => format!("{}e{exponent}", short(mantissa)),
+    }
 }
 
 #[cfg(test)]
@@ -220,7 +282,24 @@ mod tests {
 
     #[test]
     fn numbers_are_written_as_c_writes_them() {
-        assert_eq!([12.345, 123.456, 12345.6].map(time), ["12.35", "123.5", "12346"]);
-        assert_eq!([0.0, 135.455, 2.619_37, 0.012_345_678].map(six_digits), ["0", "135.455", "2.61937", "0.0123457"]);
+        // Made with printf, %*.2f and so on.
+        assert_eq!(
+            [12.345, 1234.5, 12345.6, 1234567.8, 12345678.0].map(|v| fit(v, 7)),
+            ["  12.35", "1234.50", "12345.6", "1234568", "1.2e+07"]
+        );
+        assert_eq!([0.0, 999.994, 278_604.52, 9_999_999.0].map(|v| fit(v, 6)), ["  0.00", "999.99", "278605", " 1e+07"]);
+        assert_eq!(
+            [0.0, 135.455, 2.619_37, 0.012_345_678, 999_999.0, 999_999.9, 1e6, 1_234_567.0, 0.000_012_345, 100.0].map(six_digits),
+            ["0", "135.455", "2.61937", "0.0123457", "999999", "1e+06", "1e+06", "1.23457e+06", "1.2345e-05", "100"]
+        );
+    }
+
+    #[test]
+    fn flags_are_found_as_clap_takes_them() {
+        let command: Vec<String> =
+            "ridgepoint collectives -b 8 -e128M --stepfactor=4 -w 0".split(' ').map(str::to_owned).collect();
+        let found = [&["-b", "--minbytes"][..], &["-e", "--maxbytes"], &["-f", "--stepfactor"], &["-w", "--warmup"], &["-n"]];
+        assert_eq!(found.map(|flags| after(&command, flags)), [Some("8"), Some("128M"), Some("4"), Some("0"), None]);
+        assert_eq!(after(&["run".into(), "-b".into(), "8".into()], &["-b"]), None);
     }
 }
