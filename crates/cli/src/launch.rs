@@ -81,6 +81,13 @@ mod linux {
             ])
         }
 
+        /// Says that ranks are to talk two by two, before a device takes part: not every engine can.
+        pub(crate) fn in_pairs(&self) {
+            if let Self::First(job) = self {
+                job.in_pairs();
+            }
+        }
+
         /// Whether a job's ranks take part.
         pub(crate) const fn launched(&self) -> bool {
             matches!(self, Self::First(_))
@@ -115,6 +122,8 @@ mod elsewhere {
         pub(crate) fn facts(&self) -> BTreeMap<String, String> {
             BTreeMap::new()
         }
+
+        pub(crate) fn in_pairs(&self) {}
 
         pub(crate) const fn launched(&self) -> bool {
             false

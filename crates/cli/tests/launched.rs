@@ -53,12 +53,12 @@ fn arguments(cases: &[&str], folder: &Path) -> Vec<String> {
     ["run"].iter().chain(cases).chain(&tail).map(|s| (*s).to_owned()).collect()
 }
 
-/// Rank `rank` of `size`, as torchrun would start it, of this program's job number `job` of ten. Another run of this program at the
+/// Rank `rank` of `size`, as torchrun would start it, of this program's job number `job` of twenty. Another run of this program at the
 /// same time has ports of its own.
 fn torchrun(rank: usize, size: usize, job: u16, arguments: &[String]) -> Command {
     let mut command = Command::new(BINARY);
     clean(&mut command).args(arguments);
-    let port = 20_000 + std::process::id() as usize % 1000 * 10 + usize::from(job);
+    let port = 20_000 + std::process::id() as usize % 500 * 20 + usize::from(job);
     let variables = [("RANK", rank), ("WORLD_SIZE", size), ("LOCAL_RANK", rank), ("MASTER_PORT", port)];
     command.envs(variables.map(|(name, value)| (name, value.to_string()))).env("MASTER_ADDR", "127.0.0.1");
     command
@@ -371,12 +371,16 @@ fn cannot(what: &str, output: &Output) -> bool {
 fn slurm_starts_ranks_with_and_without_mpi() {
     let folder = scratch("slurm");
     std::fs::create_dir_all(&folder).unwrap();
-    // Three jobs under one Slurm: plain tasks, tasks that PMIx connects, and the script of the tree as its own allocation.
+    // Four jobs under one Slurm: plain tasks, tasks that PMIx connects, and the script of the tree as its own allocation, with and
+    // without PMIx. Links of a busy machine are not to be judged.
     let sbatch = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/slurm/collectives.sbatch");
     let jobs = format!(
         "set -e; case=collectives/all_reduce/r2/24KiB/f32; run=\"{BINARY} run $case --device cpu --quick --format csv --out {0}\"
         srun -n 2 $run/plain; srun -n 2 --mpi=pmix $run/mpi
-        salloc -Q -n 2 env RIDGEPOINT={BINARY} RIDGEPOINT_OUT={0}/script {1} $case || echo script $?",
+        export RIDGEPOINT={BINARY} RIDGEPOINT_SLOW=0
+        RIDGEPOINT_OUT={0}/script salloc -Q -n 2 {1} $case
+        srun() {{ [ $1 = --mpi=list ] || command srun \"$@\"; }}; export -f srun
+        RIDGEPOINT_OUT={0}/alone salloc -Q -n 2 {1} $case",
         folder.display(),
         sbatch.display()
     );
@@ -389,10 +393,18 @@ fn slurm_starts_ranks_with_and_without_mpi() {
     let case = "collectives/all_reduce/r2/24KiB/f32";
     let expected = ["shared-memory", "mpi"].map(|provider| [case.to_owned(), provider.into(), "measured".into()]);
     assert_eq!(rows(&text), expected, "{text}{errors}");
-    assert!(folder.join("script/raw.jsonl").exists(), "{text}{errors}");
-    // How fast a busy machine's links are is not for a test to say; that the sweep ran is.
-    let pairs = std::fs::read_to_string(folder.join("script/pairs.json")).unwrap_or_default();
-    assert!(pairs.contains("\"wrong\":[]") && pairs.contains("within a node"), "{pairs}{errors}");
+    for (name, provider, by) in [("script", "mpi", "mpi"), ("alone", "shared-memory", "tcp")] {
+        let read = |file: &str| std::fs::read_to_string(folder.join(name).join(file)).unwrap_or_default();
+        let raw = read("raw.jsonl");
+        let record: serde_json::Value = serde_json::from_str(raw.lines().last().unwrap_or_default()).unwrap();
+        let [told, outcome] = [&record["provider"], &record["outcome"]].map(serde_json::Value::to_string);
+        assert!(told == format!("\"{provider}\"") && outcome.contains("measured"), "{raw}{errors}");
+        let pairs = read("pairs.json");
+        let said: serde_json::Value = serde_json::from_str(&pairs).unwrap();
+        assert_eq!((said["provider"].as_str(), said["links"].as_array().map(Vec::len)), (Some(by), Some(2)), "{pairs}{errors}");
+        assert!(said["wrong"] == serde_json::json!([]) && pairs.contains("within a node"), "{pairs}{errors}");
+        assert_eq!(read("pairs.jsonl").lines().count(), 3, "{errors}");
+    }
     std::fs::remove_dir_all(folder).unwrap();
 }
 
@@ -402,16 +414,29 @@ fn a_slowed_link_between_hosts_is_named_with_its_rank() {
         return;
     }
     for (hosts, slow) in [("2", "1"), ("8", "5")] {
-        let pairs = format!("$MPIRUN {BINARY} pairs --size 32KiB --times 4 --slow 30 --format json");
+        let folder = scratch("slowed");
+        let pairs = format!("$MPIRUN {BINARY} pairs --size 32KiB --times 4 --slow 5 --format json --out {}", folder.display());
         let output =
             running::output(script("mpi/on-namespaces").args([hosts, "sh", "-c", &pairs]).env("SLOW", format!("{slow}:2mbit")));
         if cannot("network namespaces", &output) {
             return;
         }
         let (text, errors) = (out(&output), err(&output));
+        let _ = std::fs::remove_dir_all(folder);
         assert_eq!(output.status.code(), Some(1), "{text}{errors}");
-        assert!(text.contains("\"slow ranks\":[{\"direction\":\"sends\",\"fraction\":"), "{text}{errors}");
-        assert!(text.contains(&format!("\"rank\":{slow}}}]")), "{text}{errors}");
+        let said: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let [hosts, slow] = [hosts, slow].map(|n| n.parse::<u64>().unwrap());
+        let ranks = said["slow ranks"].as_array().unwrap();
+        let [rank] = ranks.as_slice() else { panic!("{text}{errors}") };
+        let named = (rank["rank"].as_u64(), rank["direction"].as_str(), rank["over"].as_str());
+        assert_eq!(named, (Some(slow), Some("sends"), Some("network")), "{text}{errors}");
+        // The links by name, and the rank that explains them.
+        let its = |l: &&serde_json::Value| l["rank"].as_u64() == Some(slow);
+        let links: Vec<_> = said["slow links"].as_array().unwrap().iter().filter(its).collect();
+        let mut to: Vec<u64> = links.iter().filter_map(|l| l["to"].as_u64()).collect();
+        to.sort_unstable();
+        assert_eq!(to, (0..hosts).filter(|rank| *rank != slow).collect::<Vec<_>>(), "{text}{errors}");
+        assert!(links.iter().all(|l| l["from"].as_u64() == Some(slow)), "{text}");
         assert!(text.contains("\"wrong\":[]") && text.contains("\"kind\":\"rail 0\""), "{text}");
     }
 }
@@ -450,11 +475,61 @@ fn tcp_connects_every_operation_and_finds_every_link() {
     let expected: Vec<[String; 3]> = cases.iter().map(|c| [c.clone(), "tcp".into(), "measured".into()]).collect();
     assert_eq!(rows(&out(&first)), expected, "{}{}", out(&first), err(&first));
     others.into_iter().for_each(|other| assert!(other.end().status.success()));
-    let pairs = ["pairs", "--size", "4KiB", "--times", "2", "--slow", "0", "--format", "json"].map(str::to_owned);
-    let others: Vec<Running> = [1, 2].map(|rank| started(rank, &pairs)).into_iter().collect();
-    let first = started(0, &pairs).end();
-    assert!(first.status.success() && out(&first).matches("\"from\":").count() == 6, "{}{}", out(&first), err(&first));
-    others.into_iter().for_each(|other| assert!(other.end().status.success()));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// The words of a pair sweep in which no link is slow.
+fn pairs(folder: &Path, words: &[&str]) -> Vec<String> {
+    let all = [&["pairs", "--slow", "0", "--format", "json", "--out", folder.to_str().unwrap()], words].concat();
+    all.into_iter().map(str::to_owned).collect()
+}
+
+#[test]
+fn pairs_of_a_job_need_no_mpi_and_no_variable_and_gpus_talk_by_their_library() {
+    let Some(gpus) = common::stub_gpus("launched-pairs", &[]) else { return };
+    let path = gpus.to_str().unwrap();
+    for (device, provider, job) in [("cpu", "tcp", 10), ("cuda:0", "nccl", 11)] {
+        let folder = scratch("pairs");
+        let words = pairs(&folder, &["--device", device, "--size", "4KiB", "--times", "2"]);
+        let started = |rank| Running::start(torchrun(rank, 3, job, &words).env("RIDGEPOINT_CUDA_PATH", path));
+        let others = [1, 2].map(started);
+        let first = started(0).end();
+        let text = out(&first);
+        assert!(first.status.success(), "{text}{}", err(&first));
+        let said: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((said["provider"].as_str(), said["links"].as_array().unwrap().len()), (Some(provider), 6), "{text}");
+        // The same, a line each, and what was found.
+        let lines = std::fs::read_to_string(folder.join("pairs.jsonl")).unwrap();
+        assert!(lines.lines().count() == 7 && lines.lines().last().unwrap().contains("\"slow links\":[]"), "{lines}");
+        others.into_iter().for_each(|other| assert!(other.end().status.success()));
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+    std::fs::remove_dir_all(gpus).unwrap();
+}
+
+#[test]
+fn links_that_were_measured_before_a_rank_died_are_kept() {
+    let folder = scratch("pairs-killed");
+    let words = pairs(&folder, &["--size", "4MiB", "--times", "400"]);
+    let started = |rank| Running::start(torchrun(rank, 4, 12, &words).env("RIDGEPOINT_PATIENCE", "10"));
+    let (first, second) = (started(0), started(1));
+    let others = [2, 3].map(started);
+    let waiting = Instant::now();
+    while std::fs::read_to_string(folder.join("pairs.jsonl")).unwrap_or_default().lines().count() < 4 {
+        assert!(waiting.elapsed() < Duration::from_secs(120), "no round");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(Command::new("kill").args(["-KILL", &serving(&second).to_string()]).status().unwrap().success());
+    let first = first.end();
+    let (text, errors) = (out(&first), err(&first));
+    assert_eq!(first.status.code(), Some(1), "{text}{errors}");
+    let said: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let links = said["links"].as_array().unwrap().len();
+    assert!((4..12).contains(&links) && said["failure"].as_str().unwrap().contains("rank 1 ("), "{text}{errors}");
+    assert!(errors.contains(" of 3 rounds were done: ") && errors.contains("is gone (signal: 9 (SIGKILL)"), "{errors}");
+    let lines = std::fs::read_to_string(folder.join("pairs.jsonl")).unwrap();
+    assert_eq!(lines.lines().count(), links + 1, "{lines}");
+    [second].into_iter().chain(others).for_each(|other| drop(other.end()));
     std::fs::remove_dir_all(folder).unwrap();
 }
 

@@ -5,7 +5,9 @@
 //! one alone. Links within a host are compared with each other, and those between hosts likewise.
 
 use ridgepoint_core::Bytes;
-use ridgepoint_device::{Collectives, Exchange, RankPlace, Result};
+use ridgepoint_device::{Collectives, DeviceError, Exchange, RankPlace};
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 /// With whom each rank talks in a round; None for one that sits out.
 pub type Round = Vec<Option<usize>>;
@@ -83,35 +85,76 @@ pub struct Link {
     pub wrong: u64,
 }
 
-/// Measures every link of `collectives`; `done` is told of each round.
-///
-/// # Errors
-/// Names the ranks that did not arrive; `Unsupported` where ranks do not talk in pairs.
-pub fn sweep(collectives: &dyn Collectives, bytes: Bytes, times: u64, mut done: impl FnMut(usize, usize)) -> Result<Vec<Link>> {
+/// What a sweep measured.
+#[derive(Debug)]
+pub struct Swept {
+    /// Every link of the rounds that came to an end, by sender and receiver.
+    pub links: Vec<Link>,
+    /// Rounds that came to an end, and all there are.
+    pub rounds: (usize, usize),
+    /// Why there are no more: names the ranks that did not arrive, or says that ranks do not talk in pairs here.
+    pub failure: Option<DeviceError>,
+}
+
+/// Measures every link of `collectives`; `done` is told of each round: its number, how many there are, and its links. What was
+/// measured before a rank failed is kept.
+pub fn sweep(collectives: &dyn Collectives, bytes: Bytes, times: u64, mut done: impl FnMut(usize, usize, &[Link])) -> Swept {
     let places = collectives.places();
-    let rounds = rounds(collectives.max_ranks());
-    let mut links = Vec::new();
-    for (number, partners) in rounds.iter().enumerate() {
-        let seen = collectives.exchange(partners, bytes, times)?;
+    let all = rounds(collectives.max_ranks());
+    let mut swept = Swept { links: Vec::new(), rounds: (0, all.len()), failure: None };
+    for (number, partners) in all.iter().enumerate() {
+        let seen = match collectives.exchange(partners, bytes, times) {
+            Ok(seen) => seen,
+            Err(failure) => {
+                swept.failure = Some(failure);
+                break;
+            }
+        };
         let wrong = |rank: usize| seen.get(rank).copied().flatten().map_or(0, |e| e.wrong);
+        let before = swept.links.len();
         for (from, to) in partners.iter().enumerate().filter_map(|(from, to)| Some((from, (*to)?))) {
-            let Some(Exchange { seconds, .. }) = seen[from] else { continue };
+            let Some(Exchange { seconds, .. }) = seen.get(from).copied().flatten() else { continue };
             let rate = bytes.0 as f64 / seconds.0.max(1e-12) / 1e9;
-            links.push(Link { from, to, kind: Kind::of(&places, from, to), rate, wrong: wrong(to) });
+            swept.links.push(Link { from, to, kind: Kind::of(&places, from, to), rate, wrong: wrong(to) });
         }
-        done(number + 1, rounds.len());
+        swept.rounds.0 = number + 1;
+        done(number + 1, all.len(), &swept.links[before..]);
     }
-    links.sort_by_key(|link| (link.from, link.to));
-    Ok(links)
+    swept.links.sort_by_key(|link| (link.from, link.to));
+    swept
+}
+
+/// A rank all of whose links of a medium are slow in a direction.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SlowRank {
+    /// Which.
+    pub rank: usize,
+    /// To send, or else to receive.
+    pub sends: bool,
+    /// Over the network, or else within its host.
+    pub network: bool,
+    /// Its best link's part of what is usual.
+    pub fraction: f64,
+}
+
+/// A slow link.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SlowLink {
+    /// Which.
+    pub link: Link,
+    /// Its part of what is usual.
+    pub fraction: f64,
+    /// The slow rank that explains it.
+    pub rank: Option<usize>,
 }
 
 /// What is wrong with the links.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Findings {
-    /// Ranks all of whose links are slow in a direction: `(rank, sends, fraction of the usual)`, the worst first.
-    pub ranks: Vec<(usize, bool, f64)>,
-    /// Slow links that no such rank explains, with the fraction, the worst first.
-    pub links: Vec<(Link, f64)>,
+    /// Slow ranks, the worst first.
+    pub ranks: Vec<SlowRank>,
+    /// All slow links: those that no rank explains first, and of each the worst.
+    pub links: Vec<SlowLink>,
     /// Links over which bytes came wrong.
     pub wrong: Vec<Link>,
 }
@@ -124,41 +167,51 @@ impl Findings {
     }
 }
 
-/// What is usual for a link of this kind: the median, and of two the better.
+/// What is usual for a link of this kind: the median over its like, and of two the better. Rails are alike; a way from one rail to
+/// another may take a switch more, and is compared with its like alone.
 fn usual(links: &[Link], kind: Kind) -> f64 {
-    let alike = |other: Kind| (other == Kind::Node) == (kind == Kind::Node);
-    let mut rates: Vec<f64> = links.iter().filter(|l| alike(l.kind)).map(|l| l.rate).collect();
+    let alike = |link: &&Link| std::mem::discriminant(&link.kind) == std::mem::discriminant(&kind);
+    let mut rates: Vec<f64> = links.iter().filter(alike).map(|l| l.rate).collect();
     rates.sort_by(f64::total_cmp);
     rates.get(rates.len() / 2).copied().unwrap_or(0.0)
 }
 
-/// Finds the links that are slower than `limit` of what is usual for their kind, and the ranks that explain them: a rank is slow
-/// to send (or to receive) if even its best link is.
+/// Finds the links that are slower than `limit` of what is usual for their kind, and the ranks that explain them: over a medium (its
+/// host, the network) a rank is slow to send, or to receive, if even its best link is.
 #[must_use]
 pub fn judge(links: &[Link], limit: f64) -> Findings {
-    let fraction = |link: &Link| link.rate / usual(links, link.kind).max(f64::MIN_POSITIVE);
-    let slow: Vec<(Link, f64)> = links.iter().map(|l| (*l, fraction(l))).filter(|(_, f)| *f < limit).collect();
-    let mut ranks: Vec<(usize, bool, f64)> = Vec::new();
+    let kinds: BTreeMap<Kind, f64> = links.iter().map(|l| (l.kind, usual(links, l.kind))).collect();
+    let judged = |link: &Link| (*link, link.rate / kinds[&link.kind].max(f64::MIN_POSITIVE));
+    let judged: Vec<(Link, f64)> = links.iter().map(judged).collect();
+    let mut slow: Vec<SlowLink> = judged
+        .iter()
+        .filter(|(_, fraction)| *fraction < limit)
+        .map(|(link, fraction)| SlowLink { link: *link, fraction: *fraction, rank: None })
+        .collect();
+    let mut ranks = Vec::new();
     // Who sends is asked first: of two ranks with one slow direction between them nothing tells whose fault it is.
     for sends in [true, false] {
         let end = |link: &Link| if sends { link.from } else { link.to };
-        let mut ends: Vec<usize> = slow.iter().map(|(l, _)| end(l)).collect();
-        ends.sort_unstable();
-        ends.dedup();
-        for rank in ends {
-            let best = links.iter().filter(|l| end(l) == rank).map(fraction).fold(0.0, f64::max);
-            let explained = |l: &Link| !sends && ranks.iter().any(|(r, s, _)| *s && *r == l.from);
-            let any_left = slow.iter().any(|(l, _)| end(l) == rank && !explained(l));
-            if best < limit && any_left {
-                ranks.push((rank, sends, best));
+        // The best link of each rank over each medium.
+        let mut best: BTreeMap<(usize, bool), f64> = BTreeMap::new();
+        for (link, fraction) in &judged {
+            let most = best.entry((end(link), link.kind != Kind::Node)).or_insert(0.0);
+            *most = most.max(*fraction);
+        }
+        for ((rank, network), fraction) in best.into_iter().filter(|(_, fraction)| *fraction < limit) {
+            let its = |l: &&mut SlowLink| end(&l.link) == rank && (l.link.kind != Kind::Node) == network && l.rank.is_none();
+            let mut any = false;
+            for link in slow.iter_mut().filter(its) {
+                (link.rank, any) = (Some(rank), true);
+            }
+            if any {
+                ranks.push(SlowRank { rank, sends, network, fraction });
             }
         }
     }
-    let explained = |l: &Link| ranks.iter().any(|(rank, sends, _)| *rank == if *sends { l.from } else { l.to });
-    let mut left: Vec<(Link, f64)> = slow.into_iter().filter(|(l, _)| !explained(l)).collect();
-    left.sort_by(|a, b| a.1.total_cmp(&b.1));
-    ranks.sort_by(|a, b| a.2.total_cmp(&b.2));
-    Findings { ranks, links: left, wrong: links.iter().filter(|l| l.wrong > 0).copied().collect() }
+    slow.sort_by(|a, b| (a.rank.is_some(), a.fraction).partial_cmp(&(b.rank.is_some(), b.fraction)).unwrap_or(Ordering::Equal));
+    ranks.sort_by(|a, b| a.fraction.total_cmp(&b.fraction));
+    Findings { ranks, links: slow, wrong: links.iter().filter(|l| l.wrong > 0).copied().collect() }
 }
 
 #[cfg(test)]
@@ -187,24 +240,103 @@ mod tests {
         pairs.map(|(from, to)| Link { from, to, kind: Kind::Between, rate: rate(from, to), wrong: 0 }).collect()
     }
 
-    #[test]
-    fn a_rank_that_sends_slowly_is_named_and_explains_its_links() {
-        for n in [2, 3, 8] {
-            let found = judge(&links(n, |from, _| if from == 1 { 0.1 } else { 1.0 }), 0.7);
-            assert_eq!(found, Findings { ranks: vec![(1, true, 0.1)], ..Findings::default() }, "{n} ranks");
-        }
-        let found = judge(&links(8, |_, to| if to == 3 { 0.2 } else { 1.0 }), 0.7);
-        assert_eq!(found.ranks, [(3, false, 0.2)]);
-        let both = judge(&links(8, |from, to| if from == 5 || to == 5 { 0.2 } else { 1.0 }), 0.7);
-        assert_eq!(both.ranks, [(5, true, 0.2), (5, false, 0.2)]);
+    /// Slow ranks as (rank, sends, network, fraction), and slow links as (from, to, rank).
+    fn told(found: &Findings) -> (Vec<(usize, bool, bool, f64)>, Vec<(usize, usize, Option<usize>)>) {
+        let ranks = found.ranks.iter().map(|r| (r.rank, r.sends, r.network, r.fraction)).collect();
+        (ranks, found.links.iter().map(|l| (l.link.from, l.link.to, l.rank)).collect())
     }
 
     #[test]
-    fn a_single_link_is_named_by_itself() {
+    fn a_rank_that_sends_slowly_is_named_with_its_links() {
+        for n in [2, 3, 8] {
+            let found = judge(&links(n, |from, _| if from == 1 { 0.1 } else { 1.0 }), 0.7);
+            let its: Vec<_> = (0..n).filter(|to| *to != 1).map(|to| (1, to, Some(1))).collect();
+            assert_eq!(told(&found), (vec![(1, true, true, 0.1)], its), "{n} ranks");
+        }
+        let found = judge(&links(8, |_, to| if to == 3 { 0.2 } else { 1.0 }), 0.7);
+        assert_eq!(told(&found).0, [(3, false, true, 0.2)]);
+        let both = judge(&links(8, |from, to| if from == 5 || to == 5 { 0.2 } else { 1.0 }), 0.7);
+        assert_eq!(told(&both).0, [(5, true, true, 0.2), (5, false, true, 0.2)]);
+    }
+
+    #[test]
+    fn a_single_link_is_named_by_itself_and_before_those_that_a_rank_explains() {
         let found = judge(&links(8, |from, to| if (from, to) == (2, 6) { 0.3 } else { 1.0 + 0.01 * to as f64 }), 0.7);
-        assert!(found.ranks.is_empty());
-        assert_eq!(found.links.iter().map(|(l, _)| (l.from, l.to)).collect::<Vec<_>>(), [(2, 6)]);
+        assert_eq!(told(&found), (vec![], vec![(2, 6, None)]));
         assert!(judge(&links(8, |from, _| 1.0 + 0.05 * from as f64), 0.7).is_empty());
+        let found = judge(
+            &links(8, |from, to| {
+                if (from, to) == (2, 6) {
+                    0.3
+                } else if from == 4 {
+                    0.1
+                } else {
+                    1.0
+                }
+            }),
+            0.7,
+        );
+        assert_eq!((told(&found).0, told(&found).1[0]), (vec![(4, true, true, 0.1)], (2, 6, None)));
+    }
+
+    /// Links of two hosts of four ranks, by kind: (rate within a host, on a rail, across rails).
+    fn two_hosts(node: f64, rail: f64, across: f64) -> Vec<Link> {
+        let places: Vec<RankPlace> = (0..8).map(|r| RankPlace { host: format!("h{}", r / 4), local: Some(r % 4) }).collect();
+        let mut all = links(8, |_, _| 1.0);
+        for link in &mut all {
+            link.kind = Kind::of(&places, link.from, link.to);
+            link.rate = match link.kind {
+                Kind::Node => node,
+                Kind::Rail(_) => rail,
+                _ => across,
+            };
+        }
+        all
+    }
+
+    #[test]
+    fn a_way_between_rails_is_no_slow_rail_and_a_rank_with_a_bad_port_is_named_beside_fast_neighbours() {
+        assert!(judge(&two_hosts(50.0, 10.0, 4.0), 0.7).is_empty());
+        let mut all = two_hosts(50.0, 10.0, 4.0);
+        let slow = |l: &&mut Link| (l.from, l.to) == (0, 4);
+        all.iter_mut().filter(slow).for_each(|l| l.rate = 5.0);
+        assert_eq!(told(&judge(&all, 0.7)), (vec![], vec![(0, 4, None)]), "above what is usual across rails");
+        let mut all = two_hosts(50.0, 10.0, 4.0);
+        all.iter_mut().filter(|l| l.from == 6 && l.kind != Kind::Node).for_each(|l| l.rate /= 4.0);
+        let (ranks, links) = told(&judge(&all, 0.7));
+        assert_eq!((ranks, links.len()), (vec![(6, true, true, 0.25)], 4));
+        assert!(links.iter().all(|(from, _, rank)| (*from, *rank) == (6, Some(6))));
+    }
+
+    /// Three ranks, the last of which is gone at the second round.
+    struct Mortal;
+
+    impl Collectives for Mortal {
+        fn provider(&self) -> &'static str {
+            "mortal"
+        }
+        fn max_ranks(&self) -> usize {
+            4
+        }
+        fn communicator(
+            &self,
+            _: &ridgepoint_device::CollectiveProblem,
+        ) -> ridgepoint_device::Result<Box<dyn ridgepoint_device::Communicator>> {
+            Err(DeviceError::unsupported("pairs alone"))
+        }
+        fn exchange(&self, partners: &[Option<usize>], _: Bytes, _: u64) -> ridgepoint_device::Result<Vec<Option<Exchange>>> {
+            let first = partners[0] == rounds(4)[0][0];
+            let seen = Exchange { seconds: ridgepoint_core::Seconds(1e-3), wrong: 0 };
+            if first { Ok(vec![Some(seen); 4]) } else { Err(DeviceError::invalid("rank 3 is gone")) }
+        }
+    }
+
+    #[test]
+    fn rounds_before_a_rank_is_gone_are_kept() {
+        let mut told = Vec::new();
+        let swept = sweep(&Mortal, Bytes(1000), 1, |number, of, links| told.push((number, of, links.len())));
+        assert_eq!((swept.links.len(), swept.rounds, told), (4, (1, 3), vec![(1, 3, 4)]));
+        assert!(swept.failure.unwrap().to_string().contains("rank 3 is gone"));
     }
 
     #[test]

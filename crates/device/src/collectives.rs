@@ -461,6 +461,11 @@ pub trait Collectives {
     fn exchange(&self, _partners: &[Option<usize>], _bytes: Bytes, _times: u64) -> Result<Vec<Option<Exchange>>> {
         Err(DeviceError::unsupported(format!("the {} engine has no exchange between two ranks alone", self.provider())))
     }
+
+    /// The collective whose buffers messages of `bytes` between two of `ranks` lie in, for [`Communicator::pair`].
+    fn messages(&self, ranks: usize, bytes: Bytes) -> CollectiveProblem {
+        CollectiveProblem::new(CollectiveOp::SendRecv, ranks, bytes, Dtype::I8)
+    }
 }
 
 /// Where a rank is.
@@ -510,6 +515,15 @@ pub trait Communicator {
     /// Names the rank that failed.
     fn check(&mut self, _tolerance: f64) -> Result<Option<Checked>> {
         Ok(None)
+    }
+
+    /// The ranks of this process that have a partner exchange with it what they hold, `times` times, one way and then the other; of
+    /// a communicator for [`Collectives::messages`]. Gives what each of them saw, by rank.
+    ///
+    /// # Errors
+    /// `Unsupported` where ranks talk only all together; names the ranks that did not arrive.
+    fn pair(&mut self, _partners: &[Option<usize>], _times: u64) -> Result<Vec<Option<Exchange>>> {
+        Err(DeviceError::unsupported("these ranks have no exchange between two alone"))
     }
 
     /// How its reductions round.

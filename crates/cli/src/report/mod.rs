@@ -25,7 +25,7 @@ use ridgepoint_core::{DeviceInfo, Environment, Outcome as Result, Record};
 use std::collections::BTreeMap;
 
 pub(crate) use html::render as html;
-pub(crate) use text::significant;
+pub(crate) use text::{clean, significant};
 
 /// A way to render a model of the data.
 pub(crate) struct Format<M> {

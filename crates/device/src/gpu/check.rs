@@ -7,6 +7,7 @@ use super::ranks::Member;
 use super::stream::{Shape, Stream};
 use super::sys::{Ptr, status};
 use crate::cache::Cache;
+use crate::collectives::Piece;
 use crate::{Checked, CollectiveProblem, DeviceError, Program, Redop, Result, sources};
 use ridgepoint_core::data;
 use std::collections::HashMap;
@@ -35,6 +36,13 @@ pub(super) struct Found {
 }
 
 impl Found {
+    /// Nothing wrong yet, of so many elements.
+    fn new(member: &Member, elements: usize) -> Result<Self> {
+        let found = Self { words: Memory::new(&member.ctx, 16)?, checked: elements as u64 };
+        member.stream.upload((&found.words).into(), 0, &[[0; 8], [0xff; 8]].concat())?;
+        Ok(found)
+    }
+
     /// Waits for it.
     pub(super) fn read(&self, stream: &Stream) -> Result<Checked> {
         let mut bytes = [0; 16];
@@ -81,16 +89,13 @@ impl Programs {
     /// Compares what a rank received with what it must be; errors beyond `tolerance` are wrong.
     pub(super) fn check(&self, member: &Member, p: &CollectiveProblem, tolerance: f64) -> Result<Found> {
         let (rank, ranks) = (member.rank, p.ranks as u32);
-        let found = Found { words: Memory::new(&member.ctx, 16)?, checked: p.receives(rank) as u64 };
-        member.stream.upload((&found.words).into(), 0, &[[0; 8], [0xff; 8]].concat())?;
-        let (_, received) = member.places(p);
-        let at = |element: usize| Arg::Ptr(received + (element * p.size()) as Ptr);
-        let kernel = |what| self.function(&member.ctx, "collectives/check", &format!("rp_check_{what}_{}", p.dtype));
+        let found = Found::new(member, p.receives(rank))?;
         if p.op.reduces() {
             if found.checked > 0 {
                 let (tolerance, tiny) = (tolerance.to_le_bytes(), p.least().to_le_bytes());
+                let kernel = self.function(&member.ctx, "collectives/check", &format!("rp_check_combined_{}", p.dtype))?;
                 let args = [
-                    at(0),
+                    Arg::Ptr(member.places(p).1),
                     Arg::U64(found.checked),
                     Arg::U64(p.seed),
                     Arg::U64(p.combined_from(rank) as u64),
@@ -100,23 +105,37 @@ impl Programs {
                     Arg::Bytes(&tiny),
                     Arg::Ptr(found.words.ptr),
                 ];
-                launch(member, &kernel("combined")?, found.checked, &args)?;
+                launch(member, &kernel, found.checked, &args)?;
             }
             return Ok(found);
         }
-        let kernel = kernel("moved")?;
-        for piece in p.pieces(rank).into_iter().filter(|piece| piece.len > 0) {
+        self.moved(member, p, &p.pieces(rank), &found)?;
+        Ok(found)
+    }
+
+    /// Compares what a rank received with what rank `from` sends, all of it.
+    pub(super) fn check_from(&self, member: &Member, p: &CollectiveProblem, from: usize) -> Result<Found> {
+        let found = Found::new(member, p.count())?;
+        self.moved(member, p, &[Piece { from, start: 0, at: 0, len: p.count() }], &found)?;
+        Ok(found)
+    }
+
+    /// Compares pieces that came as they were.
+    fn moved(&self, member: &Member, p: &CollectiveProblem, pieces: &[Piece], found: &Found) -> Result<()> {
+        let kernel = self.function(&member.ctx, "collectives/check", &format!("rp_check_moved_{}", p.dtype))?;
+        let (_, received) = member.places(p);
+        for piece in pieces.iter().filter(|piece| piece.len > 0) {
             let args = [
-                at(piece.at),
+                Arg::Ptr(received + (piece.at * p.size()) as Ptr),
                 Arg::U64(piece.len as u64),
                 Arg::U64(data::operand_seed(p.seed, piece.from as u64)),
                 Arg::U64(piece.start as u64),
-                Arg::U32(ranks),
+                Arg::U32(p.ranks as u32),
                 Arg::Ptr(found.words.ptr),
             ];
             launch(member, &kernel, piece.len as u64, &args)?;
         }
-        Ok(found)
+        Ok(())
     }
 }
 

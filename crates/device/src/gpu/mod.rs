@@ -10,6 +10,7 @@ pub(crate) mod dnn;
 pub(crate) mod driver;
 pub(crate) mod matmul;
 pub(crate) mod nccl;
+mod pairs;
 mod ranks;
 pub(crate) mod rtc;
 mod stream;

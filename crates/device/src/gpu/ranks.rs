@@ -7,10 +7,10 @@ use super::nccl::{self, Nccl, UniqueId, dotted, failed};
 use super::stream::Stream;
 use super::sys::{Handle, Ptr};
 use super::team::Team;
-use crate::{CollectiveOp, CollectiveProblem, Collectives, Communicator, DeviceError, Registration, Result};
-use ridgepoint_core::{Dtype, Library};
+use crate::{CollectiveOp, CollectiveProblem, Collectives, Communicator, DeviceError, Exchange, Registration, Result};
+use ridgepoint_core::{Bytes, Dtype, Library};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Executions are over in milliseconds; connections are made at the first, which takes seconds on a large machine.
@@ -40,13 +40,24 @@ pub(crate) struct Ranks {
     pub(crate) target: String,
     pub(crate) version: i32,
     programs: Arc<Programs>,
+    /// Ranks that exchanged messages last, for the next round of a sweep: to connect them takes seconds.
+    pairs: Mutex<Option<Team>>,
 }
 
 impl Ranks {
     pub(crate) fn new(kind: &'static Kind, api: &Arc<Nccl>, ctx: &Context, first: usize) -> std::result::Result<Self, String> {
         let version = api.number().map_err(|error| error.to_string())?;
         let (api, driver) = (Arc::clone(api), Arc::clone(&ctx.driver));
-        Ok(Self { kind, api, driver, first, target: ctx.facts.target.clone(), version, programs: Arc::default() })
+        Ok(Self {
+            kind,
+            api,
+            driver,
+            first,
+            target: ctx.facts.target.clone(),
+            version,
+            programs: Arc::default(),
+            pairs: Mutex::default(),
+        })
     }
 
     /// Ranks `ours` of `problem.ranks`, on devices from the first on; `join` makes their communicators.
@@ -55,7 +66,7 @@ impl Ranks {
         problem: &CollectiveProblem,
         ours: std::ops::Range<usize>,
         join: impl FnOnce(&[Member], &mut [Handle]) -> Result<()>,
-    ) -> Result<Box<dyn Communicator>> {
+    ) -> Result<Team> {
         let p = problem;
         let numbers = self.numbers(p)?;
         let mut team = Team {
@@ -81,7 +92,17 @@ impl Ranks {
             member.fill(p, &self.programs)?;
         }
         team.poison()?;
-        Ok(Box::new(team))
+        Ok(team)
+    }
+
+    /// All ranks in this process.
+    fn all(&self, problem: &CollectiveProblem) -> Result<Team> {
+        self.start(problem, 0..problem.ranks, |members, handles| {
+            let devices: Vec<i32> = (0..members.len()).map(|rank| self.ordinal(rank)).collect();
+            members[0].ctx.api()?;
+            // SAFETY: writes a communicator for each of the devices, which are as many.
+            unsafe { self.api.init_all(handles.as_mut_ptr(), devices.len() as i32, devices.as_ptr()) }.map_err(failed)
+        })
     }
 
     /// The device of this process's so-many-th rank: those from the first on, around.
@@ -165,12 +186,7 @@ impl Collectives for Ranks {
             let n = self.max_ranks();
             return Err(DeviceError::unsupported(format!("{} ranks asked for; there are {n} GPUs, one a rank", problem.ranks)));
         }
-        self.start(problem, 0..problem.ranks, |members, handles| {
-            let devices: Vec<i32> = (0..members.len()).map(|rank| self.ordinal(rank)).collect();
-            members[0].ctx.api()?;
-            // SAFETY: writes a communicator for each of the devices, which are as many.
-            unsafe { self.api.init_all(handles.as_mut_ptr(), devices.len() as i32, devices.as_ptr()) }.map_err(failed)
-        })
+        Ok(Box::new(self.all(problem)?))
     }
 
     fn token(&self) -> Result<Vec<u8>> {
@@ -186,18 +202,34 @@ impl Collectives for Ranks {
         if rank >= problem.ranks {
             return Err(DeviceError::invalid(format!("there is no rank {rank} of {}", problem.ranks)));
         }
-        self.start(problem, rank..rank + 1, |members, handles| {
+        let team = self.start(problem, rank..rank + 1, |members, handles| {
             members[0].ctx.api()?;
             // SAFETY: writes one communicator, of the device that was just made current.
             unsafe { self.api.init_rank(handles.as_mut_ptr(), problem.ranks as i32, id, rank as i32) }.map_err(failed)
-        })
+        })?;
+        Ok(Box::new(team))
+    }
+
+    fn exchange(&self, partners: &[Option<usize>], bytes: Bytes, times: u64) -> Result<Vec<Option<Exchange>>> {
+        let problem = self.messages(partners.len(), bytes);
+        let mut kept = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.as_ref().is_none_or(|team| team.problem != problem) {
+            // Not two of them at a time: each has its buffers.
+            *kept = None;
+            *kept = Some(self.all(&problem)?);
+        }
+        kept.as_mut().map_or_else(|| Ok(Vec::new()), |team| team.pair(partners, times))
+    }
+
+    fn messages(&self, ranks: usize, bytes: Bytes) -> CollectiveProblem {
+        super::pairs::messages(ranks, bytes)
     }
 }
 
 /// A problem in the library's numbers.
 #[derive(Clone, Copy)]
 pub(super) struct Numbers {
-    dtype: i32,
+    pub(super) dtype: i32,
     redop: i32,
 }
 

@@ -9,7 +9,7 @@ use super::nccl::{self, Nccl, failed};
 use super::ranks::{Member, Numbers};
 use super::stream::{Event, elapsed_ms};
 use super::sys::status;
-use crate::{Checked, CollectiveProblem, Communicator, DeviceError, Registration, Result, Timing};
+use crate::{Checked, CollectiveProblem, Communicator, DeviceError, Exchange, Registration, Result, Timing};
 use ridgepoint_core::Seconds;
 use ridgepoint_core::record::Clock;
 use std::collections::BTreeMap;
@@ -32,11 +32,17 @@ pub(super) struct Team {
 }
 
 impl Team {
-    /// `calls` of all members as one, so that no thread waits for a rank that the same thread has yet to call for.
+    /// `calls` of all members as one.
     fn group(&self, mut calls: impl FnMut(&Member) -> Result<()>) -> Result<()> {
+        let mut members = self.members.iter();
+        self.group_of(self.members.len(), || members.next().map_or(Ok(()), &mut calls))
+    }
+
+    /// So many calls as one, so that no thread waits for a rank that the same thread has yet to call for.
+    pub(super) fn group_of(&self, n: usize, mut call: impl FnMut() -> Result<()>) -> Result<()> {
         // SAFETY: takes nothing.
         unsafe { self.api.group_start() }.map_err(failed)?;
-        let outcome = self.members.iter().try_for_each(&mut calls);
+        let outcome = (0..n).try_for_each(|_| call());
         // SAFETY: takes nothing; a group that was begun is ended whatever came of it.
         let ended = unsafe { self.api.group_end() }.map_err(failed);
         outcome.and(ended)
@@ -103,7 +109,7 @@ impl Team {
     }
 
     /// Waits for every rank's stream, and not for ever.
-    fn wait(&self, events: &[Vec<Event>]) -> Result<()> {
+    pub(super) fn wait(&self, events: &[Vec<Event>]) -> Result<()> {
         let since = Instant::now();
         loop {
             let mut pending = Vec::new();
@@ -153,7 +159,9 @@ impl Team {
             // SAFETY: a live event of the device made current.
             member.ctx.api().is_ok_and(|api| unsafe { api.event_query(first.handle) }.is_ok())
         };
-        let (here, missing): (Vec<_>, Vec<_>) = self.members.iter().zip(events).partition(came);
+        // One without events had nothing to do.
+        let awaited = self.members.iter().zip(events).filter(|(_, events)| !events.is_empty());
+        let (here, missing): (Vec<_>, Vec<_>) = awaited.partition(came);
         let list = |of: &[(&Member, &Vec<Event>)]| match of {
             [] => "none".to_owned(),
             of => of.iter().map(|(m, _)| format!("{} (device {})", m.rank, m.ctx.device)).collect::<Vec<_>>().join(", "),
@@ -165,6 +173,16 @@ impl Team {
             list(&missing)
         );
         DeviceError::Call { call: self.problem.op.name(), code: libc::ETIMEDOUT.into(), message }
+    }
+
+    /// There is no going on after an error.
+    fn give_up(&mut self, error: &DeviceError) {
+        self.broken = Some(error.clone());
+        for member in &mut self.members {
+            // SAFETY: a live communicator, not used again. Kernels that still wait for peers are ended by this.
+            let _ = unsafe { self.api.abort(member.comm) };
+            member.comm = std::ptr::null_mut();
+        }
     }
 
     fn attempt(&mut self, n: usize) -> Result<Timing> {
@@ -203,14 +221,12 @@ impl Communicator for Team {
         if let Some(error) = &self.broken {
             return Err(error.clone());
         }
-        self.attempt(n).inspect_err(|error| {
-            self.broken = Some(error.clone());
-            for member in &mut self.members {
-                // SAFETY: a live communicator, not used again. Kernels that still wait for peers are ended by this.
-                let _ = unsafe { self.api.abort(member.comm) };
-                member.comm = std::ptr::null_mut();
-            }
-        })
+        self.attempt(n).inspect_err(|error| self.give_up(error))
+    }
+
+    fn pair(&mut self, partners: &[Option<usize>], times: u64) -> Result<Vec<Option<Exchange>>> {
+        self.poison()?;
+        self.exchange(partners, times).inspect_err(|error| self.give_up(error))
     }
 
     fn output(&mut self, rank: usize) -> Result<Vec<u8>> {

@@ -236,6 +236,64 @@ fn child_registers_its_buffers() {
 }
 
 #[test]
+fn ranks_exchange_in_pairs_all_at_once_one_way_and_then_the_other() {
+    for hip in [false, true] {
+        let Some(machine) = machine("pairs", hip, &[]) else { return };
+        let (_, log) = run(&machine, hip, "child_exchanges_in_pairs", &[]);
+        // One communicator for all rounds of a sweep, and one for messages of another size.
+        assert_eq!(log.matches("InitAll 3: 0 1 2").count(), 2, "{log}");
+        // Two rounds of four bytes a message, of four each way but for the words: 0 sends to 2 before 2 sends to 0.
+        let at = |call: &str| log.find(call).unwrap_or_else(|| panic!("{call}{log}"));
+        let (there, back) = ("Send rank 0 of 3 count 250 type 7 op 0 root 2", "Send rank 2 of 3 count 250 type 7 op 0 root 0");
+        assert!(at(there) < at(back) && log.matches(there).count() == 1 + 3 * 4, "{log}");
+        assert_eq!(log.matches("Recv rank 2 of 3 count 250 type 7 op 0 root 0").count(), 1 + 3 * 4, "{log}");
+        // A size of no whole floats is bytes.
+        assert!(log.contains("Send rank 1 of 3 count 333 type 0 op 0 root 0"), "{log}");
+        let hang = [("RP_STUB_HANG", "2"), ("RIDGEPOINT_PATIENCE", "0.3")];
+        let (text, _) = run(&machine, hip, "child_has_a_partner_that_hangs", &hang);
+        assert!(text.contains("that did not: 2 (device 2)"), "{text}");
+        run(&machine, hip, "child_gets_wrong_bytes", &[("RP_STUB_NCCL", "corrupt")]);
+    }
+}
+
+#[test]
+#[ignore = "run by another test, on the machine that it makes"]
+fn child_exchanges_in_pairs() {
+    let device = device();
+    let c = device.collectives().unwrap();
+    for (bytes, partners) in
+        [(Bytes(1000), [Some(2), None, Some(0)]), (Bytes(1000), [None, Some(2), Some(1)]), (Bytes(333), [Some(1), Some(0), None])]
+    {
+        let seen = c.exchange(&partners, bytes, 4).unwrap();
+        assert_eq!(seen.len(), 3);
+        for (seen, partner) in seen.iter().zip(partners) {
+            assert_eq!(seen.is_some(), partner.is_some());
+            assert!(seen.is_none_or(|seen| seen.wrong == 0 && seen.seconds.0 > 0.0 && seen.seconds.0 < 1.0), "{seen:?}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "run by another test, on the machine that it makes"]
+fn child_has_a_partner_that_hangs() {
+    let device = device();
+    let c = device.collectives().unwrap();
+    let failure = |partners| c.exchange(partners, Bytes(64), 1).unwrap_err().to_string();
+    let first = failure(&[None, Some(2), Some(1)]);
+    println!("{first}");
+    assert_eq!(failure(&[Some(1), Some(0), None]), first, "there is no going on");
+}
+
+#[test]
+#[ignore = "run by another test, on the machine that it makes"]
+fn child_gets_wrong_bytes() {
+    let device = device();
+    let c = device.collectives().unwrap();
+    let seen = c.exchange(&[None, Some(2), Some(1)], Bytes(64), 1).unwrap();
+    assert_eq!(seen.iter().map(|s| s.map(|s| s.wrong > 0)).collect::<Vec<_>>(), [None, Some(false), Some(true)]);
+}
+
+#[test]
 fn a_rank_that_hangs_is_named_in_bounded_time_and_a_wrong_result_is_found() {
     for hip in [false, true] {
         let Some(machine) = machine("faults", hip, &[]) else { return };

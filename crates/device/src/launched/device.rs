@@ -5,7 +5,8 @@ use super::message::Connected;
 use super::rank::Worker;
 use super::world::World;
 use crate::probe::PROBES;
-use crate::{Checked, CollectiveProblem, Communicator, Device, DeviceError, Result, open};
+use crate::{Checked, CollectiveProblem, Communicator, Device, DeviceError, Exchange, Result, open};
+use ridgepoint_core::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,6 +18,8 @@ pub(super) struct OnDevice {
     rank: usize,
     size: usize,
     begun: Arc<AtomicU64>,
+    /// Token of the sweep over pairs that the communicator is of, if it is.
+    paired_by: Vec<u8>,
 }
 
 impl OnDevice {
@@ -39,7 +42,14 @@ impl OnDevice {
             (n, local) => local.unwrap_or(world.rank) % n,
         };
         let device = open(&format!("{backend}:{index}"))?;
-        Ok(Self { communicator: None, device, rank: world.rank, size: world.size, begun: Arc::clone(begun) })
+        Ok(Self {
+            communicator: None,
+            device,
+            rank: world.rank,
+            size: world.size,
+            begun: Arc::clone(begun),
+            paired_by: Vec::new(),
+        })
     }
 
     fn communicator(&mut self) -> Result<&mut dyn Communicator> {
@@ -65,6 +75,7 @@ impl Worker for OnDevice {
 
     fn prepare(&mut self, problem: &CollectiveProblem, token: &[u8]) -> Result<()> {
         self.communicator = None;
+        self.paired_by.clear();
         if problem.ranks != self.size {
             return Err(DeviceError::unsupported(format!("{} ranks were launched, not {}", self.size, problem.ranks)));
         }
@@ -93,8 +104,22 @@ impl Worker for OnDevice {
         self.communicator()?.output(rank)
     }
 
-    fn pair(&mut self, _partner: Option<usize>, _bytes: u64, _times: u64) -> Result<(u64, u64)> {
-        Err(DeviceError::unsupported("GPUs in pairs: not yet; --device cpu looks at the hosts' own links"))
+    fn pair(&mut self, partner: Option<usize>, bytes: u64, times: u64, token: &[u8]) -> Result<(u64, u64)> {
+        if self.paired_by != token {
+            let collectives = self.device.collectives();
+            let problem = collectives.map(|c| c.messages(self.size, Bytes(bytes)));
+            let missing = || DeviceError::unsupported(format!("{} has no library of collectives", self.device.info().id));
+            self.prepare(&problem.ok_or_else(missing)?, token)?;
+            self.paired_by = token.to_vec();
+        }
+        let Some(partner) = partner else { return Ok((0, 0)) };
+        let mut partners = vec![None; self.size];
+        partners[self.rank] = Some(partner);
+        self.begun.fetch_add(times, Ordering::Relaxed);
+        let seen = self.communicator()?.pair(&partners, times)?;
+        let seen = seen.get(self.rank).copied().flatten();
+        let Exchange { seconds, wrong } = seen.ok_or_else(|| DeviceError::invalid("the exchange left no trace"))?;
+        Ok(((seconds.0 * 1e9 * times as f64).round() as u64, wrong))
     }
 
     fn leave(&mut self) {

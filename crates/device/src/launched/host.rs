@@ -168,7 +168,7 @@ impl<F: Fabric> Worker for Buffers<F> {
         Ok(self.work()?.receive.bytes()[range].to_vec())
     }
 
-    fn pair(&mut self, partner: Option<usize>, bytes: u64, times: u64) -> Result<(u64, u64)> {
+    fn pair(&mut self, partner: Option<usize>, bytes: u64, times: u64, _token: &[u8]) -> Result<(u64, u64)> {
         self.work = None;
         let len = usize::try_from(bytes).ok().filter(|n| *n <= i32::MAX as usize);
         let len = len.ok_or_else(|| DeviceError::unsupported("a message has less than 2 GiB"))?;

@@ -25,8 +25,9 @@ pub(super) enum Order {
     Output,
     /// Compare what was received with what it must be, where the rank can.
     Check { tolerance: f64 },
-    /// Exchange messages of `bytes` with `partner`, `times` times; only wait for the others where there is none.
-    Pair { partner: Option<usize>, bytes: u64, times: u64 },
+    /// Exchange messages of `bytes` with `partner`, `times` times; only wait for the others where there is none. The token is that of
+    /// [`Order::Prepare`]: the same for all rounds of a sweep.
+    Pair { partner: Option<usize>, bytes: u64, times: u64, token: Vec<u8> },
     /// The job is over.
     Leave,
 }

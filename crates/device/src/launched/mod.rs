@@ -30,6 +30,7 @@ use roll::Roll;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use world::World;
@@ -111,6 +112,8 @@ pub struct Job {
     peers: Vec<Peer>,
     /// What came of having an MPI library connect the ranks, which can be done once.
     mpi: OnceLock<std::result::Result<Connected, String>>,
+    /// Ranks are to talk two by two.
+    pairs: AtomicBool,
 }
 
 impl std::fmt::Debug for Job {
@@ -148,7 +151,13 @@ impl Job {
         arrived.extend(others);
         let roll = Roll::new(arrived, patience);
         let peers = roll.peers.clone();
-        Ok(Arc::new(Self { world: world.clone(), roll: Mutex::new(roll), peers, mpi: OnceLock::new() }))
+        Ok(Arc::new(Self {
+            world: world.clone(),
+            roll: Mutex::new(roll),
+            peers,
+            mpi: OnceLock::new(),
+            pairs: AtomicBool::new(false),
+        }))
     }
 
     /// Number of ranks.
@@ -161,6 +170,11 @@ impl Job {
     #[must_use]
     pub fn peers(&self) -> &[Peer] {
         &self.peers
+    }
+
+    /// Says that ranks are to talk two by two, which those that share memory cannot: TCP stands in for it.
+    pub fn in_pairs(&self) {
+        self.pairs.store(true, Ordering::Relaxed);
     }
 
     /// Ranks by host.
@@ -200,7 +214,7 @@ impl Job {
                 return Err(DeviceError::invalid(format!("{ENGINE_VARIABLE} is '{}': known are {known}", other.escape_debug())));
             }
         };
-        if wanted.as_deref() == Some("tcp") || (wanted.is_none() && !one_host) {
+        if wanted.as_deref() == Some("tcp") || (wanted.is_none() && (!one_host || self.pairs.load(Ordering::Relaxed))) {
             let connected = self.roll().tcp()?;
             return Ok(Box::new(team::Ranks::new(self, connected, None)));
         }

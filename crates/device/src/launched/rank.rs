@@ -45,7 +45,7 @@ pub(super) trait Worker {
     fn output(&mut self) -> Result<Vec<u8>>;
 
     /// Sends `times` messages of `bytes` to a partner and receives as many: nanoseconds of the first, and bytes that came wrong.
-    fn pair(&mut self, partner: Option<usize>, bytes: u64, times: u64) -> Result<(u64, u64)>;
+    fn pair(&mut self, partner: Option<usize>, bytes: u64, times: u64, token: &[u8]) -> Result<(u64, u64)>;
 
     /// Takes leave of the others.
     fn leave(&mut self);
@@ -131,8 +131,8 @@ fn serve(stream: UnixStream, start: &Start) -> std::io::Result<()> {
                 Some(Checked { checked, wrong, error }) => Ok(Report::Checked { checked, wrong, error: error.to_bits() }),
                 None => Err(DeviceError::unsupported("this rank checks nothing by itself")),
             }),
-            Order::Pair { partner, bytes, times } => {
-                worker.pair(partner, bytes, times).map(|(nanoseconds, wrong)| Report::Paired { nanoseconds, wrong })
+            Order::Pair { partner, bytes, times, token } => {
+                worker.pair(partner, bytes, times, &token).map(|(nanoseconds, wrong)| Report::Paired { nanoseconds, wrong })
             }
             Order::Start(_) | Order::Connect { .. } | Order::Join { .. } | Order::Dismiss => {
                 Err(DeviceError::invalid("no order for a rank"))

@@ -8,7 +8,7 @@ use crate::{Checked, CollectiveProblem, Collectives, Communicator, DeviceError, 
 use ridgepoint_core::record::Clock;
 use ridgepoint_core::{Bytes, Dtype, Library, Seconds};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Variables that choose a library's transport.
 const TRANSPORT: [&str; 8] = [
@@ -28,11 +28,13 @@ pub(super) struct Ranks {
     connected: Connected,
     /// Rank 0's own, where it is devices that are connected: it makes the tokens.
     own: Option<Arc<dyn Collectives + Send + Sync>>,
+    /// Bytes of a sweep's messages, and the token by which its devices met.
+    sweep: Mutex<Option<(Bytes, Vec<u8>)>>,
 }
 
 impl Ranks {
     pub(super) fn new(job: &Arc<Job>, connected: Connected, own: Option<Arc<dyn Collectives + Send + Sync>>) -> Self {
-        Self { job: Arc::clone(job), connected, own }
+        Self { job: Arc::clone(job), connected, own, sweep: Mutex::default() }
     }
 
     fn config(&self) -> BTreeMap<String, String> {
@@ -101,6 +103,7 @@ impl Collectives for Ranks {
     fn communicator(&self, problem: &CollectiveProblem) -> Result<Box<dyn Communicator>> {
         let token = self.own.as_ref().map_or(Ok(Vec::new()), |own| own.token())?;
         let order = Order::Prepare { problem: *problem, token };
+        *self.sweep.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.job.roll().ask("starting the ranks", |_| order.clone())?;
         let n = problem.ranks;
         // Elements pass from rank to rank in their own type, but where a rank combines all values of a part at once.
@@ -123,7 +126,13 @@ impl Collectives for Ranks {
     }
 
     fn exchange(&self, partners: &[Option<usize>], bytes: Bytes, times: u64) -> Result<Vec<Option<Exchange>>> {
-        let order = |rank: usize| Order::Pair { partner: partners.get(rank).copied().flatten(), bytes: bytes.0, times };
+        let mut sweep = self.sweep.lock().unwrap_or_else(PoisonError::into_inner);
+        if sweep.as_ref().is_none_or(|(of, _)| *of != bytes) {
+            *sweep = Some((bytes, self.own.as_ref().map_or(Ok(Vec::new()), |own| own.token())?));
+        }
+        let token = sweep.as_ref().map(|(_, token)| token.clone()).unwrap_or_default();
+        let partner = |rank: usize| partners.get(rank).copied().flatten();
+        let order = |rank: usize| Order::Pair { partner: partner(rank), bytes: bytes.0, times, token: token.clone() };
         let answers = self.job.roll().ask("the exchange", order)?;
         let seconds = |nanoseconds: u64| Seconds(nanoseconds as f64 / 1e9 / times.max(1) as f64);
         let paired = answers.iter().zip(partners).map(|((report, _), partner)| match report {

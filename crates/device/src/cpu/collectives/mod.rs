@@ -139,7 +139,9 @@ impl Collectives for SharedMemory {
     /// Two ranks at a time, since the ranks of a host have no links that pairs could share.
     fn exchange(&self, partners: &[Option<usize>], bytes: Bytes, times: u64) -> Result<Vec<Option<Exchange>>> {
         if self.job.is_some() {
-            return Err(DeviceError::unsupported("ranks of a job exchange in pairs by an MPI library alone"));
+            return Err(DeviceError::unsupported(
+                "ranks of a job exchange no messages in pairs over shared memory; leave RIDGEPOINT_ENGINE out, or make it tcp",
+            ));
         }
         let core = |rank: usize| self.cores[rank % self.cores.len()];
         let mut found = vec![None; partners.len()];

@@ -3,7 +3,8 @@
 // call, a receive without its send. Ranks of several processes meet in a file of shared memory that the unique id names.
 //
 // -DVERSION=…; -DALLOC= and -DFREE=: the driver's functions that ncclMemAlloc is made of; -DFNUZ: FP8 as CDNA3 has it; -DOLD: without the calls that came late, all-to-all under RCCL's first name; -DBARE: without all of them;
-// -DSWEPT: no CollNet, the end of the process where Tree meets LL, and none where NVLSTree meets LL128, which is stopped;
+// -DSWEPT: no CollnetDirect, as old versions say it, Ring in silence for CollnetChain, an error where NVLS meets Simple, the end of
+// the process where Tree meets LL, and none where NVLSTree meets LL128, which is stopped;
 // RP_STUB_NCCL=corrupt: a bit of what the last rank receives is flipped; RP_STUB_NCCL=async: an error found meanwhile.
 #include <fcntl.h>
 #include <math.h>
@@ -17,7 +18,7 @@
 #include <unistd.h>
 
 typedef struct { char internal[128]; } id_t128;
-enum { USAGE = 5, ARGUMENT = 4, MOST = 4096 };
+enum { USAGE = 5, ARGUMENT = 4, INTERNAL = 3, MOST = 4096 };
 enum kind { ALL_REDUCE, REDUCE, REDUCE_SCATTER, ALL_GATHER, BROADCAST, ALL_TO_ALL, GATHER, SCATTER, SEND, RECEIVE };
 static const char *names[] = {"AllReduce", "Reduce", "ReduceScatter", "AllGather", "Broadcast", "AlltoAll", "Gather", "Scatter", "Send", "Recv"};
 enum { RANKS = 16, PIECES = 64, SHARE = 4 << 20 };  // of processes that meet: so many, calls of a group, bytes that each sends
@@ -25,6 +26,7 @@ struct piece { enum kind kind; size_t count, at; int type, op, root; };
 struct shared {
   volatile unsigned come;  // ranks that have come to a meeting, since the start
   struct { volatile int pieces; struct piece piece[PIECES]; } said[RANKS];
+  struct { volatile int full; struct piece piece; } box[RANKS][RANKS];  // what the first sends to the second, until it is taken
   char sent[RANKS][SHARE];
 };
 typedef struct comm { int rank, n, live; struct shared *shared; unsigned met; } *comm_t;
@@ -142,38 +144,48 @@ static void meet(comm_t c) {
   __atomic_add_fetch(&c->shared->come, 1, __ATOMIC_SEQ_CST);
   while (__atomic_load_n(&c->shared->come, __ATOMIC_SEQ_CST) < all) usleep(20);
 }
-// A group of one rank among processes: each says what it calls for and leaves what it sends; then each takes what is its own.
+// A group of one rank among processes. Of collectives each says what it calls for and leaves what it sends; then each takes what is
+// its own. Messages concern two ranks alone: what is sent lies in a box until the other has taken it.
 static int together(comm_t c) {
   struct shared *shared = c->shared;
-  int status = 0, n = pending;
+  int status = 0, n = pending, me = c->rank, collectives = 0;
   size_t at = 0;
   if (n > PIECES) return USAGE;
   for (int i = 0; i < n; i++) {
     struct op *o = &ops[i];
-    size_t bytes = o->kind == RECEIVE ? 0 : sends(o, c->n, c->rank) * size(o->type);
+    size_t bytes = o->kind == RECEIVE ? 0 : sends(o, c->n, me) * size(o->type);
     if (at + bytes > SHARE) return USAGE;
-    memcpy(shared->sent[c->rank] + at, o->s, bytes);
-    shared->said[c->rank].piece[i] = (struct piece){o->kind, o->count, at, o->type, o->op, o->root};
+    if (bytes) memcpy(shared->sent[me] + at, o->s, bytes);
+    struct piece piece = {o->kind, o->count, at, o->type, o->op, o->root};
+    if (o->kind == SEND) shared->box[me][o->root].piece = piece, __atomic_store_n(&shared->box[me][o->root].full, 1, __ATOMIC_SEQ_CST);
+    else if (o->kind != RECEIVE) shared->said[me].piece[collectives++] = piece;
     at += bytes;
   }
-  shared->said[c->rank].pieces = n;
+  for (int i = 0; i < n; i++) {
+    struct op *o = &ops[i];
+    if (o->kind != RECEIVE) continue;
+    while (!__atomic_load_n(&shared->box[o->root][me].full, __ATOMIC_SEQ_CST)) usleep(20);
+    struct piece *p = &shared->box[o->root][me].piece;
+    if (p->count != o->count || p->type != o->type) status = USAGE;
+    else take(o, &(struct op){.s = shared->sent[o->root] + p->at});
+    __atomic_store_n(&shared->box[o->root][me].full, 0, __ATOMIC_SEQ_CST);
+  }
+  for (int i = 0; i < n; i++)
+    while (ops[i].kind == SEND && __atomic_load_n(&shared->box[me][ops[i].root].full, __ATOMIC_SEQ_CST)) usleep(20);
+  if (!collectives) return status;
+  shared->said[me].pieces = collectives;
   meet(c);
-  for (int i = 0; i < n && !status; i++) {
+  for (int i = 0, k = 0; i < n && !status; i++) {
     struct op *o = &ops[i];
     char *in[RANKS];
-    if (o->kind == SEND) continue;
-    for (int r = 0; r < c->n && !status; r++) {
-      struct piece *p = NULL;
-      for (int k = 0; k < shared->said[r].pieces && !p; k++) {
-        struct piece *q = &shared->said[r].piece[k];
-        if (o->kind == RECEIVE ? r == o->root && q->kind == SEND && q->root == c->rank : k == i && q->kind == o->kind) p = q;
-      }
-      if (o->kind == RECEIVE && r != o->root) continue;
-      if (!p || p->count != o->count || p->type != o->type || (o->kind != RECEIVE && (p->op != o->op || p->root != o->root))) status = USAGE;
-      else in[r] = shared->sent[r] + p->at;
+    if (o->kind == SEND || o->kind == RECEIVE) continue;
+    for (int r = 0; r < c->n; r++) {
+      struct piece *p = &shared->said[r].piece[k];
+      if (k >= shared->said[r].pieces || p->kind != o->kind || p->count != o->count || p->type != o->type || p->op != o->op || p->root != o->root) status = USAGE;
+      in[r] = shared->sent[r] + p->at;
     }
-    if (!status && o->kind == RECEIVE) take(o, &(struct op){.s = in[o->root]});
-    else if (!status) give(o, c->n, in, c->rank);
+    if (!status) give(o, c->n, in, me);
+    k++;
   }
   meet(c);
   return status;
@@ -199,13 +211,33 @@ static int run(void) {
   pending = 0;
   return status;
 }
+// A line of what NCCL writes, where it is asked to.
+static void inform(const char *line) {
+  const char *path = getenv("NCCL_DEBUG_FILE");
+  FILE *file = path && !strchr(path, '%') ? fopen(path, "a") : NULL;
+  if (!file) return;
+  fprintf(file, "stub:1:1 [0] NCCL %s\n", line);
+  fclose(file);
+}
+static void connected(void) {
+  inform("INFO Using network IB");
+  inform("INFO Channel 00/0 : 0[0] -> 1[1] via P2P/CUMEM");
+}
 static int add(enum kind kind, const void *s, void *r, size_t count, int type, int op, int root, comm_t comm, void *stream) {
   if (type < 0 || type > 11 || !comm || !comm->live || !stream || (kind <= REDUCE_SCATTER && (op < 0 || op > 4))) return ARGUMENT;
   say("%s rank %d of %d count %zu type %d op %d root %d %s\n", names[kind], comm->rank, comm->n, count, type, op, root, s == r ? "in place" : "out of place");
   if (pending == MOST) return USAGE;
 #ifdef SWEPT
   const char *algorithm = getenv("NCCL_ALGO"), *protocol = getenv("NCCL_PROTO");
-  if (algorithm && !strncmp(algorithm, "Collnet", 7)) return USAGE;
+  if (algorithm && !strcmp(algorithm, "CollnetDirect")) {
+    inform("WARN Error : no algorithm/protocol available");
+    return INTERNAL;
+  }
+  if (algorithm && !strcmp(algorithm, "CollnetChain")) algorithm = "RING";
+  if (algorithm && !strcmp(algorithm, "NVLS") && !strcmp(protocol, "Simple")) return INTERNAL;
+  char chosen[100];
+  snprintf(chosen, sizeof chosen, "INFO %s: %zu Bytes -> Algo %s proto %s channel{Lo..Hi}={0..1}", names[kind], count * size(type), algorithm ? algorithm : "RING", protocol ? protocol : "LL");
+  if (comm->rank == 0) inform(chosen);
   if (algorithm && !strcmp(algorithm, "Tree") && !strcmp(protocol, "LL")) abort();
   if (algorithm && !strcmp(algorithm, "NVLSTree") && !strcmp(protocol, "LL128")) raise(SIGSTOP);
 #endif
@@ -227,6 +259,7 @@ static comm_t make(int rank, int n) {
   return c;
 }
 int ncclCommInitRank(comm_t *c, int n, id_t128 id, int rank) {
+  connected();
   for (int i = 0; i < 64; i++) if (id.internal[i] != 7) return ARGUMENT;
   if (n > RANKS) return ARGUMENT;
   say("InitRank %d of %d\n", rank, n);
@@ -241,16 +274,8 @@ int ncclCommInitRank(comm_t *c, int n, id_t128 id, int rank) {
   if (rank == 0) shm_unlink(id.internal + 64);
   return 0;
 }
-// Two lines of what NCCL writes, where it is asked to.
-static void inform(void) {
-  const char *path = getenv("NCCL_DEBUG_FILE");
-  FILE *file = path && !strchr(path, '%') ? fopen(path, "a") : NULL;
-  if (!file) return;
-  fputs("stub:1:1 [0] NCCL INFO Using network IB\nstub:1:1 [0] NCCL INFO Channel 00/0 : 0[0] -> 1[1] via P2P/CUMEM\n", file);
-  fclose(file);
-}
 int ncclCommInitAll(comm_t *c, int n, const int *devices) {
-  inform();
+  connected();
   say("InitAll %d:", n);
   for (int i = 0; i < n; i++) say(" %d", devices[i]), c[i] = make(i, n);
   say("\n");
