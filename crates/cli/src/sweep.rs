@@ -4,15 +4,17 @@
 use crate::args::Collectives;
 use crate::commands::print;
 use crate::environment::{self, now};
-use crate::exit::{Failure, Outcome};
+use crate::exit::{Failure, Outcome as Ends};
 use crate::launch::Place;
 use crate::report::{self, Model};
 use crate::session;
 use crate::store::{self, Writer};
 use crate::suites::SUITES;
-use ridgepoint_core::{Environment, Line, Outcome as Came, Record};
+use crate::transport::{self, has_none};
+use ridgepoint_core::{Environment, Line, Outcome, Record};
+use ridgepoint_device::die_with_parent;
 use ridgepoint_harness::Profile;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -23,6 +25,9 @@ use std::time::{Duration, Instant};
 const ALGORITHMS: [&str; 6] = ["Ring", "Tree", "NVLS", "NVLSTree", "CollnetDirect", "CollnetChain"];
 /// As `NCCL_PROTO` takes them.
 const PROTOCOLS: [&str; 3] = ["LL", "LL128", "Simple"];
+
+/// The library's log, in a child's folder.
+const LOG: &str = "nccl.log";
 
 /// What a child is told to use; None leaves the choice to the library.
 type Choice = Option<(&'static str, &'static str)>;
@@ -38,7 +43,7 @@ fn provider(library: &str, choice: Choice) -> String {
 }
 
 /// Runs the sweep of `ids` on the device with this id.
-pub(crate) fn run(args: &Collectives, device: &str, library: &str, ids: &[String]) -> Outcome {
+pub(crate) fn run(args: &Collectives, device: &str, library: &str, ids: &[String]) -> Ends {
     if !matches!(library, "nccl" | "rccl") {
         return Err(Failure::usage(format!("--sweep is over NCCL's and RCCL's algorithms; {device} has its ranks by {library}")));
     }
@@ -59,6 +64,7 @@ pub(crate) fn run(args: &Collectives, device: &str, library: &str, ids: &[String
         let below = folder.join(&by);
         let ended = child(args, device, choice, &below, Duration::from_secs(args.timeout))?;
         let found = store::read(&below).unwrap_or_default();
+        let log = transport::log(&below.join(LOG));
         for environment in found.environments {
             writer.append(&Line::Environment(Box::new(environment.clone())))?;
             environments.push(environment);
@@ -67,8 +73,14 @@ pub(crate) fn run(args: &Collectives, device: &str, library: &str, ids: &[String
             let record = found.records.iter().find(|r| r.case.as_str() == id).cloned();
             let Some(mut record) = record.or_else(|| missing(id, device, &own, &ended)) else { continue };
             record.provider.clone_from(&by);
-            record.labels.extend(choice.map(|(algorithm, protocol)| format!("{algorithm} {protocol}")));
-            record.outcome = refused(record.outcome, library);
+            record.outcome = refused(record.outcome, library, &log);
+            if let Outcome::Measured { .. } = record.outcome {
+                let ran = transport::ran(&log, record.work.bytes.0);
+                record.outcome = as_asked(record.outcome, library, choice, &ran);
+                record.labels.extend(labels(choice, &ran));
+            } else {
+                record.labels.extend(choice.map(|(algorithm, protocol)| format!("{algorithm} {protocol}")));
+            }
             writer.append(&Line::Record(Box::new(record.clone())))?;
             records.push(record);
         }
@@ -82,7 +94,7 @@ pub(crate) fn run(args: &Collectives, device: &str, library: &str, ids: &[String
 }
 
 /// Measures the same by this program in a child of its own; gives how that ended where it did not end well.
-fn child(args: &Collectives, device: &str, choice: Choice, folder: &Path, timeout: Duration) -> Outcome<Option<String>> {
+fn child(args: &Collectives, device: &str, choice: Choice, folder: &Path, timeout: Duration) -> Ends<Option<String>> {
     let failed = |e: std::io::Error| Failure::environment(format!("cannot start a child: {e}"));
     std::fs::create_dir_all(folder).map_err(|e| store::cannot_write(folder, &e))?;
     let log = folder.join("stderr.txt");
@@ -90,7 +102,9 @@ fn child(args: &Collectives, device: &str, choice: Choice, folder: &Path, timeou
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
     command.arg("collectives").args(again(args)).args(["--device", device, "--format", "json", "--out"]).arg(folder);
     command.env("NCCL_DEBUG", "INFO").env("NCCL_DEBUG_SUBSYS", "INIT,NET,GRAPH,TUNING");
-    command.env("NCCL_DEBUG_FILE", folder.join("nccl.log"));
+    command.env("NCCL_DEBUG_FILE", folder.join(LOG));
+    // One that hangs would keep the GPUs when this process is killed.
+    die_with_parent(&mut command);
     if let Some((algorithm, protocol)) = choice {
         command.env("NCCL_ALGO", algorithm).env("NCCL_PROTO", protocol);
     }
@@ -164,17 +178,35 @@ fn missing(id: &str, device: &str, environment: &Environment, ended: &Option<Str
         started: now(),
         tuning: None,
         soak: None,
-        outcome: Came::Failed { reason: ended.clone().unwrap_or_else(|| "its process left no record of it".into()) },
+        outcome: Outcome::Failed { reason: ended.clone().unwrap_or_else(|| "its process left no record of it".into()) },
     })
 }
 
-/// A combination that the library has not (invalid usage, or an internal error for want of any algorithm) is skipped.
-fn refused(outcome: Came, library: &str) -> Came {
+/// A combination that the library has not, as it says in its error or its log, is skipped: the codes are those of real errors too.
+fn refused(outcome: Outcome, library: &str, log: &str) -> Outcome {
     match outcome {
-        Came::Failed { reason } if reason.starts_with("nccl") && (reason.ends_with("(3)") || reason.ends_with("(5)")) => {
-            Came::Skipped { reason: format!("{library} does not do this combination here: {reason}") }
+        Outcome::Failed { reason } if reason.starts_with("nccl") && (has_none(&reason) || has_none(log)) => {
+            Outcome::Skipped { reason: format!("{library} does not do this combination here: {reason}") }
         }
         other => other,
+    }
+}
+
+/// Some versions take another algorithm in silence where they have not the one asked for: its time is not this one's.
+fn as_asked(outcome: Outcome, library: &str, choice: Choice, ran: &BTreeSet<(String, String)>) -> Outcome {
+    let Some((algorithm, protocol)) = choice else { return outcome };
+    if ran.is_empty() || ran.contains(&(algorithm.to_owned(), protocol.to_owned())) {
+        return outcome;
+    }
+    let instead = ran.iter().map(|(a, p)| format!("{a} {p}")).collect::<Vec<_>>().join(", ");
+    Outcome::Skipped { reason: format!("{library} ran {instead} where {algorithm} {protocol} was asked for") }
+}
+
+/// What ran, as the library's log has it, or what was asked for where that tells nothing.
+fn labels(choice: Choice, ran: &BTreeSet<(String, String)>) -> Vec<String> {
+    match choice {
+        Some((algorithm, protocol)) if ran.is_empty() => vec![format!("asked for {algorithm} {protocol}")],
+        _ => ran.iter().map(|(algorithm, protocol)| format!("{algorithm} {protocol}")).collect(),
     }
 }
 
@@ -187,5 +219,37 @@ mod tests {
         let names: std::collections::BTreeSet<String> = choices().map(|choice| provider("nccl", choice)).collect();
         assert_eq!(names.len(), 1 + ALGORITHMS.len() * PROTOCOLS.len());
         assert!(names.contains("nccl") && names.contains("nccl-ring-ll128") && names.contains("nccl-nvls-simple"));
+    }
+
+    #[test]
+    fn only_what_the_library_says_it_lacks_is_a_skip() {
+        let failed = |reason: &str| Outcome::Failed { reason: reason.into() };
+        let skipped = |outcome: &Outcome| matches!(outcome, Outcome::Skipped { .. });
+        let internal = "ncclGroupEnd failed: internal error (3)";
+        assert!(!skipped(&refused(failed(internal), "nccl", "NCCL WARN out of memory")));
+        assert!(skipped(&refused(failed(internal), "nccl", "NCCL WARN Error : no algorithm/protocol available")));
+        assert!(skipped(&refused(
+            failed("ncclAllReduce failed: invalid usage: no algorithm/protocol available for function AllReduce (5)"),
+            "nccl",
+            ""
+        )));
+        assert!(!skipped(&refused(failed("all_reduce failed: no rank got on"), "nccl", "no algorithm/protocol available")));
+    }
+
+    #[test]
+    fn a_figure_stands_under_what_ran() {
+        let ran: BTreeSet<_> = [("Ring".to_owned(), "LL".to_owned())].into();
+        let skip = |choice, ran: &BTreeSet<_>| match as_asked(Outcome::Failed { reason: String::new() }, "nccl", choice, ran) {
+            Outcome::Skipped { reason } => Some(reason),
+            _ => None,
+        };
+        assert_eq!(skip(Some(("Tree", "LL")), &ran).unwrap(), "nccl ran Ring LL where Tree LL was asked for");
+        assert!(
+            skip(Some(("Ring", "LL")), &ran).is_none()
+                && skip(None, &ran).is_none()
+                && skip(Some(("Tree", "LL")), &BTreeSet::new()).is_none()
+        );
+        assert_eq!(labels(None, &ran), ["Ring LL"]);
+        assert_eq!(labels(Some(("Tree", "LL")), &BTreeSet::new()), ["asked for Tree LL"]);
     }
 }

@@ -130,6 +130,19 @@ fn each_operation_has_a_block_and_its_own_count_and_root() {
 }
 
 #[test]
+fn a_table_tells_the_time_of_what_is_small_and_of_what_moves_nothing() {
+    let args = ["all_reduce", "-b", "8", "-e", "1M", "-f", "131072", "-g", "2", "-n", "8", "-w", "1", "--device", "fake"];
+    let table = text(&collectives("latency", &args, &[("RIDGEPOINT_FAKE", "ranks=2,noise=0")]).stdout);
+    let row =
+        |start: &str| table.lines().find(|l| l.trim_start().starts_with(start)).unwrap_or_else(|| panic!("{start}\n{table}"));
+    assert!(row("all_reduce/r2/8B/f32 ").contains(" µs") && !row("all_reduce/r2/1MiB/f32 ").contains("µs"), "{table}");
+    let args = ["all_reduce", "-b", "8", "-g", "1", "-n", "8", "-w", "1", "--device", "fake"];
+    let table = text(&collectives("one-rank", &args, &[("RIDGEPOINT_FAKE", "ranks=2,noise=0")]).stdout);
+    let row = table.lines().find(|l| l.contains("/inplace")).unwrap_or_else(|| panic!("{table}"));
+    assert!(row.contains("nothing to move: one rank, in place"), "{table}");
+}
+
+#[test]
 fn a_corrupted_reduction_is_found_and_counted() {
     let args = ["all_reduce", "-b", "4K", "-g", "2", "-n", "5", "-w", "1", "--device", "fake", "--format", "nccl-tests"];
     let folder = scratch("corrupt");
@@ -250,12 +263,15 @@ fn a_sweep_runs_each_combination_in_a_child_and_ends_one_that_hangs() {
             .unwrap_or_else(|| panic!("{provider}\n{csv}{}", text(&output.stderr)))
     };
     assert!(of("nccl").contains(",measured,") && of("nccl-ring-ll128").contains("Ring LL128"), "{csv}");
-    // The stub has no CollNet, and dies where Tree meets LL.
-    assert!(
-        of("nccl-collnetdirect-ll").contains(",skipped,")
-            && of("nccl-collnetdirect-ll").contains("does not do this combination here"),
-        "{csv}"
-    );
+    // The stub has no CollNet, as it says or does not say, fails where NVLS meets Simple, and dies where Tree meets LL.
+    for (provider, outcome, reason) in [
+        ("nccl-collnetdirect-ll", ",skipped,", "does not do this combination here"),
+        ("nccl-collnetchain-ll128", ",skipped,", "nccl ran Ring LL128 where CollnetChain LL128 was asked for"),
+        ("nccl-nvls-simple", ",failed,", "(3)"),
+    ] {
+        assert!(of(provider).contains(outcome) && of(provider).contains(reason), "{provider}\n{csv}");
+    }
+    assert!(of("nccl").contains("Ring LL"), "the library's own choice is told\n{csv}");
     assert!(of("nccl-tree-ll").contains(",failed,") && of("nccl-tree-ll").contains("its process ended by signal: 6"), "{csv}");
     // What the library wrote of its ways is in the records of those that came to an end.
     let raw = std::fs::read_to_string(swept.join("raw.jsonl")).unwrap();

@@ -25,6 +25,7 @@ mod kernel;
 pub mod launched;
 #[cfg(test)]
 mod machine;
+mod mortal;
 pub mod network;
 pub mod notes;
 mod probe;
@@ -45,6 +46,7 @@ pub use collectives::{
 pub use error::{DeviceError, Result};
 pub use host_memory::nodes;
 pub use kernel::{Arg, Geometry, Kernel, Program, Resources, TensorMap};
+pub use mortal::die_with_parent;
 pub use probe::{Discovery, Finding, Found, PROBES, Probe, Selected, all_devices, open};
 pub use scales::{ScaleOrder, ScaleType, Scales, Scaling};
 pub use traits::{Device, Event, Graph, Hold, HostMemory, MatrixShape, Reading, Sensors, Sibling, Timing, Transfer};

@@ -95,6 +95,9 @@ pub(super) fn line(row: &Row, placement: &Placement) -> [String; 10] {
     ]
 }
 
+/// Bytes up to which a collective's time is shown.
+const SMALL: u64 = 64 << 10;
+
 /// What a reader must know beside the number.
 fn notes(row: &Row, placement: &Placement) -> String {
     let record = &row.record;
@@ -107,6 +110,10 @@ fn notes(row: &Row, placement: &Placement) -> String {
     }
     if record.component == Component::Collectives && record.metric == Metric::Bandwidth {
         notes.push("algbw: one rank has no wire".into());
+    }
+    // What is so small is about latency, whatever the figure is about.
+    if record.component == Component::Collectives && record.work.bytes.0 <= SMALL {
+        notes.push(format!("{} µs", significant(placement.summary.median * 1e6)));
     }
     if placement.suspect() {
         notes.push("suspect: above its roof".into());
