@@ -240,8 +240,12 @@ mod tests {
         pairs.map(|(from, to)| Link { from, to, kind: Kind::Between, rate: rate(from, to), wrong: 0 }).collect()
     }
 
-    /// Slow ranks as (rank, sends, network, fraction), and slow links as (from, to, rank).
-    fn told(found: &Findings) -> (Vec<(usize, bool, bool, f64)>, Vec<(usize, usize, Option<usize>)>) {
+    /// Slow ranks as (rank, sends, network, fraction).
+    type Ranks = Vec<(usize, bool, bool, f64)>;
+    /// Slow links as (from, to, rank).
+    type Links = Vec<(usize, usize, Option<usize>)>;
+
+    fn told(found: &Findings) -> (Ranks, Links) {
         let ranks = found.ranks.iter().map(|r| (r.rank, r.sends, r.network, r.fraction)).collect();
         (ranks, found.links.iter().map(|l| (l.link.from, l.link.to, l.rank)).collect())
     }
