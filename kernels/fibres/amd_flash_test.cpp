@@ -41,6 +41,7 @@ static bool check(int heads, int group, int queries, int keys, float size) {
   double relative = std::sqrt(error / std::max(norm, 1e-30)), limit = kType == Type::f16 ? 1e-3 : 8e-3;
   bool ok = relative < limit && worst < 0.06 && !unwritten;
   printf("%s heads %d of %d queries %d keys %d: relative error %.1e (limit %.1e), worst %.1e, %zu not numbers\n", ok ? "ok " : "BAD", heads, group, queries, keys, relative, limit, worst, unwritten);
+  if (!ok) fibres::failed();
   return ok;
 }
 

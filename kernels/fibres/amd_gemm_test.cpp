@@ -125,6 +125,7 @@ static bool check(int m, int n, int k, float alpha, int splits = 1) {
   double relative = std::sqrt(error / norm), limit = kOut == Type::i32 ? 1e-30 : kOut == Type::bf16 ? 2.5e-3 : kOut == Type::f16 ? 4e-4 : 2e-6;
   bool ok = relative < limit && !unwritten;
   printf("%s %d×%d×%d: relative error %.1e (limit %.1e), worst %.1e, %zu not numbers\n", ok ? "ok " : "BAD", m, n, k, relative, limit, worst, unwritten);
+  if (!ok) fibres::failed();
   return ok;
 }
 

@@ -3,19 +3,12 @@ proof catch each.
 
 usage: amd_test.py [--all] [word…]   (a first choice of variants and bugs; all of them; only those whose description has a word)
 """
-import pathlib
-import subprocess
 import sys
-import tempfile
 
-from planted import all_caught, each
+from planted import KERNELS, all_caught, outcome, wrong
 
-HERE = pathlib.Path(__file__).resolve().parent
-KERNEL = HERE.parent / "gemm" / "matrix_amd.cu"
-FLASH = HERE.parent / "attention" / "flash_amd.cu"
-MLA = HERE.parent / "attention" / "mla_decode_cdna.cu"
-COMBINE = HERE.parent / "attention" / "combine.cu"
-HEADER = HERE.parent / "common" / "amd.h"
+KERNEL, FLASH, MLA, COMBINE, HEADER = (KERNELS / name for name in (
+    "gemm/matrix_amd.cu", "attention/flash_amd.cu", "attention/mla_decode_cdna.cu", "attention/combine.cu", "common/amd.h"))
 
 # Which proof, the chip, the kernel's macros.
 SMALL = "RP_BM=128 RP_BN=128"
@@ -137,43 +130,16 @@ BUGS = [
 ]
 
 
-def outcome(variant, file=None, text=None):
-    """The exit status of the proof and what it said; None where it does not compile. `file` is taken to hold `text`."""
-    with tempfile.TemporaryDirectory() as scratch:
-        scratch = pathlib.Path(scratch)
-        for folder in ["common", "gemm", "attention", "fibres"]:
-            (scratch / folder).mkdir()
-            for source in (HERE.parent / folder).iterdir():
-                if source.suffix in (".h", ".cu", ".cpp"):
-                    (scratch / folder / source.name).symlink_to(source)
-        if file:
-            target = scratch / file.parent.name / file.name
-            target.unlink()
-            target.write_text(text)
-        program = scratch / "test"
-        proof, *defines = variant.split()
-        command = ["g++", "-O1", "-std=c++17", "-w", "-Wno-psabi", *(f"-D{d}" for d in defines), str(scratch / "fibres" / f"amd_{proof}_test.cpp"), "-o", str(program)]
-        if subprocess.run(command, stderr=subprocess.DEVNULL if file else None).returncode:
-            return None, ""
-        try:
-            run = subprocess.run([str(program)], capture_output=True, text=True, timeout=120)
-        except subprocess.TimeoutExpired:
-            return 124, "timed out"
-        return run.returncode, run.stdout + run.stderr
+def prove(variant, changed={}, planted=False):
+    proof, *defines = variant.split()
+    return outcome(f"amd_{proof}_test", defines, changed, planted)
 
 
 def main():
     words = [a for a in sys.argv[1:] if not a.startswith("-")]
     everything = "--all" in sys.argv
-    variants = [v for i, v in enumerate(VARIANTS) if (any(w in v for w in words) if words else everything or i in FIRST)]
-    bad = 0
-    for variant, (status, said) in zip(variants, each(variants, outcome)):
-        print(f"{'right ' if status == 0 else 'WRONG '} {variant}", flush=True)
-        if status != 0:
-            print(said)
-            bad += 1
-    bad += all_caught(BUGS, lambda file, text, variant: outcome(variant, file, text))
-    return bad != 0
+    bad = wrong([v for i, v in enumerate(VARIANTS) if (any(w in v for w in words) if words else everything or i in FIRST)], prove)
+    return bad + all_caught(BUGS, lambda changed, variant: prove(variant, changed, True)) != 0
 
 
 if __name__ == "__main__":

@@ -62,20 +62,27 @@ inline int failures = 0;
 
 inline void check(const char* name, const Operands& t) {
     const Shape& s = t.s; double worst = 0, num = 0, den = 0; bool zeros = true;
-    for (int x = 0; x < s.b; x++) for (int h = 0; h < s.hq; h++) for (int i = 0; i < s.sq; i++) {
-        int length = t.length(x), sees = s.causal ? std::min(length, i + length - s.sq + 1) : length, first = s.window ? std::max(0, sees - s.window) : 0, kv = h / (s.hq / s.hkv);
-        size_t row = s.latent ? ((size_t)x * s.sq + i) * s.hq + h : ((size_t)x * s.hq + h) * s.sq + i;
-        std::vector<double> p(std::max(sees, 0)), out(s.dv, 0.0); double top = s.sinks ? t.sinks[h] : -1e300, sum = 0;
-        for (int j = first; j < sees; j++) { double y = 0; for (int c = 0; c < s.d; c++) y += t.query(row * s.d + c) * t.read(t.k, s.d, x, kv, j, c); p[j] = y * t.scale * t.k_scale; top = std::max(top, p[j]); }
-        bool none = sees <= first;
-        if (s.sinks) sum = std::exp(t.sinks[h] - top);
-        for (int j = first; j < sees; j++) { p[j] = std::exp(p[j] - top); sum += p[j]; for (int c = 0; c < s.dv; c++) out[c] += p[j] * t.read(s.latent ? t.k : t.v, s.latent ? s.d : s.dv, x, kv, j, c); }
-        for (int c = 0; c < s.dv; c++) { double y = none ? 0 : out[c] / sum * t.v_scale, e = std::fabs(read16(s.f16, t.o[row * s.dv + c]) - y); zeros &= !none || e == 0; if (!(e < 1e300)) e = 1e6; worst = std::max(worst, e); num += e * e; den += y * y; }
+    for (int x = 0; x < s.b; x++) for (int kv = 0; kv < s.hkv; kv++) {
+        const int length = t.length(x), group = s.hq / s.hkv;
+        auto rows = [&](const std::vector<unsigned char>& from, int d) { std::vector<double> r; for (int j = 0; j < length; j++) for (int c = 0; c < d; c++) r.push_back(t.read(from, d, x, kv, j, c)); return r; };
+        const std::vector<double> k = rows(t.k, s.d), v = s.latent ? k : rows(t.v, s.dv); const int step = s.latent ? s.d : s.dv;  // of V's rows
+        for (int h = kv * group; h < (kv + 1) * group; h++) for (int i = 0; i < s.sq; i++) {
+            int sees = s.causal ? std::min(length, i + length - s.sq + 1) : length, first = s.window ? std::max(0, sees - s.window) : 0;
+            size_t row = s.latent ? ((size_t)x * s.sq + i) * s.hq + h : ((size_t)x * s.hq + h) * s.sq + i;
+            std::vector<double> q, p(std::max(sees, 0)), out(s.dv, 0.0); double top = s.sinks ? t.sinks[h] : -1e300, sum = 0;
+            for (int c = 0; c < s.d; c++) q.push_back(t.query(row * s.d + c));
+            for (int j = first; j < sees; j++) { double y = 0; for (int c = 0; c < s.d; c++) y += q[c] * k[(size_t)j * s.d + c]; p[j] = y * t.scale * t.k_scale; top = std::max(top, p[j]); }
+            if (s.sinks) sum = std::exp(t.sinks[h] - top);
+            for (int j = first; j < sees; j++) { p[j] = std::exp(p[j] - top); sum += p[j]; for (int c = 0; c < s.dv; c++) out[c] += p[j] * v[(size_t)j * step + c]; }
+            const bool none = sees <= first;
+            for (int c = 0; c < s.dv; c++) { double y = none ? 0 : out[c] / sum * t.v_scale, e = std::fabs(read16(s.f16, t.o[row * s.dv + c]) - y); zeros &= !none || e == 0; if (!(e < 1e300)) e = 1e6; worst = std::max(worst, e); num += e * e; den += y * y; }
+        }
     }
     bool intact = true; for (int i = 0; i < 128; i++) intact &= t.o[t.o.size() - 128 + i] == 0xFFFF;
     // e4m3 rounds P by up to a sixteenth, and its V is up to 4.7.
     double l2 = std::sqrt(num / std::max(den, 1e-30)); bool ok = l2 < (s.q8 ? 3.5e-2 : s.f16 ? 1e-3 : 8e-3) && worst < (s.q8 ? 0.3 : 0.06) && intact && zeros; failures += !ok;
     printf("%s %-24s b%d hq%d hkv%d sq%d sk%d d%d/%d %s max %.1e l2 %.1e%s%s\n", ok ? "ok " : "BAD", name, s.b, s.hq, s.hkv, s.sq, s.sk, s.d, s.dv, s.causal ? "causal" : "full", worst, l2, intact ? "" : " wrote past the end", zeros ? "" : " a row without keys is not zero");
+    if (!ok) fibres::failed();
 }
 
 }  // namespace attention

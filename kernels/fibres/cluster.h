@@ -1,6 +1,6 @@
 // Runs the GEMM kernels on the host, so that their numerics are proven where there is no GPU: clusters, multicast, TMA both ways.
 //
-// One ucontext fibre stands for each CUDA thread of one cluster; a fibre gives way only where the kernel waits. What is
+// One fibre stands for each CUDA thread of one cluster; a fibre gives way only where the kernel waits. What is
 // modelled is what can be wrong:
 //   - layouts: TMA's box, 128-byte swizzle, zero fill and clipping; wgmma's descriptor; the fragments of wgmma, mma, ldmatrix
 //     and stmatrix, for every operand type;
@@ -13,7 +13,7 @@
 // What is not: timing, memory ordering among threads, bank conflicts, registers.
 #pragma once
 #define RP_HOST_FIBRES 1
-#include <ucontext.h>
+#include "fibre.h"
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -94,8 +94,8 @@ struct Block {
     unsigned alive = 0, stalled = 0;
 };
 struct Copy { unsigned char* to; unsigned char data[16]; };
-struct Fibre {
-    ucontext_t context; std::vector<char> stack; unsigned block, thread; bool done;
+struct Fibre : Stack {
+    unsigned block, thread; bool done;
     std::deque<Action> stores;                                  // bulk stores committed, oldest first
     std::vector<Copy> open; std::deque<std::vector<Copy>> copies;    // cp.async
     std::vector<uint32_t> unfenced;
@@ -104,7 +104,6 @@ struct Fibre {
 inline std::vector<std::unique_ptr<Block>> blocks;
 inline std::vector<Fibre> all;
 inline Fibre* current;
-inline ucontext_t scheduler;
 inline Action body;
 inline unsigned grid_size, block_size, cluster_size, first_block;
 inline uint64_t progress;                                       // counts whatever can end a wait
@@ -127,8 +126,8 @@ inline unsigned char* at(Block& b, uint32_t address) {
 }
 inline uint32_t swizzled(uint32_t address) { return address ^ (address >> 7 & 7) << 4; }
 
-inline void give_way() { swapcontext(&current->context, &scheduler); }
-template <class Done> void wait_until(Done done) { while (!done()) give_way(); ++progress; }
+inline void give_way() { give_way(*current); }
+template <class Done> void wait_until(Done done) { give_way_until(*current, done); ++progress; }
 
 // The last of `count` fibres to come runs `work`, then all go on.
 template <class Work> void meet(Meeting& m, unsigned count, Work work) {
@@ -158,10 +157,7 @@ inline void run_cluster() {
         Fibre& f = all[i];
         f.block = i / block_size; f.thread = i % block_size; f.done = false;
         f.stores.clear(); f.open.clear(); f.copies.clear(); f.unfenced.clear();
-        if (f.stack.empty()) f.stack.resize(128 << 10);
-        getcontext(&f.context);
-        f.context.uc_stack.ss_sp = f.stack.data(); f.context.uc_stack.ss_size = f.stack.size(); f.context.uc_link = nullptr;
-        makecontext(&f.context, entry, 0);
+        f.prepare(128 << 10, entry);
     }
     for (int idle = 0;;) {
         bool left = false; uint64_t before = progress;
@@ -173,7 +169,7 @@ inline void run_cluster() {
             if (f.done) continue;
             left = true;
             if (blocks[f.block]->stalled) continue;
-            current = &f; swapcontext(&scheduler, &f.context);
+            current = &f; run(f);
         }
         current = nullptr;
         // Some of the loads land, in any order; all of them have time enough only when nothing else can move.

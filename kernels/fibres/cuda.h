@@ -1,6 +1,6 @@
 // Runs our CUDA kernels on the host, so that their numerics are proven where there is no GPU.
 //
-// One ucontext fibre stands for each CUDA thread; a block runs on one OS thread, its fibres in turn, and a fibre gives way only where
+// One fibre stands for each CUDA thread; a block runs on one OS thread, its fibres in turn, and a fibre gives way only where
 // the kernel waits. Shared memory is poisoned with NaN before each block. What is modelled is what can be wrong: the fragments of
 // mma.sync, ldmatrix and wgmma, the descriptor of wgmma with its strides and 128-byte swizzle, TMA's box, swizzle and zero fill,
 // mbarrier parity, arrivals and transaction bytes, named barriers, and asynchrony: cp.async and wgmma take effect only at the wait
@@ -13,7 +13,7 @@
 #ifndef RP_LANES
 #define RP_LANES 32  // of a warp; AMD's wave has 64 on CDNA
 #endif
-#include <ucontext.h>
+#include "fibre.h"
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -57,18 +57,17 @@ alignas(1024) inline unsigned char smem[SMEM_BYTES];
 inline u16 unfenced[SMEM_BYTES / 4];
 inline unsigned char known[SMEM_BYTES];  // shared memory as TMA, stmatrix and store_shared left it: whoever stores past them shows
 
-struct Fibre { ucontext_t context; std::vector<char> stack; unsigned thread; bool done; };
+struct Fibre : Stack { unsigned thread; bool done; };
 inline std::vector<Fibre> all;
 inline Fibre* current;
-inline ucontext_t scheduler;
 inline std::function<void()> body;
 inline dim3 grid, block, block_index;
 inline dim3 thread_index() { unsigned t = current->thread; return dim3(t % block.x, t / block.x % block.y, t / (block.x * block.y)); }
 inline u64 progress;  // counts whatever can end a wait
 inline std::vector<std::function<void()>> in_flight;  // TMA's loads
 
-inline void give_way() { swapcontext(&current->context, &scheduler); }
-template <class Done> void wait_until(Done done) { while (!done()) give_way(); progress++; }
+inline void give_way() { give_way(*current); }
+template <class Done> void wait_until(Done done) { give_way_until(*current, done); progress++; }
 [[noreturn]] inline void fail(const char* why) { fprintf(stderr, "fibres: %s (block %u,%u,%u thread %u)\n", why, block_index.x, block_index.y, block_index.z, current ? current->thread : 0); abort(); }
 
 // A meeting of `count` fibres: the last to come runs `work`, then all go on.
@@ -106,16 +105,15 @@ inline u32 swizzled(u32 address, u32 bytes) { return address ^ (address >> 7 & (
 
 inline void entry() { body(); current->done = true; progress++; give_way(); }
 template <class Kernel> void launch(dim3 g, dim3 b, Kernel kernel) {
-    grid = g; block = b; body = kernel; unsigned n = b.x * b.y * b.z; all.resize(n);
+    grid = g; block = b; body = kernel; unsigned n = b.x * b.y * b.z; if (all.size() < n) all.resize(n);
     for (unsigned z = 0; z < g.z; z++) for (unsigned y = 0; y < g.y; y++) for (unsigned x = 0; x < g.x; x++) {
         block_index = dim3(x, y, z); memset(smem, 0xFF, sizeof smem); memset(known, 0xFF, sizeof known); memset(unfenced, 0, sizeof unfenced); barriers.clear();
         for (auto& w : warps) w = Warp(); whole = Meeting(); for (auto& m : named) m = Meeting(); for (auto& t : threads) t = Thread(); for (auto& q : queues) q = Queue();
-        for (unsigned i = 0; i < n; i++) { Fibre& f = all[i]; f.thread = i; f.done = false; if (f.stack.empty()) f.stack.resize(256 << 10); getcontext(&f.context);
-            f.context.uc_stack.ss_sp = f.stack.data(); f.context.uc_stack.ss_size = f.stack.size(); f.context.uc_link = nullptr; makecontext(&f.context, entry, 0); }
+        for (unsigned i = 0; i < all.size(); i++) { all[i].thread = i; all[i].done = i >= n; if (i < n) all[i].prepare(256 << 10, entry); }
         static bool late; late = !late;
         for (int idle = 0;;) {
             bool left = false; u64 before = progress;
-            for (auto& f : all) if (!f.done) { left = true; current = &f; swapcontext(&scheduler, &f.context); }
+            for (auto& f : all) if (!f.done) { left = true; current = &f; run(f); }
             // In every other block loads land at once, which shows what is overwritten too early. In the others they land when nothing else can
             // move, every third, the newest first, and the oldest when it is alone, which shows what is not waited for.
             if (!late || progress == before) for (size_t n = in_flight.size(), i = n; i-- > 0;) if (!late || n == 1 || i % 3 == 1) { auto land = std::move(in_flight[i]); in_flight.erase(in_flight.begin() + i); land(); progress++; }
@@ -170,15 +168,17 @@ template <int N, class T> void wgmma(float* d, const u32* a, u64 da, u64 db, boo
         // A in registers is read at the wait too: a kernel that overwrites P too early is caught.
         std::vector<const u32*> regs(128); for (int i = 0; i < 128; i++) { out[i] = (float*)q.slot[i][0]; regs[i] = (const u32*)q.slot[i][1]; }
         q.open.push_back([=] {
-            std::vector<float> A(64 * K), B(N * K);
+            std::vector<float> A(64 * K), B(K * N);
             for (int r = 0; r < 64; r++) for (int k = 0; k < K; k++) {
                 if (a) { int thread = r / 16 * 32 + r % 8 * 4 + k % (K / 2) / WORD, word = r / 8 % 2 + k / (K / 2) * 2; A[r * K + k] = T::widen(regs[thread][word] >> 8 * T::BYTES * (k % WORD)); }
                 else A[r * K + k] = operand<T>(da, r, k, true);
             }
-            for (int n = 0; n < N; n++) for (int k = 0; k < K; k++) B[n * K + k] = operand<T>(db, n, k, b_k_major);
-            for (int r = 0; r < 64; r++) for (int n = 0; n < N; n++) {
-                float* x = out[r / 16 * 32 + r % 8 * 4 + n % 8 / 2] + n / 8 * 4 + r / 8 % 2 * 2 + n % 2;
-                float s = accumulate ? *x : 0; for (int k = 0; k < K; k++) s += A[r * K + k] * B[n * K + k]; *x = s;
+            for (int n = 0; n < N; n++) for (int k = 0; k < K; k++) B[k * N + n] = operand<T>(db, n, k, b_k_major);
+            for (int r = 0; r < 64; r++) {
+                auto sum = [&](int n) -> float& { return out[r / 16 * 32 + r % 8 * 4 + n % 8 / 2][n / 8 * 4 + r / 8 % 2 * 2 + n % 2]; };
+                float s[N]; for (int n = 0; n < N; n++) s[n] = accumulate ? sum(n) : 0;
+                for (int k = 0; k < K; k++) for (int n = 0; n < N; n++) s[n] += A[r * K + k] * B[k * N + n];
+                for (int n = 0; n < N; n++) sum(n) = s[n];
             }
         });
     });

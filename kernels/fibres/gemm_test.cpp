@@ -13,7 +13,7 @@
 // The kernel leaves parts in f32, and RP_C is what they are added up to.
 #undef RP_OUT
 #define RP_OUT RP_C
-#include COMBINE
+#include "../gemm/combine.cu"
 #endif
 
 using fibres::Type;
@@ -160,6 +160,7 @@ static bool check(int m, int n, int k, float alpha, int grid_limit, int splits =
     double top = 8 * limit * kLargest * std::fabs(alpha) * std::sqrt((double)k);
     bool ok = relative < limit && worst < std::max(top, 1e-5) && !unwritten && !beyond;
     printf("%s %d×%d×%d alpha %g: relative error %.1e (limit %.1e), worst %.1e, %zu not numbers, %zu bytes beyond\n", ok ? "ok " : "BAD", m, n, k, alpha, relative, limit, worst, unwritten, beyond);
+    if (!ok) fibres::failed();
     return ok;
 }
 

@@ -3,15 +3,13 @@
 
 usage: gemm_test.py [--all] [word…]   (a first choice of variants and bugs; all of them; only those whose description has a word)
 """
-import pathlib
-import subprocess
 import sys
-import tempfile
 
-from planted import all_caught, each
+from planted import KERNELS, all_caught, outcome, wrong
 
-HERE = pathlib.Path(__file__).resolve().parent
-KERNELS = HERE.parent / "gemm"
+GEMM = KERNELS / "gemm"
+# What the device's header is to the kernels.
+RP = {KERNELS / "common/rp.h": '#include "../fibres/portable.h"\n'}
 WGMMA, HOPPER, BLOCK, MMA = "wgmma_sm90.cu", "hopper.h", "wgmma_block_sm90.cu", "mma_sm80.cu"
 TILE, TCGEN05, GEMV, COMBINE = "tile.cu", "tcgen05_sm100.cu", "gemv.cu", "combine.cu"
 PROVEN_IN = {HOPPER: WGMMA, COMBINE: MMA}    # whose proof is theirs
@@ -200,43 +198,18 @@ BUGS = {
 }
 
 
-def outcome(text, name, defines):
-    """The exit status of the proof and what it said; None where it does not compile."""
-    with tempfile.TemporaryDirectory() as scratch:
-        scratch = pathlib.Path(scratch)
-        (scratch / "gemm").mkdir()
-        (scratch / "common").mkdir()
-        (scratch / "gemm" / name).write_text(text)
-        kernel, combine = scratch / "gemm" / PROVEN_IN.get(name, name), scratch / "gemm" / COMBINE
-        for other in {kernel.name, HOPPER, COMBINE} - {name}:
-            (scratch / "gemm" / other).write_text((KERNELS / other).read_text())
-        (scratch / "common" / "rp.h").write_text(f'#include "{HERE}/portable.h"\n')    # what the device's header is to the kernels
-        (scratch / "common" / "elements.h").write_text((HERE.parent / "common" / "elements.h").read_text())
-        command = ["g++", "-O1", "-std=c++17", "-w", "-Wno-psabi", f'-DKERNEL="{kernel}"', f'-DCOMBINE="{combine}"', f"-DKIND_{kernel.stem.split('_sm')[0]}",
-                   *(f"-D{d}" for d in defines.split()), str(HERE / "gemm_test.cpp"), "-o", str(scratch / "test")]
-        if subprocess.run(command).returncode:
-            return None, ""
-        try:
-            run = subprocess.run([str(scratch / "test")], capture_output=True, text=True, timeout=120)
-        except subprocess.TimeoutExpired:
-            return 124, "timed out"
-        return run.returncode, run.stdout + run.stderr
+def prove(variant, changed={}, planted=False):
+    name, *defines = variant.split()
+    return outcome("gemm_test", [f'KERNEL="../gemm/{name}"', f"KIND_{name.removesuffix('.cu').split('_sm')[0]}", *defines], {**RP, **changed}, planted)
 
 
 def main():
     words = [a for a in sys.argv[1:] if not a.startswith("-")]
     everything = "--all" in sys.argv
-    variants = [v for i, v in enumerate(VARIANTS) if (any(w in " ".join(v) for w in words) if words else everything or i in FIRST)]
-    bad = 0
-    for (name, defines), (status, said) in zip(variants, each(variants, lambda v: outcome((KERNELS / v[0]).read_text(), *v))):
-        print(f"{'right ' if status == 0 else 'WRONG '} {name} {defines}", flush=True)
-        if status != 0:
-            print(said)
-            bad += 1
-    first = {name: next((d for n, d in VARIANTS if n == PROVEN_IN.get(name, name)), None) for name in BUGS}
-    bugs = [(what, KERNELS / name, old, new, *(told or [first[name]])) for name, bugs in BUGS.items() for what, old, new, *told in bugs]
-    bad += all_caught(bugs, lambda file, text, defines: outcome(text, file.name, defines))
-    return bad != 0
+    bad = wrong([v for i, v in enumerate(map(" ".join, VARIANTS)) if (any(w in v for w in words) if words else everything or i in FIRST)], prove)
+    first = dict(reversed(VARIANTS))
+    bugs = [(what, GEMM / name, old, new, f"{proof} {told[0] if told else first[proof]}") for name, bugs in BUGS.items() for proof in [PROVEN_IN.get(name, name)] for what, old, new, *told in bugs]
+    return bad + all_caught(bugs, lambda changed, variant: prove(variant, changed, True)) != 0
 
 
 if __name__ == "__main__":

@@ -131,6 +131,7 @@ static void prove(const char* what, void (*kernel)(const Q*, const K*, const K*,
     const double l2 = std::sqrt(num / std::max(den, 1e-30)); const bool ok = l2 < (output == 0 ? 2e-5 * gain * gain : output == 1 ? 1e-3 : 4e-3) && intact && zeros; failures += !ok;
     printf("%s %-18s b%d hq%d hkv%d sq%d sk%d d%d/%d%s w%d page%d%s%s l2 %.1e%s%s\n", ok ? "ok " : "BAD", what, s.b, s.hq, s.hkv, s.sq, s.sk, s.d, s.dv, s.causal ? " causal" : "", s.window, s.page,
            s.sinks ? " sinks" : "", s.ragged ? " ragged" : "", l2, intact ? "" : " wrote past the end", zeros ? "" : " a row without keys is not zero");
+    if (!ok) fibres::failed();
 }
 
 int main() {

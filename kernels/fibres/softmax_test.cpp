@@ -36,6 +36,7 @@ static void prove(const char *what, void (*kernel)(const float *, T *, rp_u64, r
   failures += !ok;
   printf("%s %-5s heads %d queries %d keys %d%s gain %g: %.2g of what is allowed%s\n", ok ? "ok " : "BAD", what, heads, queries, keys, causal ? " causal" : "", gain, worst,
          intact ? "" : ", wrote past the end");
+  if (!ok) fibres::failed();
 }
 
 int main() {

@@ -111,7 +111,7 @@ fn build(name: &str, defines: &[&str]) -> Option<PathBuf> {
     }
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}{}", defines.concat()));
     let built = Command::new("g++")
-        .args(["-O2", "-std=c++17", "-w", "-Wno-psabi", "-I../attention"])
+        .args(["-O1", "-std=c++17", "-w", "-Wno-psabi", "-I../attention"])
         .args(defines)
         .arg(format!("{name}.cpp"))
         .arg("-o")
