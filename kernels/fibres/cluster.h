@@ -53,6 +53,8 @@ inline float minifloat(unsigned byte, int mantissa, int bias) {
     float v = e ? std::ldexp(1.0f + m / (float)(1 << mantissa), e - bias) : std::ldexp(m / (float)(1 << mantissa), 1 - bias);
     return byte & 0x80 ? -v : v;
 }
+struct Minifloats { float of[256]; Minifloats(int mantissa, int bias) { for (int i = 0; i < 256; ++i) of[i] = minifloat(i, mantissa, bias); } };
+inline const Minifloats e4m3(3, 7), e5m2(2, 15);
 // What the matrix units read in these bytes; tf32 is f32 without its low 13 bits.
 inline float widen(Type t, const void* p) {
     uint32_t u = 0;
@@ -61,8 +63,8 @@ inline float widen(Type t, const void* p) {
         case Type::bf16: return from_bits(u << 16);
         case Type::f16: { _Float16 h; memcpy(&h, &u, 2); return (float)h; }
         case Type::tf32: return from_bits(u & ~0x1fffu);
-        case Type::e4m3: return minifloat(u, 3, 7);
-        case Type::e5m2: return minifloat(u, 2, 15);
+        case Type::e4m3: return e4m3.of[u];
+        case Type::e5m2: return e5m2.of[u];
         default: return from_bits(u);
     }
 }
