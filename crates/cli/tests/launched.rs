@@ -53,12 +53,12 @@ fn arguments(cases: &[&str], folder: &Path) -> Vec<String> {
     ["run"].iter().chain(cases).chain(&tail).map(|s| (*s).to_owned()).collect()
 }
 
-/// Rank `rank` of `size`, as torchrun would start it, of this program's job number `job` of twenty. Another run of this program at the
+/// Rank `rank` of `size`, as torchrun would start it, of this program's job number `job` of forty. Another run of this program at the
 /// same time has ports of its own.
 fn torchrun(rank: usize, size: usize, job: u16, arguments: &[String]) -> Command {
     let mut command = Command::new(BINARY);
     clean(&mut command).args(arguments);
-    let port = 20_000 + std::process::id() as usize % 500 * 20 + usize::from(job);
+    let port = 20_000 + std::process::id() as usize % 300 * 40 + usize::from(job);
     let variables = [("RANK", rank), ("WORLD_SIZE", size), ("LOCAL_RANK", rank), ("MASTER_PORT", port)];
     command.envs(variables.map(|(name, value)| (name, value.to_string()))).env("MASTER_ADDR", "127.0.0.1");
     command
@@ -329,6 +329,39 @@ fn gpus_of_launched_ranks_do_every_operation_check_for_themselves_and_end_with_o
     assert!(text.contains("that did not: 1") && took < Duration::from_secs(60), "{took:?} {text}");
     std::fs::remove_dir_all(folder).unwrap();
     std::fs::remove_dir_all(gpus).unwrap();
+}
+
+#[test]
+fn what_one_rank_alone_cannot_do_is_said_in_its_own_words() {
+    let Some(gpus) = common::stub_gpus("launched-refuses", &[]) else { return };
+    // Its library is older than that of the others, and knows no FP8.
+    let Some(old) = common::stub_gpus("launched-old", &["-DVERSION=21803"]) else { return };
+    let cases = ["f32", "e4m3", "bf16"].map(|dtype| format!("collectives/all_reduce/r3/36KiB/{dtype}"));
+    let run = |job, second: &Path, fault: &str| {
+        let folder = scratch(fault);
+        let mut words = arguments(&cases.each_ref().map(String::as_str), &folder);
+        words.iter_mut().filter(|w| *w == "cpu").for_each(|w| *w = "cuda:0".into());
+        let started = |rank, path: &Path, fault: &str| {
+            let mut command = torchrun(rank, 3, job, &words);
+            Running::start(command.env("RIDGEPOINT_CUDA_PATH", path).env("RP_STUB_NCCL", fault))
+        };
+        let others = [started(1, second, fault), started(2, &gpus, "none")];
+        let first = started(0, &gpus, "none").end();
+        others.into_iter().for_each(|other| drop(other.end()));
+        let _ = std::fs::remove_dir_all(folder);
+        let seen = out(&first).lines().filter(|l| l.starts_with("cuda:0,")).map(|l| l.split(',').nth(5).unwrap().to_owned());
+        (seen.collect::<Vec<_>>(), out(&first) + &err(&first))
+    };
+    let started = Instant::now();
+    let (outcomes, text) = run(10, &gpus, "refuse");
+    assert_eq!(outcomes, ["failed"; 3], "{text}");
+    assert!(text.contains("rank 1 (") && text.contains("ncclCommInitRank"), "{text}");
+    assert!(!text.contains("ranks that arrived") && started.elapsed() < Duration::from_secs(50), "others are blamed: {text}");
+    // The others are left waiting inside their library; the next case has new ones.
+    let (outcomes, text) = run(11, &old, "none");
+    assert_eq!(outcomes, ["measured", "skipped", "measured"], "{text}");
+    assert!(text.contains("rank 1 (") && text.contains("NCCL 2.18.3"), "{text}");
+    [gpus, old].into_iter().for_each(|folder| std::fs::remove_dir_all(folder).unwrap());
 }
 
 #[test]

@@ -13,6 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// A rank that is told to end gets so long; MPI's own end waits for all ranks.
@@ -46,10 +47,16 @@ pub(super) fn serve(mut input: In, out: Out) {
                 return;
             }
             Order::Dismiss => own = None,
-            Order::Start(_) | Order::Join { .. } => match Own::start(&order, &out) {
-                Ok(started) => own = Some(started),
-                Err(error) => report(&out, &Report::Unable { reason: error.to_string() }),
-            },
+            Order::Start(_) | Order::Join { .. } => {
+                own = None;
+                if matches!(order, Order::Start(_)) {
+                    report(&out, &Report::Starting);
+                }
+                match Own::start(&order, &out) {
+                    Ok(started) => own = Some(started),
+                    Err(error) => report(&out, &Report::Unable { reason: error.to_string() }),
+                }
+            }
             order => match &mut own {
                 // A child that is gone is reported by whoever watches it.
                 Some(Own::Told { to, .. }) => drop(to.send(&order, &[])),
@@ -67,7 +74,7 @@ fn report(out: &Mutex<Out>, report: &Report) {
 /// The rank's own process.
 enum Own {
     /// Does what it is told.
-    Told { child: Arc<Mutex<Child>>, to: Sender<UnixStream> },
+    Told { child: Arc<Mutex<Child>>, to: Sender<UnixStream>, passing: Option<JoinHandle<()>> },
     /// Follows rank 0 through shared memory.
     Shared { rank: Arc<Mutex<Joined>> },
 }
@@ -130,8 +137,8 @@ impl Own {
         let reader = here.try_clone().map_err(failed)?;
         let (to, from) = greet(reader, here, &between_relatives(), Side::Caller).map_err(failed)?;
         let (watched, out) = (Arc::clone(&child), Arc::clone(out));
-        std::thread::spawn(move || pass_on(from, &watched, &out));
-        Ok(Self::Told { child, to })
+        let passing = std::thread::spawn(move || pass_on(from, &watched, &out));
+        Ok(Self::Told { child, to, passing: Some(passing) })
     }
 
     /// Waits for its end, and makes it end after `grace`.
@@ -145,11 +152,14 @@ impl Own {
             std::thread::sleep(Duration::from_millis(2));
         }
         match self {
-            Self::Told { child, .. } => {
+            Self::Told { child, passing, .. } => {
                 let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
                 // Both fail only where it has ended already.
                 let _ = child.kill();
                 let _ = child.wait();
+                drop(child);
+                // Its last words are passed on before those of another.
+                let _ = passing.take().map(JoinHandle::join);
             }
             Self::Shared { rank } => rank.lock().unwrap_or_else(PoisonError::into_inner).end(),
         }

@@ -48,6 +48,8 @@ pub(super) enum Start {
 pub(super) enum Report {
     /// The first word: who this is.
     Hello(Peer),
+    /// The rank's own process is about to be started: what was said before is of the one before it, of which nothing stays.
+    Starting,
     /// Others may call it there.
     Listening { address: SocketAddr },
     /// It is connected to the others.

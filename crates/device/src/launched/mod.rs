@@ -235,10 +235,8 @@ impl Job {
         backend: &str,
         own: &Arc<dyn Collectives + Send + Sync>,
     ) -> Result<Arc<dyn Collectives + Send + Sync>> {
-        let order = Order::Start(Start::Device { backend: backend.to_owned() });
-        let answers = self.roll().ask("opening the ranks' devices", |_| order.clone())?;
-        let connected = roll::agreed(answers, self.size()).map_err(DeviceError::unsupported)?;
-        Ok(Arc::new(team::Ranks::new(self, connected, Some(Arc::clone(own)))))
+        let connected = self.roll().devices(backend)?;
+        Ok(Arc::new(team::Ranks::new(self, connected, Some((backend.to_owned(), Arc::clone(own))))))
     }
 }
 

@@ -1,5 +1,6 @@
-//! Rank 0's view of the ranks: whom it has told what, who has answered, and who has not. Every wait ends: when a rank is gone, or
-//! when none gets on for the job's patience; and the error says which ranks arrived and which did not.
+//! Rank 0's view of the ranks: whom it has told what, who has answered, and who has not. Every wait ends: when a rank is gone or
+//! has failed, or when none gets on for the job's patience; and the error says which ranks arrived and which did not, or what the
+//! one that failed said.
 
 use super::channel::Secret;
 use super::meeting::{Arrived, Out};
@@ -12,6 +13,9 @@ use std::time::{Duration, Instant};
 
 /// When one rank is found to be gone, the others get so long to come as far as they can without it.
 const SETTLE: Duration = Duration::from_millis(300);
+/// When one rank cannot do what was ordered, the others get so long without a step to find that out for themselves: those that wait
+/// for it inside a library never do.
+const REFUSED: Duration = Duration::from_secs(5);
 /// A rank that has given no sign of life for so long is not only waiting for another. They come four times a second.
 const SILENCE: Duration = Duration::from_secs(2);
 
@@ -29,6 +33,10 @@ pub(super) struct Roll {
     begun: Vec<(u64, Instant)>,
     /// Launched processes that have hung up.
     closed: Vec<bool>,
+    /// Ranks whose new process is not there yet: what is still heard is of the one before.
+    stale: Vec<bool>,
+    /// The ranks' processes were ended although nothing is wrong with them, and must be started anew.
+    pub(super) down: bool,
     /// Number of the last process that joined a segment of shared memory, and those that have ended since, by rank.
     joined: u64,
     ended: BTreeMap<usize, String>,
@@ -58,8 +66,9 @@ impl Roll {
             peers.push(arrived.peer);
         }
         let begun = vec![(0, Instant::now()); peers.len()];
-        let closed = vec![false; peers.len()];
-        Self { out, words, peers, patience, broken: None, begun, closed, joined: 0, ended: BTreeMap::new() }
+        let (closed, stale) = (vec![false; peers.len()], vec![false; peers.len()]);
+        let (broken, down, joined, ended) = (None, false, 0, BTreeMap::new());
+        Self { out, words, peers, patience, broken, begun, closed, stale, down, joined, ended }
     }
 
     pub(super) fn size(&self) -> usize {
@@ -104,20 +113,24 @@ impl Roll {
             return Err(error.clone());
         }
         for rank in ranks {
+            let order = order(*rank);
+            self.stale[*rank] |= matches!(order, Order::Start(_));
             // One that is gone is heard to be.
-            let _ = self.out[*rank].send(&order(*rank), &[]);
+            let _ = self.out[*rank].send(&order, &[]);
         }
         self.answers(call, ranks)
     }
 
     fn answers(&mut self, call: &'static str, ranks: &[usize]) -> Result<Vec<Answer>> {
-        let mut waiting = Waiting { call, answers: vec![None; self.size()], gone: Vec::new() };
+        let mut waiting = Waiting { call, answers: vec![None; self.size()], gone: Vec::new(), failed: None };
         let mut parts: Vec<Vec<u8>> = vec![Vec::new(); self.size()];
-        let (mut since, mut noticed) = (Instant::now(), None);
+        let (mut since, mut noticed, mut refused) = (Instant::now(), None, false);
         self.begun.iter_mut().for_each(|(_, at)| *at = Instant::now());
         while ranks.iter().any(|r| waiting.answers[*r].is_none()) {
             let word = self.words.recv_timeout(Duration::from_millis(20));
             match word {
+                Ok((rank, Ok((Report::Starting, _)))) => self.stale[rank] = false,
+                Ok((rank, Ok(_))) if self.stale[rank] => {}
                 Ok((rank, Ok((Report::Progress { begun }, _)))) => {
                     if begun != self.begun[rank].0 {
                         since = Instant::now();
@@ -135,6 +148,11 @@ impl Roll {
                 Ok((_, Ok((Report::Gone { .. }, _)))) => {}
                 Ok((rank, Ok(answer))) => {
                     since = Instant::now();
+                    if let Report::Failed { reason } = &answer.0 {
+                        noticed.get_or_insert(since);
+                        waiting.failed.get_or_insert_with(|| (rank, reason.clone()));
+                    }
+                    refused |= matches!(answer.0, Report::Unable { .. });
                     waiting.answers[rank] = Some(answer);
                 }
                 Ok((rank, Err(how))) => {
@@ -144,27 +162,45 @@ impl Roll {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => waiting.gone.extend((0..self.size()).map(|r| (r, "disconnected".into()))),
             }
-            let settled = !waiting.gone.is_empty() && noticed.get_or_insert_with(Instant::now).elapsed() >= SETTLE;
-            if settled || since.elapsed() > self.patience {
-                return Err(self.describe(&waiting));
+            if !waiting.gone.is_empty() {
+                noticed.get_or_insert_with(Instant::now);
+            }
+            let settled = noticed.is_some_and(|at| at.elapsed() >= SETTLE);
+            if settled || since.elapsed() > if refused { self.patience.min(REFUSED) } else { self.patience } {
+                return Err(self.refusal(&waiting, ranks).unwrap_or_else(|| self.describe(&waiting)));
             }
         }
-        // Order of ranks, so that the first that could not is named.
-        let mut answers = Vec::with_capacity(ranks.len());
-        let mut unable = None;
-        for rank in ranks {
-            match waiting.answers[*rank].take() {
-                Some((Report::Failed { reason }, _)) => {
-                    return Err(DeviceError::Call { call, code: 0, message: format!("{}: {reason}", self.name(*rank)) });
-                }
-                Some((Report::Unable { reason }, _)) => {
-                    unable.get_or_insert_with(|| DeviceError::unsupported(reason));
-                }
-                Some(answer) => answers.push(answer),
-                None => {}
-            }
+        if refused || waiting.failed.is_some() {
+            return Err(self.refusal(&waiting, ranks).unwrap_or_else(|| self.describe(&waiting)));
         }
-        unable.map_or(Ok(answers), Err)
+        Ok(ranks.iter().filter_map(|rank| waiting.answers[*rank].take()).collect())
+    }
+
+    /// What the rank says that failed first, or else one that cannot do what was ordered; by name, unless all say so. Where others
+    /// were left waiting for it, their processes are ended. None where a rank is gone, which is worse.
+    fn refusal(&mut self, waiting: &Waiting, ranks: &[usize]) -> Option<DeviceError> {
+        if !waiting.gone.is_empty() {
+            return None;
+        }
+        if let Some((rank, reason)) = &waiting.failed {
+            let message = format!("{}: {reason}", self.name(*rank));
+            return Some(DeviceError::Call { call: waiting.call, code: 0, message });
+        }
+        let said = |rank: &usize| waiting.answers[*rank].as_ref().map(|(report, _)| report);
+        let unable: Vec<(usize, &String)> = ranks
+            .iter()
+            .filter_map(|rank| match said(rank) {
+                Some(Report::Unable { reason }) => Some((*rank, reason)),
+                _ => None,
+            })
+            .collect();
+        let (rank, reason) = *unable.first()?;
+        let reason = if unable.len() == ranks.len() { reason.clone() } else { format!("{}: {reason}", self.name(rank)) };
+        if ranks.iter().any(|rank| said(rank).is_none()) {
+            self.down = true;
+            self.tell(|_| Order::Dismiss);
+        }
+        Some(DeviceError::Unsupported(reason))
     }
 
     /// `rank 3 (node7, process 4711)`.
@@ -183,6 +219,7 @@ impl Roll {
             (0..self.size()).partition(|rank| !lost(*rank) && !silent(*rank) && (done(*rank) || self.begun[*rank].0 == furthest));
         let mut why: Vec<String> =
             waiting.gone.iter().map(|(rank, how)| format!("{} is gone ({how})", self.name(*rank))).collect();
+        why.extend(waiting.failed.iter().map(|(rank, reason)| format!("{} said: {reason}", self.name(*rank))));
         let code = if why.is_empty() {
             why.push(format!("no rank got on for {} s", self.patience.as_secs_f64()));
             let quiet: Vec<usize> = (0..self.size()).filter(|rank| silent(*rank)).collect();
@@ -194,6 +231,14 @@ impl Roll {
         let message =
             format!("{}; ranks that arrived: {}; that did not: {}", why.join(", "), super::list(&here), super::list(&missing));
         DeviceError::Call { call: waiting.call, code: i64::from(code), message }
+    }
+
+    /// Has every rank open its device.
+    pub(super) fn devices(&mut self, backend: &str) -> Result<Connected> {
+        let order = Order::Start(Start::Device { backend: backend.to_owned() });
+        let answers = self.ask("opening the ranks' devices", |_| order.clone())?;
+        self.down = false;
+        agreed(answers, self.size()).map_err(DeviceError::unsupported)
     }
 
     /// Has all ranks connect to each other by TCP.
@@ -210,6 +255,7 @@ impl Roll {
         let failed = |e: std::io::Error| DeviceError::invalid(format!("cannot make a secret: {e}"));
         let order = Order::Connect { addresses, secret: Secret::random().map_err(failed)? };
         let answers = self.ask("connecting the ranks", |_| order.clone())?;
+        self.down = false;
         agreed(answers, self.size()).map_err(DeviceError::unsupported)
     }
 
@@ -274,6 +320,8 @@ struct Waiting {
     call: &'static str,
     answers: Vec<Option<Answer>>,
     gone: Vec<(usize, String)>,
+    /// The first that failed, and its words.
+    failed: Option<(usize, String)>,
 }
 
 impl Drop for Roll {

@@ -26,14 +26,16 @@ const TRANSPORT: [&str; 8] = [
 pub(super) struct Ranks {
     job: Arc<Job>,
     connected: Connected,
-    /// Rank 0's own, where it is devices that are connected: it makes the tokens.
-    own: Option<Arc<dyn Collectives + Send + Sync>>,
+    own: Option<Own>,
     /// Bytes of a sweep's messages, and the token by which its devices met.
     sweep: Mutex<Option<(Bytes, Vec<u8>)>>,
 }
 
+/// Where it is devices that are connected: their backend, and rank 0's own library, which makes the tokens.
+type Own = (String, Arc<dyn Collectives + Send + Sync>);
+
 impl Ranks {
-    pub(super) fn new(job: &Arc<Job>, connected: Connected, own: Option<Arc<dyn Collectives + Send + Sync>>) -> Self {
+    pub(super) fn new(job: &Arc<Job>, connected: Connected, own: Option<Own>) -> Self {
         Self { job: Arc::clone(job), connected, own, sweep: Mutex::default() }
     }
 
@@ -81,7 +83,7 @@ impl Ranks {
 impl Collectives for Ranks {
     fn provider(&self) -> &'static str {
         match (&self.own, self.connected.provider.as_str()) {
-            (Some(own), _) => own.provider(),
+            (Some((_, own)), _) => own.provider(),
             (None, "tcp") => "tcp",
             _ => "mpi",
         }
@@ -97,14 +99,23 @@ impl Collectives for Ranks {
     }
 
     fn encoding(&self, dtype: Dtype) -> Dtype {
-        self.own.as_ref().map_or(dtype, |own| own.encoding(dtype))
+        self.own.as_ref().map_or(dtype, |(_, own)| own.encoding(dtype))
     }
 
     fn communicator(&self, problem: &CollectiveProblem) -> Result<Box<dyn Communicator>> {
-        let token = self.own.as_ref().map_or(Ok(Vec::new()), |own| own.token())?;
+        let token = self.own.as_ref().map_or(Ok(Vec::new()), |(_, own)| own.token())?;
         let order = Order::Prepare { problem: *problem, token };
         *self.sweep.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.job.roll().ask("starting the ranks", |_| order.clone())?;
+        let mut roll = self.job.roll();
+        // A case that one rank alone could not do has left the others waiting inside their library.
+        match &self.own {
+            _ if !roll.down => {}
+            Some((backend, _)) => drop(roll.devices(backend)?),
+            None if self.provider() == "tcp" => drop(roll.tcp()?),
+            None => return Err(DeviceError::unsupported("a case before left ranks waiting, and MPI is started once a job")),
+        }
+        roll.ask("starting the ranks", |_| order.clone())?;
+        drop(roll);
         let n = problem.ranks;
         // Elements pass from rank to rank in their own type, but where a rank combines all values of a part at once.
         let rounding = if self.provider() == "tcp" { Rounding::Once } else { Rounding::EachStep };
@@ -128,7 +139,7 @@ impl Collectives for Ranks {
     fn exchange(&self, partners: &[Option<usize>], bytes: Bytes, times: u64) -> Result<Vec<Option<Exchange>>> {
         let mut sweep = self.sweep.lock().unwrap_or_else(PoisonError::into_inner);
         if sweep.as_ref().is_none_or(|(of, _)| *of != bytes) {
-            *sweep = Some((bytes, self.own.as_ref().map_or(Ok(Vec::new()), |own| own.token())?));
+            *sweep = Some((bytes, self.own.as_ref().map_or(Ok(Vec::new()), |(_, own)| own.token())?));
         }
         let token = sweep.as_ref().map(|(_, token)| token.clone()).unwrap_or_default();
         let partner = |rank: usize| partners.get(rank).copied().flatten();

@@ -5,7 +5,8 @@
 // -DVERSION=…; -DALLOC= and -DFREE=: the driver's functions that ncclMemAlloc is made of; -DFNUZ: FP8 as CDNA3 has it; -DOLD: without the calls that came late, all-to-all under RCCL's first name; -DBARE: without all of them;
 // -DSWEPT: no CollnetDirect, as old versions say it, Ring in silence for CollnetChain, an error where NVLS meets Simple, the end of
 // the process where Tree meets LL, and none where NVLSTree meets LL128, which is stopped;
-// RP_STUB_NCCL=corrupt: a bit of what the last rank receives is flipped; RP_STUB_NCCL=async: an error found meanwhile.
+// RP_STUB_NCCL=corrupt: a bit of what the last rank receives is flipped; RP_STUB_NCCL=async: an error found meanwhile; RP_STUB_NCCL=refuse: this
+// process's rank joins no others.
 #include <fcntl.h>
 #include <math.h>
 #include <signal.h>
@@ -263,6 +264,8 @@ int ncclCommInitRank(comm_t *c, int n, id_t128 id, int rank) {
   for (int i = 0; i < 64; i++) if (id.internal[i] != 7) return ARGUMENT;
   if (n > RANKS) return ARGUMENT;
   say("InitRank %d of %d\n", rank, n);
+  const char *fault = getenv("RP_STUB_NCCL");
+  if (fault && !strcmp(fault, "refuse")) return 3;
   *c = make(rank, n);
   if (n == 1) return 0;
   int fd = shm_open(id.internal + 64, O_RDWR | O_CREAT, 0600);
