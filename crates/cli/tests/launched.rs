@@ -337,7 +337,7 @@ fn what_one_rank_alone_cannot_do_is_said_in_its_own_words() {
     // Its library is older than that of the others, and knows no FP8.
     let Some(old) = common::stub_gpus("launched-old", &["-DVERSION=21803"]) else { return };
     let cases = ["f32", "e4m3", "bf16"].map(|dtype| format!("collectives/all_reduce/r3/36KiB/{dtype}"));
-    let run = |job, second: &Path, fault: &str| {
+    let run = |job, second: &Path, fault: &str| -> (Vec<String>, String) {
         let folder = scratch(fault);
         let mut words = arguments(&cases.each_ref().map(String::as_str), &folder);
         words.iter_mut().filter(|w| *w == "cpu").for_each(|w| *w = "cuda:0".into());
@@ -349,8 +349,9 @@ fn what_one_rank_alone_cannot_do_is_said_in_its_own_words() {
         let first = started(0, &gpus, "none").end();
         others.into_iter().for_each(|other| drop(other.end()));
         let _ = std::fs::remove_dir_all(folder);
-        let seen = out(&first).lines().filter(|l| l.starts_with("cuda:0,")).map(|l| l.split(',').nth(5).unwrap().to_owned());
-        (seen.collect::<Vec<_>>(), out(&first) + &err(&first))
+        let text = out(&first) + &err(&first);
+        let seen = text.lines().filter(|l| l.starts_with("cuda:0,")).map(|l| l.split(',').nth(5).unwrap().to_owned()).collect();
+        (seen, text)
     };
     let started = Instant::now();
     let (outcomes, text) = run(10, &gpus, "refuse");
@@ -362,6 +363,38 @@ fn what_one_rank_alone_cannot_do_is_said_in_its_own_words() {
     assert_eq!(outcomes, ["measured", "skipped", "measured"], "{text}");
     assert!(text.contains("rank 1 (") && text.contains("NCCL 2.18.3"), "{text}");
     [gpus, old].into_iter().for_each(|folder| std::fs::remove_dir_all(folder).unwrap());
+}
+
+#[test]
+fn a_rank_that_comes_late_is_named_whatever_connects_the_ranks() {
+    let named = |folder: &Path, output: &Output| {
+        let raw = std::fs::read_to_string(folder.join("raw.jsonl")).unwrap_or_default();
+        let late = raw.split("\"lateness of ranks\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
+        assert!(late.contains(" µs (rank 1) after the first"), "{late}\n{}{}", out(output), err(output));
+        // Ten milliseconds are planted; who waited for them is not late.
+        let [first, last] = [0, 1].map(|i| late.split(" to ").nth(i).unwrap().split(' ').next().unwrap().parse::<f64>().unwrap());
+        assert!(last > 5e3 && first < 5e3, "{late}");
+        std::fs::remove_dir_all(folder).unwrap();
+    };
+    let gpus = common::stub_gpus("launched-late", &[]);
+    let cases = ["collectives/all_reduce/r3/384KiB/f32"];
+    let path = gpus.as_deref().and_then(Path::to_str);
+    let engines =
+        [("cpu", 12, Some(("RIDGEPOINT_ENGINE", "tcp"))), ("cuda:0", 13, path.map(|path| ("RIDGEPOINT_CUDA_PATH", path)))];
+    for (device, job, variable) in engines {
+        let (folder, Some(variable)) = (scratch(&format!("late-{job}")), variable) else { continue };
+        let mut words = arguments(&cases, &folder);
+        words.iter_mut().filter(|w| *w == "cpu").for_each(|w| *w = device.into());
+        let started = |rank| Running::start(torchrun(rank, 3, job, &words).envs([variable, ("RIDGEPOINT_TEST_FAULT", "slow:1")]));
+        let others = [1, 2].map(started);
+        named(&folder, &started(0).end());
+        others.into_iter().for_each(|other| assert!(other.end().status.success()));
+    }
+    gpus.into_iter().for_each(|folder| std::fs::remove_dir_all(folder).unwrap());
+    let Some(mut three) = mpirun(3) else { return };
+    let folder = scratch("late-mpi");
+    let output = run(three.env("RIDGEPOINT_TEST_FAULT", "slow:1"), &cases, &folder);
+    named(&folder, &output);
 }
 
 #[test]

@@ -79,9 +79,11 @@ impl Ready for Run {
     }
 
     fn observed(&self) -> BTreeMap<String, String> {
-        let work = skew(&self.communicator.working()).map(|text| ("work of ranks".into(), text));
+        let work = skew(&self.communicator.working()).map(|text| ("work of ranks".into(), text + ", mean over runs"));
+        let late =
+            skew(&self.communicator.lateness()).map(|text| ("lateness of ranks".into(), text + " after the first, median"));
         let times = over_ranks(&self.communicator.times()).map(|text| ("time of ranks".into(), text));
-        work.into_iter().chain(times).collect()
+        work.into_iter().chain(late).chain(times).collect()
     }
 
     fn check(&mut self) -> Result<Verification> {
@@ -128,13 +130,14 @@ pub(crate) fn outputs(communicator: &mut dyn Communicator, p: &CollectiveProblem
     Ok(Outputs { found: Checked { checked, wrong, error }, tolerance, how: format!("every element of every rank, {against}") })
 }
 
-/// Which rank works longest and which shortest in an execution, without waiting: where all are alike, none is slow.
+/// Which rank works longest, without waiting, and which shortest; or which comes last and which first. Where all are alike, none
+/// is slow.
 fn skew(working: &[Seconds]) -> Option<String> {
     let all = || working.iter().enumerate();
     let (slow, most) = all().max_by(|a, b| a.1.0.total_cmp(&b.1.0))?;
     let (fast, least) = all().min_by(|a, b| a.1.0.total_cmp(&b.1.0))?;
     let micro = |s: &Seconds| s.0 * 1e6;
-    Some(format!("{:.2} µs (rank {fast}) to {:.2} µs (rank {slow}), mean over runs", micro(least), micro(most)))
+    Some(format!("{:.2} µs (rank {fast}) to {:.2} µs (rank {slow})", micro(least), micro(most)))
 }
 
 /// Smallest, 99th percentile and largest of the ranks' mean times.
@@ -161,7 +164,7 @@ mod tests {
     #[test]
     fn the_slow_rank_is_named() {
         let text = skew(&[Seconds(2e-6), Seconds(3.5e-6), Seconds(1e-6)]).unwrap();
-        assert_eq!(text, "1.00 µs (rank 2) to 3.50 µs (rank 1), mean over runs");
+        assert_eq!(text, "1.00 µs (rank 2) to 3.50 µs (rank 1)");
         assert_eq!(skew(&[]), None);
     }
 }

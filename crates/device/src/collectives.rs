@@ -542,6 +542,12 @@ pub trait Communicator {
         Vec::new()
     }
 
+    /// How much later than the first each rank comes to an execution after a common start, the median of those that were looked at,
+    /// outside of every timed run. Empty where that is not known.
+    fn lateness(&self) -> Vec<Seconds> {
+        Vec::new()
+    }
+
     /// Algorithm, protocol, process ids: goes into the record.
     fn config(&self) -> BTreeMap<String, String> {
         BTreeMap::new()

@@ -2,6 +2,7 @@
 //! hardware.
 
 use super::message::Connected;
+use super::planted::Planted;
 use super::rank::Worker;
 use super::world::World;
 use crate::probe::PROBES;
@@ -20,6 +21,7 @@ pub(super) struct OnDevice {
     begun: Arc<AtomicU64>,
     /// Token of the sweep over pairs that the communicator is of, if it is.
     paired_by: Vec<u8>,
+    planted: Planted,
 }
 
 impl OnDevice {
@@ -49,6 +51,7 @@ impl OnDevice {
             size: world.size,
             begun: Arc::clone(begun),
             paired_by: Vec::new(),
+            planted: Planted::at(world.rank),
         })
     }
 
@@ -88,11 +91,17 @@ impl Worker for OnDevice {
         self.communicator()?.poison()
     }
 
-    fn run(&mut self, times: u64) -> Result<(u64, u64)> {
+    fn run(&mut self, times: u64) -> Result<u64> {
         self.begun.fetch_add(times, Ordering::Relaxed);
+        self.planted.dawdle();
         let timing = self.communicator()?.run(times as usize)?;
-        let nanoseconds = (timing.seconds.0 * 1e9).round() as u64;
-        Ok((nanoseconds, nanoseconds / times.max(1)))
+        Ok((timing.seconds.0 * 1e9).round() as u64)
+    }
+
+    /// All leave an execution together, and the device's clock says how long the next one took from when this rank came to it.
+    fn look(&mut self, times: u64) -> Result<Vec<u64>> {
+        self.communicator()?.run(1)?;
+        (0..times).map(|_| self.run(1)).collect()
     }
 
     fn check(&mut self, tolerance: f64) -> Result<Option<Checked>> {

@@ -1,6 +1,7 @@
 //! A rank whose buffers lie in the host's memory: what it does around each execution is the same for all that can connect it.
 
 use super::message::Connected;
+use super::planted::Planted;
 use super::rank::Worker;
 use crate::cpu::collectives::Fault;
 use crate::host_memory::Mapping;
@@ -10,12 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// What is to go wrong, for tests: `corrupt:1` at rank 1, `die:1:2` once two collectives are done. Records of such a run say so.
-pub(super) const FAULT: &str = "RIDGEPOINT_TEST_FAULT";
 /// How often the messages of a pair are exchanged.
 const REPEATS: u32 = 3;
-/// How long a slow rank sleeps before each execution.
-const SLOW: Duration = Duration::from_millis(2);
+/// Most bytes of its own buffer that a rank goes over where it is to be seen how soon it comes.
+const OWN: usize = 4 << 20;
 
 /// What connects ranks. All buffers are as long as S; what a rank sends and receives of them is its problem's to say.
 pub(super) trait Fabric {
@@ -68,28 +67,6 @@ struct Work {
     receive: Mapping,
 }
 
-/// What goes wrong at this rank.
-#[derive(Default)]
-struct Planted {
-    fault: Option<Fault>,
-    slow: bool,
-    /// Collectives that are still made ready before it.
-    spared: u64,
-}
-
-impl Planted {
-    fn at(rank: usize) -> Self {
-        let text = std::env::var(FAULT).unwrap_or_default();
-        let words: Vec<&str> = text.split(':').collect();
-        let &[what, at, ref spared @ ..] = words.as_slice() else { return Self::default() };
-        if at.parse() != Ok(rank) {
-            return Self::default();
-        }
-        let spared = spared.first().and_then(|n| n.parse().ok()).unwrap_or(0);
-        Self { fault: Fault::named(what), slow: what == "slow", spared }
-    }
-}
-
 impl<F: Fabric> Buffers<F> {
     pub(super) fn new(fabric: F, begun: &Arc<AtomicU64>) -> Self {
         let Connected { rank, size, .. } = fabric.connected();
@@ -122,7 +99,9 @@ impl<F: Fabric> Worker for Buffers<F> {
     }
 
     fn prepare(&mut self, problem: &CollectiveProblem, _token: &[u8]) -> Result<()> {
-        self.planted.spared = self.planted.spared.saturating_sub(u64::from(self.work.take().is_some()));
+        if self.work.take().is_some() {
+            self.planted.spare();
+        }
         if problem.ranks != self.size {
             return Err(DeviceError::unsupported(format!("{} ranks were launched, not {}", self.size, problem.ranks)));
         }
@@ -156,11 +135,29 @@ impl<F: Fabric> Worker for Buffers<F> {
         Ok(())
     }
 
-    fn run(&mut self, times: u64) -> Result<(u64, u64)> {
+    fn run(&mut self, times: u64) -> Result<u64> {
         let mut work = self.work.take().ok_or_else(|| DeviceError::invalid("no collective was made ready"))?;
         let outcome = self.repeat(&mut work, times);
         self.work = Some(work);
         outcome
+    }
+
+    /// What a rank does by itself before it comes is to go over its own buffer: a busy core or slow memory shows in that.
+    fn look(&mut self, times: u64) -> Result<Vec<u64>> {
+        let mut waited = Vec::new();
+        for _ in 0..times {
+            self.fabric.meet()?;
+            self.planted.dawdle();
+            if let Some(work) = &mut self.work {
+                let own = if work.problem.in_place { work.receive.bytes() } else { work.send.bytes() };
+                let sum: u64 = own[..own.len().min(OWN)].iter().map(|byte| u64::from(*byte)).sum();
+                std::hint::black_box(sum);
+            }
+            let came = Instant::now();
+            self.fabric.meet()?;
+            waited.push(came.elapsed().as_nanos() as u64);
+        }
+        Ok(waited)
     }
 
     fn output(&mut self) -> Result<Vec<u8>> {
@@ -186,7 +183,7 @@ impl<F: Fabric> Worker for Buffers<F> {
         }
         self.fabric.meet()?;
         let Some(partner) = partner else { return Ok((0, 0)) };
-        if self.planted.fault == Some(Fault::Corrupt) && len > 0 {
+        if self.planted.fault() == Some(Fault::Corrupt) && len > 0 {
             receive[0] ^= 1;
         }
         // What is no whole element at the end is zero in both.
@@ -202,17 +199,16 @@ impl<F: Fabric> Worker for Buffers<F> {
 }
 
 impl<F: Fabric> Buffers<F> {
-    fn repeat(&mut self, work: &mut Work, times: u64) -> Result<(u64, u64)> {
+    fn repeat(&mut self, work: &mut Work, times: u64) -> Result<u64> {
         let (p, rank) = (work.problem, self.rank);
         let consumes = p.consumes();
-        let fault = self.planted.fault.filter(|_| self.planted.spared == 0);
-        let slow = self.planted.slow && self.planted.spared == 0;
+        let fault = self.planted.fault();
         self.fabric.before(&p, work.send.bytes(), work.receive.bytes());
         self.fabric.meet()?;
         self.fabric.meet()?;
         let start = Instant::now();
-        let (mut spent, mut working) = (Duration::ZERO, Duration::ZERO);
-        for i in 0..times {
+        let mut spent = Duration::ZERO;
+        for _ in 0..times {
             if consumes {
                 work.refill(rank);
                 self.fabric.meet()?;
@@ -223,16 +219,11 @@ impl<F: Fabric> Buffers<F> {
                 _ => {}
             }
             self.begun.fetch_add(1, Ordering::Relaxed);
-            // A look at the clock takes as long as a small collective: only the last execution is looked at.
-            let looked = (consumes || i + 1 == times).then(Instant::now);
-            if slow {
-                std::thread::sleep(SLOW);
-            }
+            // A look at the clock takes as long as a small collective.
+            let looked = consumes.then(Instant::now);
+            self.planted.dawdle();
             self.fabric.execute(&p, work.send.bytes(), work.receive.bytes())?;
-            if let Some(looked) = looked {
-                working = looked.elapsed();
-                spent += working;
-            }
+            spent += looked.map_or(Duration::ZERO, |looked| looked.elapsed());
         }
         let took = if consumes { spent } else { start.elapsed() };
         self.fabric.meet()?;
@@ -243,7 +234,7 @@ impl<F: Fabric> Buffers<F> {
             Some(Fault::Unwritten) => work.receive.bytes()[range.start..range.end.min(range.start + 8)].fill(0xff),
             _ => {}
         }
-        Ok((took.as_nanos() as u64, working.as_nanos() as u64))
+        Ok(took.as_nanos() as u64)
     }
 
     /// One way, then the other, so that a link that is slow in one direction is seen: all messages, then a word that they came.

@@ -21,6 +21,8 @@ pub(super) enum Order {
     Poison,
     /// Do the collective so many times.
     Run(u64),
+    /// Come so many times to a collective from a common start, to see who is late.
+    Look(u64),
     /// Send what was received.
     Output,
     /// Compare what was received with what it must be, where the rank can.
@@ -54,13 +56,10 @@ pub(super) enum Report {
     Listening { address: SocketAddr },
     /// It is connected to the others.
     Connected(Connected),
-    /// An order was carried out.
-    Done {
-        /// Time of a run.
-        nanoseconds: u64,
-        /// The rank's own time in its last execution, without its waiting for the others.
-        working: u64,
-    },
+    /// An order was carried out; the time of a run.
+    Done { nanoseconds: u64 },
+    /// How long it waited for the others, in nanoseconds, each time from a common start.
+    Looked { waited: Vec<u64> },
     /// What a check found; the bits of the largest error, since JSON has no NaN.
     Checked { checked: u64, wrong: u64, error: u64 },
     /// An exchange with another rank: the time of all its messages, and bytes that arrived wrong.

@@ -13,6 +13,7 @@ mod host;
 mod meeting;
 mod message;
 mod mpi;
+mod planted;
 mod rank;
 mod roll;
 mod tcp;

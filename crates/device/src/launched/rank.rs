@@ -33,8 +33,12 @@ pub(super) trait Worker {
     /// Overwrites what was received, and gives the rank its input anew.
     fn poison(&mut self) -> Result<()>;
 
-    /// Runs the collective so many times: nanoseconds of all, and of this rank's own work in the last.
-    fn run(&mut self, times: u64) -> Result<(u64, u64)>;
+    /// Runs the collective so many times, and gives the nanoseconds of all.
+    fn run(&mut self, times: u64) -> Result<u64>;
+
+    /// Comes to a collective so many times from a common start, and gives the nanoseconds that it waited for the last to come, and
+    /// for whatever all do alike then: who waits least is the latest.
+    fn look(&mut self, times: u64) -> Result<Vec<u64>>;
 
     /// Compares every element that was received with what it must be; None where rank 0 has to.
     fn check(&mut self, _tolerance: f64) -> Result<Option<Checked>> {
@@ -105,7 +109,7 @@ fn serve(stream: UnixStream, start: &Start) -> std::io::Result<()> {
         }
     };
     say(&out, &Report::Connected(worker.connected()), &[])?;
-    const DONE: Report = Report::Done { nanoseconds: 0, working: 0 };
+    const DONE: Report = Report::Done { nanoseconds: 0 };
     loop {
         let done = match input.receive::<Order>()?.0 {
             Order::Leave => {
@@ -114,7 +118,8 @@ fn serve(stream: UnixStream, start: &Start) -> std::io::Result<()> {
             }
             Order::Prepare { problem, token } => worker.prepare(&problem, &token).map(|()| DONE),
             Order::Poison => worker.poison().map(|()| DONE),
-            Order::Run(times) => worker.run(times).map(|(nanoseconds, working)| Report::Done { nanoseconds, working }),
+            Order::Run(times) => worker.run(times).map(|nanoseconds| Report::Done { nanoseconds }),
+            Order::Look(times) => worker.look(times).map(|waited| Report::Looked { waited }),
             Order::Output => match worker.output() {
                 Ok(bytes) => {
                     // At least one message, the last of which says so.

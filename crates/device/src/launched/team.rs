@@ -1,11 +1,12 @@
 //! Rank 0's side of ranks that do what they are told, whatever connects them: an MPI library, TCP, or their devices' own.
 
 use super::Job;
-use super::host::FAULT;
 use super::message::{Connected, Order, Report};
+use super::planted::FAULT;
 use super::roll::Answer;
 use crate::{Checked, CollectiveProblem, Collectives, Communicator, DeviceError, Exchange, RankPlace, Result, Rounding, Timing};
 use ridgepoint_core::record::Clock;
+use ridgepoint_core::stats::median_of_sorted;
 use ridgepoint_core::{Bytes, Dtype, Library, Seconds};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +22,10 @@ const TRANSPORT: [&str; 8] = [
     "MPIR_CVAR_CH4_NETMOD",
     "MPIR_CVAR_CH4_SHM",
 ];
+
+/// How often it is looked who is late, at most, and on devices for how many bytes of a collective together.
+const LOOKS: u64 = 9;
+const LOOKED_AT: Bytes = Bytes::mib(64);
 
 /// The engine.
 pub(super) struct Ranks {
@@ -126,9 +131,10 @@ impl Collectives for Ranks {
             rounding,
             job: Arc::clone(&self.job),
             config: self.config(),
+            bytes: problem.bytes,
             times: vec![0; n],
-            working: vec![0; n],
-            runs: (0, 0),
+            runs: 0,
+            lateness: vec![Vec::new(); n],
         }))
     }
 
@@ -164,15 +170,40 @@ struct Team {
     on_devices: bool,
     rounding: Rounding,
     config: BTreeMap<String, String>,
-    /// Nanoseconds of each rank: of all executions, and of its own work in those that were looked at.
+    bytes: Bytes,
+    /// Nanoseconds of each rank in all executions, and their number.
     times: Vec<u64>,
-    working: Vec<u64>,
-    /// Executions, and those that were looked at.
-    runs: (u64, u64),
+    runs: u64,
+    /// Nanoseconds that each rank came later than the first, each time that it was looked at.
+    lateness: Vec<Vec<u64>>,
+}
+
+impl Team {
+    /// Sees who is late. Never within a run: its last execution is to be the one that is checked, and its time that of nothing else.
+    fn look(&mut self) -> Result<()> {
+        // Devices execute the collective for it: what takes long tells as much at once.
+        let times = if self.on_devices { (LOOKED_AT.0 / self.bytes.0.max(1)).clamp(1, LOOKS) } else { LOOKS };
+        let answers = self.job.roll().ask("looking who is late", |_| Order::Look(times))?;
+        let waited: Vec<&Vec<u64>> = answers
+            .iter()
+            .filter_map(|(report, _)| if let Report::Looked { waited } = report { Some(waited) } else { None })
+            .collect();
+        for i in 0..times as usize {
+            // Whoever comes first waits longest.
+            let at = |waited: &&Vec<u64>| waited.get(i).copied().unwrap_or(0);
+            let longest = waited.iter().map(at).max().unwrap_or(0);
+            self.lateness.iter_mut().zip(&waited).for_each(|(late, waited)| late.push(longest - at(waited)));
+        }
+        Ok(())
+    }
 }
 
 impl Communicator for Team {
     fn poison(&mut self) -> Result<()> {
+        // Connections are made at the first execution.
+        if self.runs > 0 {
+            self.look()?;
+        }
         self.job.roll().ask("poisoning the outputs", |_| Order::Poison).map(drop)
     }
 
@@ -180,13 +211,12 @@ impl Communicator for Team {
         let answers: Vec<Answer> = self.job.roll().ask("the collective", |_| Order::Run(n as u64))?;
         let mut slowest = 0;
         for (rank, (report, _)) in answers.iter().enumerate() {
-            if let Report::Done { nanoseconds, working } = report {
+            if let Report::Done { nanoseconds } = report {
                 slowest = slowest.max(*nanoseconds);
                 self.times[rank] += nanoseconds;
-                self.working[rank] += working;
             }
         }
-        self.runs = (self.runs.0 + n as u64, self.runs.1 + 1);
+        self.runs += n as u64;
         Ok(Timing { seconds: Seconds(slowest as f64 / 1e9), clock: self.clock })
     }
 
@@ -220,19 +250,22 @@ impl Communicator for Team {
     }
 
     fn times(&self) -> Vec<Seconds> {
-        means(&self.times, self.runs.0)
+        if self.runs == 0 {
+            return Vec::new();
+        }
+        self.times.iter().map(|sum| Seconds(*sum as f64 / self.runs as f64 / 1e9)).collect()
     }
 
-    fn working(&self) -> Vec<Seconds> {
-        means(&self.working, self.runs.1)
+    fn lateness(&self) -> Vec<Seconds> {
+        let median = |late: &Vec<u64>| {
+            let mut seconds: Vec<f64> = late.iter().map(|ns| *ns as f64 / 1e9).collect();
+            seconds.sort_by(f64::total_cmp);
+            (!seconds.is_empty()).then(|| Seconds(median_of_sorted(&seconds)))
+        };
+        self.lateness.iter().filter_map(median).collect()
     }
 
     fn config(&self) -> BTreeMap<String, String> {
         self.config.clone()
     }
-}
-
-/// Sums of nanoseconds over their number.
-fn means(sums: &[u64], n: u64) -> Vec<Seconds> {
-    if n == 0 { Vec::new() } else { sums.iter().map(|sum| Seconds(*sum as f64 / n as f64 / 1e9)).collect() }
 }
