@@ -1,5 +1,6 @@
 //! Decode by our own kernel for NVIDIA from sm_80 on, kernels/attention/decode_splitkv.cu. The host contract stands there.
 
+use crate::balance::{Costs, places, splits};
 use crate::nvidia::scale;
 use crate::shape::{Kind, Shape};
 use crate::splits::{Splits, given};
@@ -13,8 +14,6 @@ pub(crate) const PROVIDER: &str = "decode-splitkv";
 const ROWS: u64 = 16;
 /// Most queries: with more it is no decode, and a block's rows would fill many times over.
 const MOST_QUERIES: u64 = 8;
-/// Fewest keys worth a split.
-const LEAST_SPLIT: u64 = 256;
 
 /// Dynamic shared memory of a warp for a column: its stages of K and V.
 const WARP_BYTES: u64 = 192;
@@ -34,7 +33,7 @@ pub(crate) fn fits(shape: Shape, limit: Option<u64>) -> bool {
 /// Warps of a block: four, and for heads of 256 two on chips whose blocks have no 192 KB.
 fn warps(shape: Shape, limit: Option<u64>) -> Option<u64> {
     let counts: &[u64] = if shape.dqk > 128 { &[4, 2] } else { &[4] };
-    counts.iter().copied().find(|warps| limit.is_none_or(|limit| warps * WARP_BYTES * shape.dqk <= limit))
+    counts.iter().copied().find(|warps| limit.is_none_or(|limit| shared(shape, *warps) <= limit))
 }
 
 /// True where the entries serve that know lengths and the causal mask at the end, and nothing else. One query sees the same with
@@ -43,11 +42,16 @@ fn dense(shape: Shape) -> bool {
     Shape { ragged: false, ..shape }.plain() && (shape.causal || shape.sq == 1)
 }
 
-/// Splits of the keys: two blocks a multiprocessor, once over, each with enough keys to be worth it.
-fn splits(shape: Shape, multiprocessors: u64) -> u64 {
-    let blocks = shape.b * shape.hkv * (shape.hq / shape.hkv * shape.sq).div_ceil(ROWS);
-    let seen = shape.window.map_or(shape.sk, |window| shape.sk.min(window + shape.sq));
-    (2 * multiprocessors).div_ceil(blocks).clamp(1, (seen / LEAST_SPLIT).max(1))
+/// To start a block takes as long as 64 keys in 16 bits, about 3 µs; its partial results, written and read, are as large as 32.
+fn costs(shape: Shape) -> Costs {
+    let sixteen = |keys: u64| keys * 16 / shape.kv.bits().max(1);
+    let blocks = shape.hkv * (shape.hq / shape.hkv * shape.sq).div_ceil(ROWS);
+    Costs { blocks, block: sixteen(64), partial: sixteen(32), least: 256 }
+}
+
+/// Dynamic shared memory of a block.
+fn shared(shape: Shape, warps: u64) -> u64 {
+    warps * WARP_BYTES * shape.dqk
 }
 
 /// The kernel for one shape.
@@ -87,7 +91,8 @@ impl<'d> Plan<'d> {
         let entry = if dense(shape) { format!("rp_decode_{}_d{}", shape.dtype, shape.dqk) } else { "rp_decode_general".into() };
         let program = Program { name: "attention/decode_splitkv", defines: &defines, ..Program::default() };
         let kernel = device.compile(&program, &entry)?;
-        let splits = Splits::new(device, shape, splits(shape, u64::from(device.info().units)))?;
+        let places = places(device, &kernel, 32 * warps, shared(shape, warps));
+        let splits = Splits::new(device, shape, splits(shape, &costs(shape), places))?;
         Ok(Self { device, shape, kernel, warps, splits })
     }
 }
@@ -120,7 +125,7 @@ impl AttentionPlan for Plan<'_> {
         args.push(Arg::F32(scale(s)));
         let geometry = Geometry {
             grid: [self.splits.count as u32, rows.div_ceil(ROWS) as u32, (s.b * s.hkv) as u32],
-            ..Geometry::linear(1, 32 * self.warps as u32).with_shared((self.warps * WARP_BYTES * s.dqk) as u32)
+            ..Geometry::linear(1, 32 * self.warps as u32).with_shared(shared(s, self.warps) as u32)
         };
         self.device.launch(&self.kernel, geometry, &args)?;
         self.splits.join(operands)
@@ -175,13 +180,5 @@ mod tests {
             assert_eq!(found, counts, "{limit}");
         }
         assert!(!fits(shape("b4hq8hkv2sq1sk900d256/bf16"), Some(65_536)));
-    }
-
-    #[test]
-    fn splits_fill_the_device_and_none_has_few_keys() {
-        assert_eq!(splits(shape("b128hq64hkv8sq1sk8192d128/bf16"), 132), 1);
-        assert_eq!(splits(shape("b1hq64hkv8sq1sk131072d128/bf16"), 132), 33);
-        assert_eq!(splits(shape("b1hq64hkv8sq1sk131072d128/bf16/causal/w128"), 132), 1);
-        assert_eq!(splits(shape("b1hq64hkv8sq1sk600d128/bf16"), 132), 2);
     }
 }

@@ -9,6 +9,7 @@
 //! query head in the softmax's sum; `ragged`, lengths from 0 to sk. An e4m3 case writes bf16, and has one f32 scale an operand.
 
 mod amd;
+mod balance;
 mod cases;
 mod check;
 mod common;

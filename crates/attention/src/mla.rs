@@ -1,5 +1,6 @@
 //! Absorbed MLA decode by our own Hopper kernel, kernels/attention/mla_decode_sm90.cu. The host contract stands there.
 
+use crate::balance::{Costs, places, splits};
 use crate::layout;
 use crate::nvidia::{paged_by_tma, scale};
 use crate::shape::{Kind, Shape};
@@ -19,9 +20,8 @@ const VALUE: u64 = 512;
 const ROWS: u64 = 64;
 /// Keys of a tile, and so the most of a load.
 const KEYS: u64 = 64;
-/// Fewest keys worth a split: a block walks them two tiles of 64 at a time.
-const LEAST_SPLIT: u64 = 512;
-/// Dynamic shared memory, by the contract: one block a multiprocessor.
+/// Threads and dynamic shared memory of a block, by the contract: one a multiprocessor.
+const THREADS: u32 = 384;
 const SHARED: u32 = 230_912;
 
 /// True for the shapes that the kernel takes. With one query a sequence, its rows (query, head) are our (head, query).
@@ -36,10 +36,9 @@ pub(crate) fn fits(shape: Shape) -> bool {
         && (shape.hkv, shape.sq, shape.dqk, shape.dv) == (1, 1, LATENT, VALUE)
 }
 
-/// Splits of the keys: as many blocks as there are multiprocessors, each with enough keys to be worth it.
-fn splits(shape: Shape, multiprocessors: u64) -> u64 {
-    let blocks = shape.b * shape.hq.div_ceil(ROWS);
-    (multiprocessors / blocks).clamp(1, (shape.sk / LEAST_SPLIT).max(1))
+/// A key is 1152 bytes, and a block's partial results, which L2 holds, are 128 KB; a block walks keys two tiles of 64 at a time.
+fn costs(shape: Shape) -> Costs {
+    Costs { blocks: shape.hq.div_ceil(ROWS), block: 64, partial: 128, least: 512 }
 }
 
 /// The kernel for one shape.
@@ -66,8 +65,8 @@ impl<'d> Plan<'d> {
         let (defines, entry): (&[_], _) = if shape.kv == Dtype::E4m3 { (&fp8, "kv8_") } else { (&[], "") };
         let program = Program { name: "attention/mla_decode_sm90", defines, ..Program::default() };
         let kernel = device.compile(&program, &format!("rp_mla_decode_sm90_{entry}{}", shape.dtype))?;
-        let count = splits(shape, u64::from(device.info().units));
-        let splits = Splits::new(device, shape, count)?;
+        let places = places(device, &kernel, u64::from(THREADS), u64::from(SHARED));
+        let splits = Splits::new(device, shape, splits(shape, &costs(shape), places))?;
         Ok(Self { device, shape, kernel, splits })
     }
 
@@ -114,7 +113,7 @@ impl AttentionPlan for Plan<'_> {
         ];
         let geometry = Geometry {
             grid: [rows.div_ceil(ROWS) as u32, self.splits.count as u32, b as u32],
-            ..Geometry::linear(1, 384).with_shared(SHARED)
+            ..Geometry::linear(1, THREADS).with_shared(SHARED)
         };
         self.device.launch(&self.kernel, geometry, &args)?;
         self.splits.join(operands)
@@ -131,10 +130,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn splits_fill_the_device_once_and_no_split_is_tiny() {
-        let at = |id: &str| splits(Shape::parse(&format!("attention/mla-decode/{id}/bf16")).unwrap(), 132);
+    fn splits_fill_the_device_and_no_split_is_tiny() {
+        let at = |id: &str| {
+            let shape = Shape::parse(&format!("attention/mla-decode/{id}/bf16")).unwrap();
+            splits(shape, &costs(shape), 132)
+        };
         assert_eq!(at("b128hq128hkv1sq1sk8192d576v512"), 1);
-        assert_eq!(at("b1hq128hkv1sq1sk65536d576v512"), 66);
+        assert_eq!(at("b1hq128hkv1sq1sk65536d576v512"), 64);
         assert_eq!(at("b1hq16hkv1sq1sk4096d576v512"), 8);
         assert_eq!(at("b1hq16hkv1sq1sk7d576v512"), 1);
     }

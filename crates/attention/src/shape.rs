@@ -205,7 +205,7 @@ impl Shape {
     }
 
     /// Keys of a sequence of `length` that any query sees.
-    fn seen(self, length: u64) -> u64 {
+    pub(crate) fn seen(self, length: u64) -> u64 {
         self.window.map_or(length, |w| length.min(self.sq + w - 1))
     }
 
