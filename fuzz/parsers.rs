@@ -123,7 +123,17 @@ pub(crate) fn model(bytes: &[u8]) {
         Err(why) => return plain(&why),
     };
     for (phase, batch, tp) in [(Phase::Prefill, 1, 1), (Phase::Decode, 1 << 14, 3), (Phase::Decode, 7, 0)] {
-        let how = Use { phase, batch, context: 1 << 20, tokens: 1 << 20, tp, dtype: "e4m3".into() };
+        let how = Use {
+            phase,
+            batch,
+            context: 1 << 20,
+            tokens: 1 << 20,
+            tp,
+            dtype: "e4m3".into(),
+            attention: None,
+            kv: None,
+            page: Some(64),
+        };
         match model.pass(&how) {
             Ok(pass) => assert!(pass.parts.iter().all(|part| CaseId::new(part.case.clone()).is_ok() && part.count > 0)),
             Err(why) => plain(&why),

@@ -51,6 +51,7 @@ impl Column<'_> {
     fn name(&self) -> String {
         let Pass { batch, context, tokens, .. } = self.pass;
         match self.pass.phase {
+            Phase::Prefill if *batch > 1 => format!("prefill {batch} × {} of {context}", tokens / batch),
             Phase::Prefill => format!("prefill {tokens} of {context}"),
             Phase::Decode => format!("decode {batch} × {context}"),
         }
@@ -59,9 +60,10 @@ impl Column<'_> {
 
 impl Forward<'_> {
     fn title(&self) -> String {
-        let Pass { model, tp, dtype, .. } = self.columns[0].pass;
+        let Pass { model, tp, dtype, attention, .. } = self.columns[0].pass;
         let shared = if *tp > 1 { format!(" shared by {tp} GPUs") } else { String::new() };
-        format!("a forward pass of {}{shared}, {}, on {}", clean(model), clean(dtype), clean(self.device))
+        let attention = if attention.is_empty() { String::new() } else { format!(", attention {}", clean(attention)) };
+        format!("a forward pass of {}{shared}, {}{attention}, on {}", clean(model), clean(dtype), clean(self.device))
     }
 
     /// Layers of all columns, in the order of the first that has them.
@@ -105,7 +107,8 @@ pub(super) fn passes(model: &Model) -> Vec<Forward<'_>> {
             let same = |f: &Forward<'_>| {
                 let other = f.columns[0].pass;
                 f.columns.len() < ABREAST
-                    && (f.device, &other.model, other.tp, &other.dtype) == (device, &pass.model, pass.tp, &pass.dtype)
+                    && (f.device, &other.model, other.tp) == (device, &pass.model, pass.tp)
+                    && (&other.dtype, &other.attention) == (&pass.dtype, &pass.attention)
             };
             match found.iter().position(same) {
                 Some(at) => found[at].columns.push(column),

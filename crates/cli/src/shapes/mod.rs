@@ -166,6 +166,11 @@ mod tests {
             ("--model llama-3.1-8b --tp 3", "degrees that do: 1, 2, 4, 8"),
             ("--model llama-9", "known: llama-3.1-8b"),
             ("--model llama-3.1-8b --dtype f19", "known: f64"),
+            ("--model llama-3.1-8b --kv-dtype f19", "--kv-dtype"),
+            ("--model llama-3.1-8b --kv-dtype i8", "/kv=i8/causal, which is no case"),
+            ("--model llama-3.1-8b --attention-dtype i8", "/i8/causal, which is no case"),
+            ("--model llama-3.1-8b --page 0", "/page0, which is no case"),
+            ("--page 16", "--model"),
             ("--model llama-3.1-8b --context 1:4096:1 --batch 1:8:1", "passes"),
         ] {
             let said = made(flags, &[]).unwrap_err().message;
@@ -179,8 +184,11 @@ mod tests {
             let made = made(&format!("--model {name} --batch 1,64 --tokens 2048 --tp 1,8"), &[])
                 .unwrap_or_else(|e| panic!("{name}: {e}"));
             let passes = made.unwrap().passes;
-            // Prefill once, decode for each batch; each alone and shared by eight.
-            assert_eq!(passes.len(), 6, "{name}");
+            // Prefill and decode of each batch, each alone and shared by eight.
+            assert_eq!(passes.len(), 8, "{name}");
+            let narrow = format!("--model {name} --batch 1,64 --kv-dtype e4m3 --page 16");
+            let parts = self::made(&narrow, &[]).unwrap_or_else(|e| panic!("{name}: {e}")).unwrap().ids;
+            assert!(parts.iter().any(|id| id.contains("/kv=e4m3") && id.contains("/page16")), "{name}: {parts:?}");
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::{Axis, is_case, sizes};
 use crate::exit::{Failure, Outcome};
 use clap::ValueEnum;
+use ridgepoint_core::Dtype;
 use ridgepoint_core::model::{MAX_CONFIG, Model, Pass, Phase, SHIPPED, Use};
 use std::io::Read;
 use std::path::Path;
@@ -21,18 +22,28 @@ pub(super) struct Models {
     /// What a pass is for. Default: both.
     #[arg(long, value_enum, requires = "model")]
     phase: Option<PhaseArg>,
-    /// Sequences decoded at once, or of an --attention: `1,16,64`. Default: 1.
+    /// Sequences of a pass, prompts or decoded ones, or of an --attention: `1,16,64`. Default: 1.
     #[arg(long, value_name = "SIZES", value_parser = Axis::parse)]
     pub(super) batch: Option<Axis>,
     /// Tokens in the KV cache, the newest included. Default: 8192.
     #[arg(long, value_name = "SIZES", value_parser = Axis::parse, requires = "model")]
     context: Option<Axis>,
-    /// Tokens of one chunk of prefill, the last of its context. Default: 2048.
+    /// Tokens of each prompt's chunk of prefill, the last of its context. Default: 2048.
     #[arg(long, value_name = "SIZES", value_parser = Axis::parse, requires = "model")]
     tokens: Option<Axis>,
     /// GPUs that share each layer (tensor parallelism). Default: 1.
     #[arg(long, value_name = "SIZES", value_parser = Axis::parse, requires = "model")]
     tp: Option<Axis>,
+    /// Type of attention's queries, and of the KV cache where --kv-dtype says nothing: e4m3 for FP8 attention. Default: that of the
+    /// products where it is f32 or f16, else bf16.
+    #[arg(long, value_name = "DTYPE", requires = "model")]
+    attention_dtype: Option<Dtype>,
+    /// Type of the KV cache: e4m3 for one of FP8 under wider queries.
+    #[arg(long, value_name = "DTYPE", requires = "model")]
+    kv_dtype: Option<Dtype>,
+    /// Keep the KV cache in pages of so many tokens, in shuffled order: 16, 64. Default: each sequence's lies together.
+    #[arg(long, value_name = "TOKENS", requires = "model")]
+    page: Option<u64>,
 }
 
 /// Phases on the command line.
@@ -58,10 +69,10 @@ impl Models {
         let (batches, contexts) = (values(&self.batch, 1), values(&self.context, 8192));
         let (tokens, degrees) = (values(&self.tokens, 2048), values(&self.tp, 1));
         let phase = self.phase.unwrap_or(PhaseArg::Both);
-        // Prefill knows no batch, decode no chunk.
+        // Decode knows no chunk.
         let mut hows: Vec<(Phase, u64, u64)> = Vec::new();
         if phase != PhaseArg::Decode {
-            hows.extend(tokens.iter().map(|tokens| (Phase::Prefill, 1, *tokens)));
+            hows.extend(batches.iter().flat_map(|batch| tokens.iter().map(|tokens| (Phase::Prefill, *batch, *tokens))));
         }
         if phase != PhaseArg::Prefill {
             hows.extend(batches.iter().map(|batch| (Phase::Decode, *batch, 1)));
@@ -87,6 +98,9 @@ impl Models {
                                 tokens: *tokens,
                                 tp: *tp,
                                 dtype: dtype.clone(),
+                                attention: self.attention_dtype,
+                                kv: self.kv_dtype,
+                                page: self.page,
                             };
                             passes.push(pass(&model, &how)?);
                         }
@@ -132,10 +146,12 @@ fn find(name: &str) -> Outcome<Model> {
 
 /// A pass in a few words: `llama-3.1-70b, decode, batch 16, context 8192, tensor parallel 8, bf16`.
 pub(crate) fn heading(pass: &Pass) -> String {
-    let Pass { model, phase, batch, context, tokens, tp, dtype, .. } = pass;
+    let Pass { model, phase, batch, context, tokens, tp, dtype, attention, .. } = pass;
     let what = match phase {
+        Phase::Prefill if *batch > 1 => format!("prefill of {batch} × {} tokens", tokens / batch),
         Phase::Prefill => format!("prefill of {tokens} tokens"),
         Phase::Decode => format!("decode, batch {batch}"),
     };
-    format!("{model}, {what}, context {context}, tensor parallel {tp}, {dtype}")
+    let attention = if attention.is_empty() { String::new() } else { format!(", attention {attention}") };
+    format!("{model}, {what}, context {context}, tensor parallel {tp}, {dtype}{attention}")
 }

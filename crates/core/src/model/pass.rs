@@ -3,6 +3,7 @@
 //! product and rows of the second of each pair; heads are whole; K and V heads that are too few are copied.
 
 use super::{Experts, Heads, Model};
+use crate::Dtype;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -21,16 +22,35 @@ pub enum Phase {
 pub struct Use {
     /// What the pass is for.
     pub phase: Phase,
-    /// Sequences decoded at once; 1 for prefill.
+    /// Sequences at once.
     pub batch: u64,
     /// Keys that the last query sees, its own included.
     pub context: u64,
-    /// Tokens of a chunk of prefill.
+    /// Tokens of each sequence's chunk of prefill.
     pub tokens: u64,
     /// GPUs that share each layer.
     pub tp: u64,
     /// Dtype of the products, as it ends an id.
     pub dtype: String,
+    /// Dtype of attention's queries, and of its keys and values where `kv` says nothing. None: that of the products where it is f32
+    /// or f16, else bf16.
+    pub attention: Option<Dtype>,
+    /// Dtype of the KV cache.
+    pub kv: Option<Dtype>,
+    /// Keys of a page of the KV cache; None: each sequence's lie together.
+    pub page: Option<u64>,
+}
+
+impl Use {
+    /// What is asked of attention, as its ids say it.
+    fn asked(&self) -> String {
+        let [q, kv, page] = [
+            self.attention.map(|dtype| dtype.to_string()),
+            self.kv.map(|dtype| format!("kv={dtype}")),
+            self.page.map(|tokens| format!("page{tokens}")),
+        ];
+        [q, kv, page].into_iter().flatten().collect::<Vec<_>>().join("/")
+    }
 }
 
 /// A pass, as it is kept with the records of its parts.
@@ -50,6 +70,9 @@ pub struct Pass {
     pub tp: u64,
     /// Dtype of the products.
     pub dtype: String,
+    /// What was asked of attention: dtypes and pages, as its ids say them; empty where nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub attention: String,
     /// What it is made of, in the order of a layer.
     pub parts: Vec<Part>,
 }
@@ -79,7 +102,7 @@ impl Model {
             format!("{} GPUs do not divide the {what} of {}; degrees that do: {}", how.tp, self.name, others.join(", "))
         })?;
         let prefill = how.phase == Phase::Prefill;
-        let tokens = if prefill { how.tokens.min(how.context) } else { how.batch };
+        let tokens = how.batch.saturating_mul(if prefill { how.tokens.min(how.context) } else { 1 });
         let mut parts = Parts { rows: tokens, dtype: &how.dtype, list: Vec::new() };
         self.attention(how, &mut parts);
         if let Some(mlp) = self.dense {
@@ -92,17 +115,17 @@ impl Model {
             self.mixture(experts, how.tp, &mut parts);
         }
         // Only the last token of each sequence is asked for the next one; heads stay wide where the layers are narrow.
-        let sequences = if prefill { 1 } else { how.batch };
-        let head = Parts { rows: sequences, dtype: wide(&how.dtype), list: Vec::new() };
+        let head = Parts { rows: how.batch, dtype: wide(&how.dtype), list: Vec::new() };
         parts.list.extend(head.with("lm head", self.vocab / how.tp, self.hidden));
         Ok(Pass {
             model: self.name.clone(),
             phase: how.phase,
-            batch: sequences,
+            batch: how.batch,
             context: how.context,
             tokens,
             tp: how.tp,
             dtype: how.dtype.clone(),
+            attention: how.asked(),
             parts: parts.list,
         })
     }
@@ -242,17 +265,26 @@ impl Parts<'_> {
             (Phase::Decode, false) => "decode",
             (Phase::Decode, true) => "mla-decode",
         };
-        let (b, sq) = if how.phase == Phase::Prefill { (1, self.rows) } else { (how.batch, 1) };
-        let dtype = match self.dtype {
-            "f32" | "f16" => self.dtype,
-            _ => "bf16",
-        };
+        let (b, sq) = (how.batch, self.rows / how.batch.max(1));
+        let dtype = how.attention.unwrap_or(match self.dtype {
+            "f32" => Dtype::F32,
+            "f16" => Dtype::F16,
+            _ => Dtype::Bf16,
+        });
         let mut id = format!("attention/{kind}/b{b}hq{hq}hkv{hkv}sq{sq}sk{}{dims}/{dtype}", how.context);
+        // The keys and values that MLA's prefill reads were just made of the cache: they are not the cache.
+        let cached = kind != "mla-prefill";
+        if let Some(kv) = how.kv.filter(|kv| cached && *kv != dtype) {
+            id += &format!("/kv={kv}");
+        }
         if how.phase == Phase::Prefill || window.is_some() {
             id += "/causal";
         }
         if let Some(keys) = window {
             id += &format!("/w{keys}");
+        }
+        if let Some(tokens) = how.page.filter(|_| cached) {
+            id += &format!("/page{tokens}");
         }
         if sinks {
             id += "/sinks";
@@ -265,9 +297,14 @@ impl Parts<'_> {
 mod tests {
     use super::*;
 
+    fn how(phase: Phase, batch: u64, tp: u64) -> Use {
+        let (attention, kv, page) = (None, None, None);
+        Use { phase, batch, context: 8192, tokens: 2048, tp, dtype: "bf16".into(), attention, kv, page }
+    }
+
     fn pass(model: &str, phase: Phase, tp: u64) -> Result<Pass, String> {
-        let how = Use { phase, batch: 16, context: 8192, tokens: 2048, tp, dtype: "bf16".into() };
-        Model::shipped(model).ok_or("no such pack")?.pass(&how)
+        let batch = if phase == Phase::Prefill { 1 } else { 16 };
+        Model::shipped(model).ok_or("no such pack")?.pass(&how(phase, batch, tp))
     }
 
     fn parts(model: &str, phase: Phase, tp: u64) -> Vec<(String, String, u64)> {
@@ -330,6 +367,54 @@ mod tests {
     }
 
     #[test]
+    fn chunks_of_several_prompts_are_rows_of_one_product_and_sequences_of_one_attention() {
+        let pass = Model::shipped("llama-3.1-70b").unwrap().pass(&how(Phase::Prefill, 4, 8)).unwrap();
+        assert_eq!((pass.batch, pass.tokens), (4, 4 * 2048));
+        let cases: Vec<&str> = pass.parts.iter().map(|p| p.case.as_str()).collect();
+        assert_eq!(
+            cases,
+            [
+                "gemm/m8192n1280k8192/bf16",
+                "attention/prefill/b4hq8hkv1sq2048sk8192d128/bf16/causal",
+                "gemm/m8192n8192k1024/bf16",
+                "gemm/m8192n7168k8192/bf16",
+                "gemm/m8192n8192k3584/bf16",
+                "gemm/m4n16032k8192/bf16",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_cache_may_be_narrow_and_in_pages_and_attention_narrow() {
+        let attentions = |model: &str, how: &Use| -> Vec<String> {
+            let parts = Model::shipped(model).unwrap().pass(how).unwrap().parts.into_iter();
+            parts.filter_map(|p| p.case.strip_prefix("attention/").map(str::to_owned)).collect()
+        };
+        let cache = |phase| Use { kv: Some(Dtype::E4m3), page: Some(64), ..how(phase, 2, 1) };
+        assert_eq!(
+            attentions("gpt-oss-120b", &cache(Phase::Decode)),
+            [
+                "decode/b2hq64hkv8sq1sk8192d64/bf16/kv=e4m3/page64/sinks",
+                "decode/b2hq64hkv8sq1sk8192d64/bf16/kv=e4m3/causal/w128/page64/sinks"
+            ]
+        );
+        assert_eq!(
+            attentions("qwen3-32b", &cache(Phase::Prefill)),
+            ["prefill/b2hq64hkv8sq2048sk8192d128/bf16/kv=e4m3/causal/page64"]
+        );
+        // A latent cache; what a prompt's attention reads was made of it.
+        let latent = attentions("deepseek-v3", &cache(Phase::Decode));
+        assert_eq!(latent, ["mla-decode/b2hq128hkv1sq1sk8192d576v512/bf16/kv=e4m3/page64"]);
+        let made = attentions("deepseek-v3", &cache(Phase::Prefill));
+        assert_eq!(made, ["mla-prefill/b2hq128hkv128sq2048sk8192d192v128/bf16/causal"]);
+        // All of it in FP8, said once.
+        let narrow = Use { attention: Some(Dtype::E4m3), ..cache(Phase::Decode) };
+        assert_eq!(attentions("qwen3-32b", &narrow), ["decode/b2hq64hkv8sq1sk8192d128/e4m3/page64"]);
+        let pass = Model::shipped("qwen3-32b").unwrap().pass(&narrow).unwrap();
+        assert_eq!(pass.attention, "e4m3/kv=e4m3/page64");
+    }
+
+    #[test]
     fn a_degree_that_does_not_divide_is_refused_with_those_that_do() {
         for (model, tp, words) in
             [("llama-3.1-8b", 3, "query heads"), ("deepseek-v3", 0, "query heads"), ("llama-3.1-8b", 64, "32 query heads")]
@@ -342,7 +427,7 @@ mod tests {
     #[test]
     fn narrow_products_leave_head_router_and_attention_wide() {
         let model = Model::shipped("qwen3-235b-a22b").unwrap();
-        let how = Use { phase: Phase::Decode, batch: 1, context: 64, tokens: 1, tp: 1, dtype: "e4m3".into() };
+        let how = Use { dtype: "e4m3".into(), ..how(Phase::Decode, 1, 1) };
         let narrow: Vec<String> =
             model.pass(&how).unwrap().parts.into_iter().filter(|p| p.case.contains("e4m3")).map(|p| p.layer).collect();
         assert_eq!(narrow, ["qkv", "o", "experts gate-up", "experts down"]);
