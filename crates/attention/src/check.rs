@@ -95,15 +95,20 @@ pub(crate) fn scan(shape: Shape, out: &[u8], total: &mut Comparison) {
 /// that see no key and are not zero.
 ///
 /// A row is Σ p·v over n keys with Σ p = 1 and v of variance 1, so its mean square is Σ p²: at least 1/n, about e/n for logits of
-/// variance 1, and a few hundred times that for the one row in a million whose query met a key like itself. A sink may weigh as
+/// variance 1 (MLA's have 3), and a few hundred times that for the one row in a million whose query met a key like itself. A sink may weigh as
 /// much as all keys that a row could see. FP8 scales make v larger. Where K and V are one, the weights also draw the average
-/// towards q/√d.
+/// towards q times the softmax's scale.
 fn norms(shape: Shape, out: &[u8]) -> u64 {
     let (dtype, dv) = (shape.output(), shape.dv as usize);
     let size = dtype.element_bytes().unwrap_or(4);
     let known = shape.dqk >= 64 && dv >= 64;
     let v = f64::from(scales(shape)[2]);
-    let drawn = if shape.kind == Kind::MlaDecode { 4.0 / (shape.dqk as f64).sqrt() } else { 0.0 };
+    let scale = shape.problem().softmax_scale();
+    let drawn = if shape.kind == Kind::MlaDecode { 4.0 * scale } else { 0.0 };
+    // A row's size grows with the variance s of its logits as e^(s/2), until one key has most of the weight.
+    let [q, k, _] = scales(shape).map(f64::from);
+    let variance = shape.dqk as f64 * (scale * q * k).powi(2);
+    let [low, high] = [variance.clamp(1.0, 3.0), variance.max(1.0)].map(|s| ((s - 1.0) / 2.0).exp());
     let wrong = |r: u64| {
         let keys = shape.keys(r / (shape.hq * shape.sq), r % shape.sq);
         let row = out[r as usize * dv * size..(r as usize + 1) * dv * size].chunks_exact(size).map(|e| dtype.read(e));
@@ -116,7 +121,7 @@ fn norms(shape: Shape, out: &[u8]) -> u64 {
         }
         let rms = (row.map(|x| x.powi(2)).sum::<f64>() / dv as f64).sqrt() / v;
         let share = if shape.sinks { n / (n + reach(shape) as f64) } else { 1.0 };
-        !(0.25 * share / n.sqrt()..=(24.0 / n.sqrt()).min(1.5) + drawn).contains(&rms)
+        !(0.25 * low * share / n.sqrt()..=(24.0 * high / n.sqrt()).min(1.5) + drawn).contains(&rms)
     };
     in_chunks(shape.b * shape.hq * shape.sq, |rows| rows.filter(|r| wrong(*r)).count() as u64).into_iter().sum()
 }

@@ -2,7 +2,7 @@
 //!
 //! `attention/prefill/b1hq64hkv8sq8192sk8192d128/bf16/causal`: batch, query heads, key heads, queries and keys a sequence, head
 //! dimension, dtype, mask. `mla-prefill` has two dimensions, `d192v128`. `mla-decode` is the absorbed form, `d576v512`: V is the
-//! first 512 columns of the one latent that is also K. Causal is aligned at the end: query i sees keys up to i + sk − sq.
+//! first 512 columns of the one latent that is also K; its softmax's scale is the model's, 1/√192. Causal is aligned at the end: query i sees keys up to i + sk − sq.
 //!
 //! Then, each where it is asked for and in this order: `kv=e4m3`, keys and values in FP8; `w128` behind `causal`, a window of so
 //! many keys, the query's own the last; `page16`, a pool of pages of so many keys in shuffled order; `sinks`, one more logit a

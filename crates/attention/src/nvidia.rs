@@ -44,7 +44,7 @@ pub(crate) fn paged_by_tma(shape: Shape) -> bool {
     shape.page.is_none_or(|tokens| tokens.is_power_of_two() && tokens >= 8)
 }
 
-/// 1/√d as f32.
+/// The softmax's scale as f32.
 pub(crate) fn scale(shape: Shape) -> f32 {
-    (1.0 / (shape.dqk as f64).sqrt()) as f32
+    shape.problem().softmax_scale() as f32
 }

@@ -88,7 +88,7 @@ impl Operands {
             return out;
         }
         let query: Vec<f64> = (0..dqk).map(|c| self.q.at(((b * shape.hq + h) * shape.sq + i) * dqk + c)).collect();
-        let scale = 1.0 / (dqk as f64).sqrt();
+        let scale = shape.problem().softmax_scale();
         let rows: Vec<u64> = seen.map(|j| self.layout.row(b, h / (shape.hq / shape.hkv), j)).collect();
         let dot = |row: u64| (0..dqk).map(|c| query[c as usize] * self.k.at(row * dqk + c)).sum::<f64>();
         let logits: Vec<f64> = rows.iter().map(|row| scale * dot(*row)).collect();

@@ -135,7 +135,7 @@ impl Plan {
     fn row(&self, query: &[f32], k: &[f32], v: &[f32], keys: std::ops::Range<usize>) -> Row {
         const TILE: usize = 16;
         let (p, fault) = (&self.problem, self.fault);
-        let scale = if fault == Fault::WrongScale { 1.0 / p.dqk as f32 } else { 1.0 / (p.dqk as f32).sqrt() };
+        let scale = if fault == Fault::WrongScale { 1.0 / p.dqk as f32 } else { p.softmax_scale() as f32 };
         let mut row = Row { max: f32::MIN, sum: 0.0, out: vec![0.0; p.dv] };
         for first in keys.clone().step_by(TILE) {
             if fault == Fault::LastTileDropped && first + TILE > keys.end {

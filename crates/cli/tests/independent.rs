@@ -232,7 +232,7 @@ want = np.zeros_like(o)
 for b, n in enumerate(lengths):
     group = {hq} // {hkv}
     kb, vb = (np.repeat(x[b, :, :n], group, axis=0) for x in (k, v))
-    s = scales[0] * scales[1] * (q[b] @ kb.transpose(0, 2, 1)) / np.sqrt({dqk})
+    s = scales[0] * scales[1] * (q[b] @ kb.transpose(0, 2, 1)) / np.sqrt(192 if {shared} else {dqk})
     at, key = np.arange({sq})[:, None] + n - {sq}, np.arange(n)[None, :]
     seen = (key <= at) & (key > at - {window}) if {causal} else np.ones(({sq}, n), bool)
     s = np.where(seen, s, -np.inf)

@@ -246,11 +246,22 @@ impl Default for AttentionProblem {
     }
 }
 
+/// Columns of an MLA head's Q and K that do not turn with the position.
+const ABSORBED: usize = 128;
+
 impl AttentionProblem {
     /// The same with Q, K, V and O of one type.
     #[must_use]
     pub const fn of(self, dtype: Dtype) -> Self {
         Self { dtype, kv: dtype, output: dtype, ..self }
+    }
+
+    /// What dot products of Q and K are multiplied by: 1/√dqk. Where V lies in K the model's own dimension counts, as before its
+    /// projections were absorbed (DeepSeek-V2, V3, Kimi K2): 128 and the dqk − dv that turn with the position, 1/√192 for 576/512.
+    #[must_use]
+    pub fn softmax_scale(&self) -> f64 {
+        let dimension = if self.shared_kv { ABSORBED + self.dqk.saturating_sub(self.dv) } else { self.dqk };
+        1.0 / (dimension as f64).sqrt()
     }
 
     /// What it asks beyond dense attention in one type, in words: for the reason of a provider that cannot. Causal masks and

@@ -16,7 +16,7 @@ pub(super) struct Given {
     table: Vec<usize>,
     /// A logit a query head, times log₂e; empty where there are none.
     sinks: Vec<f32>,
-    /// log₂e / √d times what stored values of Q and K are multiplied by: logits are kept times log₂e.
+    /// The softmax's scale times log₂e and what stored values of Q and K are multiplied by: logits are kept times log₂e.
     pub(super) scale: f32,
     /// What stored values of V are multiplied by.
     pub(super) value: f32,
@@ -41,7 +41,7 @@ impl Given {
         if !(sq * sk > 0.0 && (sq * sk).is_finite()) {
             return Err(DeviceError::invalid(format!("FP8 scales of {sq} for Q and {sk} for K are none")));
         }
-        let scale = std::f32::consts::LOG2_E / (p.dqk as f32).sqrt() * sq * sk;
+        let scale = std::f32::consts::LOG2_E * p.softmax_scale() as f32 * sq * sk;
         let mut given = Self { q, k, v, o, lengths, table: Vec::new(), sinks, scale, value: if p.shared_kv { sk } else { sv } };
         if let Some(pages) = p.paged {
             let width = p.sk.div_ceil(pages.tokens);

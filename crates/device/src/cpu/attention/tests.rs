@@ -97,7 +97,7 @@ impl Inputs {
         let [sq, sk, sv] = self.scales.map(f64::from);
         let query = &self.q.1[row * p.dqk..][..p.dqk];
         let dot = |key: &usize| query.iter().zip(&self.k.1[key * p.dqk..]).map(|(a, b)| a * b).sum::<f64>();
-        let logits: Vec<f64> = keys.iter().map(|key| dot(key) * sq * sk / (p.dqk as f64).sqrt()).collect();
+        let logits: Vec<f64> = keys.iter().map(|key| dot(key) * sq * sk * p.softmax_scale()).collect();
         let sink = p.sinks.then(|| f64::from(self.sinks[head]));
         let top = logits.iter().copied().chain(sink).fold(f64::NEG_INFINITY, f64::max);
         let weights: Vec<f64> = logits.iter().map(|x| (x - top).exp()).collect();

@@ -94,7 +94,7 @@ pub(super) fn describe(api: &Arc<Dnn>, p: &AttentionProblem, [q_type, kv_type, o
             t.strided(source, kv_type, [blocks, hkv, keys, dv], row)?
         })
         .part(attribute::ATTENTION_O, &t.packed(Source::O, o_type, [b, hq, sq, dv])?)
-        .part(attribute::ATTENTION_SCALE, &scalar(&mut t, Source::Float((1.0 / (p.dqk as f64).sqrt()) as f32))?);
+        .part(attribute::ATTENTION_SCALE, &scalar(&mut t, Source::Float(p.softmax_scale() as f32))?);
     let lengths = if p.ragged || p.paged.is_some() {
         let [queries, keys] = t.lengths(b)?;
         operation = operation.part(attribute::ATTENTION_LENGTHS_Q, &queries).part(attribute::ATTENTION_LENGTHS_KV, &keys);

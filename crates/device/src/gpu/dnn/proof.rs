@@ -114,7 +114,7 @@ impl Operands {
             let seen: Vec<usize> = (start..end.min(length)).collect();
             let logit = |j: &usize| {
                 let key = &self.k.1[place(*j) * p.dqk..][..p.dqk];
-                self.q.1[row * p.dqk..].iter().zip(key).map(|(a, b)| a * b).sum::<f64>() / (p.dqk as f64).sqrt()
+                self.q.1[row * p.dqk..].iter().zip(key).map(|(a, b)| a * b).sum::<f64>() * p.softmax_scale()
             };
             let weights: Vec<f64> = seen.iter().map(|j| logit(j).exp()).collect();
             let sum = weights.iter().sum::<f64>() + if p.sinks { self.sinks.1[head].exp() } else { 0.0 };

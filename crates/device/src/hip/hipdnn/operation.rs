@@ -45,7 +45,7 @@ pub(super) fn describe(
             t.strided(source, kv_type, [blocks, hkv, keys, dv], row)?
         })
         .part(attribute::ATTENTION_O, &t.packed(Source::O, o_type, [b, hq, sq, dv])?)
-        .real(attribute::ATTENTION_SCALE, (1.0 / (p.dqk as f64).sqrt()) as f32)
+        .real(attribute::ATTENTION_SCALE, p.softmax_scale() as f32)
         .code(attribute::ATTENTION_COMPUTE, dnn::class::DATA_TYPE, element::F32);
     if p.ragged || p.paged.is_some() {
         let [queries, keys] = t.lengths(b)?;
