@@ -41,6 +41,8 @@ impl Reference {
         let all = shape.b * shape.hq * shape.sq;
         let full = all * shape.sk * (shape.dqk + shape.dv) <= FULL;
         let rows: Vec<Row> = if full { (0..all).map(|r| split(shape, r)).collect() } else { sample(shape) };
+        let kept = (full && shape.elements().iter().sum::<u64>() <= FULL).then(|| operands.kept(shape));
+        let operands = kept.as_ref().unwrap_or(operands);
         let compute = |range: std::ops::Range<u64>| -> Vec<(Row, Vec<f64>)> {
             range.map(|i| rows[i as usize]).map(|r| (r, operands.row(shape, r))).collect()
         };

@@ -57,6 +57,7 @@ pub(crate) fn spare(shape: Shape) -> Vec<u64> {
 }
 
 /// A shape with its page table, for finding keys by sequence, head and index.
+#[derive(Clone)]
 pub(crate) struct Layout {
     shape: Shape,
     table: Vec<u32>,

@@ -6,7 +6,9 @@ use crate::reference::{Operand, Operands, scales, sinks};
 use crate::shape::{Kind, Shape};
 use crate::{amd, common, materialised, nvidia, vulkan};
 use ridgepoint_core::{Dtype, Seconds, Verification, data};
-use ridgepoint_device::{AttentionOperands, AttentionPlan, AttentionProblem, Buffer, Device, DeviceError, Result, Support};
+use ridgepoint_device::{
+    AttentionKernels, AttentionOperands, AttentionPlan, AttentionProblem, Buffer, Device, DeviceError, Result, Support,
+};
 use ridgepoint_harness::verify::Comparison;
 use ridgepoint_harness::{Prepared, Ready, encoding, random, trial};
 use std::collections::BTreeMap;
@@ -31,25 +33,36 @@ pub(crate) fn providers(shape: Shape, device: &dyn Device) -> Vec<String> {
     if names.is_empty() { vec!["none".into()] } else { names }
 }
 
-pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, seed: u64) -> Result<Prepared<'d>> {
-    let library = device.attention().into_iter().find(|a| a.provider() == provider);
-    let plan: Box<dyn AttentionPlan + 'd> = match library {
-        Some(library) => library.plan(&encoded(shape, device))?,
-        None if nvidia::provider(shape, device) == Some(provider) => nvidia::plan(shape, device)?,
-        None if amd::provider(shape, device) == Some(provider) => amd::plan(shape, device)?,
-        None if common::provider(shape, device) == Some(provider) => common::plan(shape, provider, device)?,
-        None if provider == materialised::PROVIDER && materialised::fits(shape, device) => materialised::plan(shape, device)?,
-        None if vulkan::providers(shape, device).contains(&provider) => vulkan::plan(shape, provider, device)?,
+fn library<'d>(provider: &str, device: &'d dyn Device) -> Option<&'d dyn AttentionKernels> {
+    device.attention().into_iter().find(|a| a.provider() == provider)
+}
+
+/// Plans a shape by a provider.
+///
+/// # Errors
+/// `Unsupported` for one that does not do it, with its reason; as each provider.
+fn plan<'d>(shape: Shape, provider: &str, device: &'d dyn Device) -> Result<Box<dyn AttentionPlan + 'd>> {
+    match library(provider, device) {
+        Some(library) => library.plan(&encoded(shape, device)).map(|plan| plan as _),
+        None if nvidia::provider(shape, device) == Some(provider) => nvidia::plan(shape, device),
+        None if amd::provider(shape, device) == Some(provider) => amd::plan(shape, device),
+        None if common::provider(shape, device) == Some(provider) => common::plan(shape, provider, device),
+        None if provider == materialised::PROVIDER && materialised::fits(shape, device) => materialised::plan(shape, device),
+        None if vulkan::providers(shape, device).contains(&provider) => vulkan::plan(shape, provider, device),
         None => {
             let Shape { dqk, dv, dtype, .. } = shape;
             let extras = shape.problem().extras().join(", ");
             let with = if extras.is_empty() { extras } else { format!(" with {extras}") };
             let arch = &device.info().arch;
-            return Err(DeviceError::unsupported(format!("no kernel for head dimensions {dqk}/{dv} in {dtype}{with} on {arch}")));
+            Err(DeviceError::unsupported(format!("no kernel for head dimensions {dqk}/{dv} in {dtype}{with} on {arch}")))
         }
-    };
+    }
+}
+
+pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, seed: u64) -> Result<Prepared<'d>> {
+    let plan = plan(shape, provider, device)?;
     let mut config = BTreeMap::new();
-    if let Some(library) = library.and_then(|l| l.library()) {
+    if let Some(library) = library(provider, device).and_then(|l| l.library()) {
         config.insert("library".into(), format!("{} {}", library.name, library.version));
     }
     let labels = [("emulated", plan.support() == Support::Emulated), ("fallback", common::falls_back(provider, device))];
@@ -80,6 +93,12 @@ const fn seed_of_sinks(seed: u64) -> u64 {
     seed_of(seed, MOST_SETS, 0)
 }
 
+/// Bytes of which K and V are NaN.
+fn nan(shape: Shape, device: &dyn Device) -> u8 {
+    // The one NaN of the FNUZ encodings is what is minus zero elsewhere.
+    if matches!(encoding(shape.kv, device), Dtype::E4m3fnuz | Dtype::E5m2fnuz) { 0x80 } else { 0xff }
+}
+
 /// What is read and written, in as many sets as it takes to find each cold.
 struct Set {
     q: Buffer,
@@ -104,9 +123,7 @@ impl Set {
 
     /// Pages that nobody uses hold NaN, so that one which is read by mistake shows.
     fn poison_spare(&self, shape: Shape, device: &dyn Device) -> Result<()> {
-        let dtype = encoding(shape.kv, device);
-        // The one NaN of the FNUZ encodings is what is minus zero elsewhere.
-        let nan = if matches!(dtype, Dtype::E4m3fnuz | Dtype::E5m2fnuz) { 0x80 } else { 0xff };
+        let (dtype, nan) = (encoding(shape.kv, device), nan(shape, device));
         for (buffer, columns) in [(&self.k, shape.dqk), (&self.v, if shape.kind == Kind::MlaDecode { 0 } else { shape.dv })] {
             let page = dtype.bytes(shape.page.unwrap_or(0) * shape.hkv * columns).0 as usize;
             let poison = vec![nan; page];
@@ -132,13 +149,23 @@ impl Around {
             device.upload(&buffer, 0, &bytes)?;
             Ok::<_, DeviceError>(Some(buffer))
         };
-        let fp8 = [shape.dtype, shape.kv].iter().any(|d| d.bits() == 8);
         Ok(Self {
             lengths: numbers(shape.ragged, &|| (0..shape.b).map(|b| (shape.length(b) as u32).to_le_bytes()).collect())?,
             pages: numbers(shape.page.is_some(), &|| table(shape).into_iter().map(u32::to_le_bytes).collect())?,
             sinks: numbers(shape.sinks, &|| sinks(shape, seed_of_sinks(seed)).into_iter().map(f32::to_le_bytes).collect())?,
-            scales: numbers(fp8, &|| scales(shape).map(f32::to_le_bytes).to_vec())?,
+            scales: numbers(shape.narrow(), &|| scales(shape).map(f32::to_le_bytes).to_vec())?,
         })
+    }
+
+    /// All operands of a pass.
+    fn with<'a>(&'a self, Set { q, k, v, o }: &'a Set) -> AttentionOperands<'a> {
+        AttentionOperands {
+            lengths: self.lengths.as_ref(),
+            pages: self.pages.as_ref(),
+            sinks: self.sinks.as_ref(),
+            scales: self.scales.as_ref(),
+            ..AttentionOperands::new(q, k, v, o)
+        }
     }
 }
 
@@ -198,8 +225,8 @@ impl Run<'_> {
         };
         let query = |i: u64| data::hash(43, i) % (s.b * s.hq * s.sq);
         type Rows<'a> = &'a dyn Fn(u64) -> u64;
-        let tensors: [(&Buffer, Operand, u64, Rows<'_>); 3] =
-            [(&set.q, operands.q, s.dqk, &query), (&set.k, operands.k, s.dqk, &row), (&set.v, operands.v, s.dv, &row)];
+        let tensors: [(&Buffer, &Operand, u64, Rows<'_>); 3] =
+            [(&set.q, &operands.q, s.dqk, &query), (&set.k, &operands.k, s.dqk, &row), (&set.v, &operands.v, s.dv, &row)];
         for (buffer, operand, columns, row) in tensors.into_iter().take(if s.kind == Kind::MlaDecode { 2 } else { 3 }) {
             let mut element = vec![0u8; operand.dtype.element_bytes().unwrap_or(4)];
             for i in (0..64).map(|n| row(n) * columns + data::hash(17, n) % columns) {
@@ -226,14 +253,7 @@ impl Ready for Run<'_> {
     }
 
     fn enqueue(&mut self, turn: usize) -> Result<()> {
-        let (Set { q, k, v, o }, around) = (&self.sets[turn], &self.around);
-        self.plan.enqueue(&AttentionOperands {
-            lengths: around.lengths.as_ref(),
-            pages: around.pages.as_ref(),
-            sinks: around.sinks.as_ref(),
-            scales: around.scales.as_ref(),
-            ..AttentionOperands::new(q, k, v, o)
-        })
+        self.plan.enqueue(&self.around.with(&self.sets[turn]))
     }
 
     fn poison(&mut self) -> Result<()> {
@@ -255,3 +275,6 @@ impl Ready for Run<'_> {
         Ok(finish(self.reference()?, total))
     }
 }
+
+#[cfg(test)]
+mod conformance;

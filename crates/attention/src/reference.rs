@@ -3,6 +3,7 @@
 use crate::layout::Layout;
 use crate::shape::{Kind, Shape};
 use ridgepoint_core::{Dtype, data};
+use ridgepoint_harness::verify::in_chunks;
 
 /// What stored FP8 values of Q, K and V are multiplied by. None is 1, nor are any two or the product of the first two, so that
 /// a kernel which leaves one out, or takes another's, is wrong by an eighth at least.
@@ -31,16 +32,22 @@ pub(crate) fn sinks(shape: Shape, seed: u64) -> Vec<f32> {
 }
 
 /// An operand as the counter makes it: element `i`, rounded to the dtype, times what its values are scaled by.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Operand {
-    pub(crate) seed: u64,
+    seed: u64,
     pub(crate) dtype: Dtype,
     pub(crate) scale: f64,
+    /// What is stored, of the first elements: every dtype's values are f32's.
+    known: Vec<f32>,
 }
 
 impl Operand {
     /// What is stored.
-    pub(crate) fn stored(self, i: u64) -> f64 {
+    pub(crate) fn stored(&self, i: u64) -> f64 {
+        self.known.get(i as usize).map_or_else(|| self.made(i), |x| f64::from(*x))
+    }
+
+    fn made(&self, i: u64) -> f64 {
         let x = data::normal(self.seed, i);
         match self.dtype {
             // The common case without the general conversion: whole caches of keys are made of it.
@@ -50,12 +57,21 @@ impl Operand {
     }
 
     /// What is meant.
-    pub(crate) fn at(self, i: u64) -> f64 {
+    pub(crate) fn at(&self, i: u64) -> f64 {
         self.scale * self.stored(i)
+    }
+
+    /// What is meant by the elements from `first` on.
+    fn read(&self, first: u64, to: &mut [f64]) {
+        match self.known.get(first as usize..first as usize + to.len()) {
+            Some(known) => to.iter_mut().zip(known).for_each(|(to, x)| *to = self.scale * f64::from(*x)),
+            None => to.iter_mut().zip(first..).for_each(|(to, i)| *to = self.at(i)),
+        }
     }
 }
 
 /// All operands of a shape.
+#[derive(Clone)]
 pub(crate) struct Operands {
     pub(crate) q: Operand,
     pub(crate) k: Operand,
@@ -69,7 +85,7 @@ impl Operands {
     /// From the seeds of Q, K, V and the sinks; `encoded` says how the device stores the types of Q and of K and V.
     pub(crate) fn new(shape: Shape, seeds: [u64; 4], encoded: [Dtype; 2]) -> Self {
         let scale = scales(shape).map(f64::from);
-        let of = |i: usize, dtype: Dtype| Operand { seed: seeds[i], dtype, scale: scale[i] };
+        let of = |i: usize, dtype: Dtype| Operand { seed: seeds[i], dtype, scale: scale[i], known: Vec::new() };
         Self {
             q: of(0, encoded[0]),
             k: of(1, encoded[1]),
@@ -77,6 +93,15 @@ impl Operands {
             sinks: sinks(shape, seeds[3]),
             layout: Layout::new(shape),
         }
+    }
+
+    /// The same with each element made once and kept, for a reference of every row, which reads each key many times.
+    pub(crate) fn kept(&self, shape: Shape) -> Self {
+        let mut kept = self.clone();
+        for (operand, n) in [&mut kept.q, &mut kept.k, &mut kept.v].into_iter().zip(shape.elements()) {
+            operand.known = in_chunks(n, |part| part.map(|i| operand.made(i) as f32).collect::<Vec<_>>()).concat();
+        }
+        kept
     }
 
     /// One row of the output; zero where a query sees no key, whatever its sink.
@@ -87,21 +112,23 @@ impl Operands {
         if seen.is_empty() {
             return out;
         }
-        let query: Vec<f64> = (0..dqk).map(|c| self.q.at(((b * shape.hq + h) * shape.sq + i) * dqk + c)).collect();
+        let [mut query, mut key, mut value] = [dqk, dqk, dv].map(|d| vec![0.0; d as usize]);
+        self.q.read(((b * shape.hq + h) * shape.sq + i) * dqk, &mut query);
         let scale = shape.problem().softmax_scale();
         let rows: Vec<u64> = seen.map(|j| self.layout.row(b, h / (shape.hq / shape.hkv), j)).collect();
-        let dot = |row: u64| (0..dqk).map(|c| query[c as usize] * self.k.at(row * dqk + c)).sum::<f64>();
-        let logits: Vec<f64> = rows.iter().map(|row| scale * dot(*row)).collect();
+        let mut logit = |row: &u64| {
+            self.k.read(row * dqk, &mut key);
+            scale * query.iter().zip(&key).map(|(q, k)| q * k).sum::<f64>()
+        };
+        let logits: Vec<f64> = rows.iter().map(&mut logit).collect();
         let sink = self.sinks.get(h as usize).map(|sink| f64::from(*sink));
         let largest = logits.iter().copied().chain(sink).fold(f64::NEG_INFINITY, f64::max);
         let weights: Vec<f64> = logits.iter().map(|l| (l - largest).exp()).collect();
         let sum = weights.iter().sum::<f64>() + sink.map_or(0.0, |s| (s - largest).exp());
-        let latent = shape.kind == Kind::MlaDecode;
+        let (values, stride) = if shape.kind == Kind::MlaDecode { (&self.k, dqk) } else { (&self.v, dv) };
         for (row, weight) in rows.iter().zip(&weights) {
-            for (c, o) in (0..).zip(&mut out) {
-                let value = if latent { self.k.at(row * dqk + c) } else { self.v.at(row * dv + c) };
-                *o += weight / sum * value;
-            }
+            values.read(row * stride, &mut value);
+            out.iter_mut().zip(&value).for_each(|(o, value)| *o += weight / sum * value);
         }
         out
     }

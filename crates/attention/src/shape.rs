@@ -151,6 +151,11 @@ impl Shape {
         if self.dtype.bits() == 8 { Dtype::Bf16 } else { self.dtype }
     }
 
+    /// True where an operand is FP8.
+    pub(crate) const fn narrow(self) -> bool {
+        self.dtype.bits() == 8 || self.kv.bits() == 8
+    }
+
     /// True for dense attention in one type, causal or not, which every kernel of ours does.
     pub(crate) fn plain(self) -> bool {
         self.problem().extras().is_empty()

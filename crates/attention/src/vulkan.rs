@@ -24,8 +24,7 @@ const TILES: [(u64, u64); 8] = [(16, 32), (16, 16), (8, 16), (4, 16), (4, 8), (2
 /// The providers of a shape, where a device is reached through Vulkan.
 pub(crate) fn providers(shape: Shape, device: &dyn Device) -> &'static [&'static str] {
     // No FP8: WGSL has no bytes to store it in.
-    let fp8 = shape.dtype.bits() == 8 || shape.kv.bits() == 8;
-    if device.info().backend == Backend::Vulkan && !fp8 { &[FLASH, MATERIALISED] } else { &[] }
+    if device.info().backend == Backend::Vulkan && !shape.narrow() { &[FLASH, MATERIALISED] } else { &[] }
 }
 
 /// Compiles the kernels of a provider.

@@ -358,7 +358,7 @@ fn a_node_is_gathered_in_one_folder() {
         "devices: cuda:0 cuda:1 ",
         "run: exit 0 ",
         "results: 3 measured 0 skipped",
-        "tests of cuda: exit 0, 15 passed",
+        "tests of cuda, device: exit 0, 15 passed",
     ] {
         assert!(summary.contains(line), "{line}: {summary}{error}");
     }

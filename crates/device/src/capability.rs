@@ -208,7 +208,7 @@ pub struct AttentionProblem {
     pub paged: Option<Paged>,
     /// Each query head has one more logit, which joins the sum of its rows' softmax without a value.
     pub sinks: bool,
-    /// Each sequence has a length of its own, from 0 to `sk`.
+    /// Each sequence has a length of its own, from 0 to `sk`. What lies behind its last key may be NaN.
     pub ragged: bool,
 }
 

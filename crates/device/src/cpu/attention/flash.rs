@@ -145,7 +145,7 @@ impl Run<'_> {
         for at in from + count * part / s.parts..from + count * (part + 1) / s.parts {
             let behind = (at + 1) * stretch;
             for first in (at * stretch..behind).step_by(TILE) {
-                let end = (first + TILE).min(if s.gathers { last as usize + 1 } else { self.tiles.end(behind) });
+                let end = (first + TILE).min(if s.gathers { last as usize + 1 } else { self.tiles.end(head, behind) });
                 if first as isize > last || end as isize <= low {
                     continue;
                 }

@@ -89,9 +89,11 @@ impl Tiles<'_> {
         }
     }
 
-    /// The end of what may be read of a stretch that ends at `behind`, where it is read in place: pages are there to their end.
-    pub(super) fn end(&self, behind: usize) -> usize {
-        if self.shape.problem.paged.is_some() { behind } else { behind.min(self.shape.problem.sk) }
+    /// The end of what may be read of a stretch of a head's keys that ends at `behind`, where it is read in place: what lies behind
+    /// the last key may be NaN.
+    pub(super) fn end(&self, head: usize, behind: usize) -> usize {
+        let p = &self.shape.problem;
+        behind.min(self.given.length(p, head / p.hkv))
     }
 
     /// Keys `first..first + keys` of a head as the kernels want them: in place where they can read them there.
