@@ -29,7 +29,7 @@
 //   scales    f32 [3], what stored Q, K and V are multiplied by; V is K and has the second
 // Macros: RP_KV8 0 | 1.
 
-#include "../common/nvidia.h"
+#include "../common/flash_sm90.h"
 
 #ifndef RP_KV8
 #define RP_KV8 0
@@ -39,6 +39,8 @@
 #endif
 
 namespace RP_MLA {
+
+using namespace hopper;
 
 constexpr int ROWS = 64, KEYS = 64, QK = 576, PV = 512, SLAB = 64 * 128, SLABS = 9;
 constexpr int SMEM_BYTES = (8 + 2 * SLABS + 2) * SLAB + 6 * ROWS * 4;
@@ -78,8 +80,6 @@ template <bool F16, bool KV8> struct Kernel {
         }
         barrier_init_fence();
     }
-
-    static __device__ __forceinline__ void release(u32 bar) { __syncwarp(); if (threadIdx.x % 32 == 0) barrier_arrive(bar); }
 
     __device__ __forceinline__ void load_query(const TensorMap* mq, int row, int batch) const {
         if (threadIdx.x) return;
@@ -207,35 +207,6 @@ template <bool F16, bool KV8> struct Kernel {
         wgmma_commit();
     }
 
-    // The maximum of this tile and of what came before, over the keys each row sees.
-    static __device__ __forceinline__ void mask(float (&s)[32], const State& w, int first) {
-#pragma unroll
-        for (int i = 0; i < 32; i++) if (first + i / 4 * 8 + i % 2 >= w.limit[i / 2 % 2]) s[i] = minus_infinity();
-    }
-    static __device__ __forceinline__ void row_maxima(const float (&s)[32], float (&top)[2]) {
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            float a = s[2 * r], b = s[2 * r + 1];
-#pragma unroll
-            for (int i = 1; i < 8; i++) { a = fmaxf(a, s[4 * i + 2 * r]); b = fmaxf(b, s[4 * i + 2 * r + 1]); }
-            a = fmaxf(a, b);
-            a = fmaxf(a, __shfl_xor_sync(~0u, a, 1));
-            top[r] = fmaxf(a, __shfl_xor_sync(~0u, a, 2));
-        }
-    }
-    // What the older maximum's numbers are worth under the new one; `base` is the new one, ready to subtract.
-    static __device__ __forceinline__ void shrinkage(const float (&older)[2], const float (&top)[2], float (&base)[2], float (&shrink)[2], float scale) {
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            base[r] = top[r] == minus_infinity() ? 0.f : top[r] * scale;  // no key yet: −∞ − −∞ would be NaN
-            shrink[r] = exp2_approx(fmaf(older[r], scale, -base[r]));
-        }
-    }
-    static __device__ __forceinline__ void exponentials(float (&s)[32], const float (&base)[2], float (&sum)[2], float scale) {
-        sum[0] = sum[1] = 0;
-#pragma unroll
-        for (int i = 0; i < 32; i++) { s[i] = exp2_approx(fmaf(s[i], scale, -base[i / 2 % 2])); sum[i / 2 % 2] += s[i]; }
-    }
     static __device__ __forceinline__ void to_p(const float (&s)[32], u32 (&a)[16], float f0, float f1) {
 #pragma unroll
         for (int i = 0; i < 16; i++) { float f = i & 1 ? f1 : f0; a[i] = pack<F16>(s[2 * i] * f, s[2 * i + 1] * f); }
@@ -249,10 +220,6 @@ template <bool F16, bool KV8> struct Kernel {
         }
         fence_async();
     }
-    static __device__ __forceinline__ void rescale(State& w, float f0, float f1) {
-#pragma unroll
-        for (int i = 0; i < 128; i++) w.o[i] *= i & 2 ? f1 : f0;
-    }
 
     // Group 0: even tiles' scores, left half of the output. Its thread's place, and what one step leaves for the next.
     struct Left { int r0, warp, lane; float shrink[2]; float s[32]; u32 a[16]; };
@@ -262,7 +229,7 @@ template <bool F16, bool KV8> struct Kernel {
         float top[2], base[2], sum[2];
         named_arrive(SCORED0, 256);
         release(empty(0, ROPE)); release(empty(0, RIGHT));
-        mask(c.s, w, first + c.lane % 4 * 2);
+        mask(c.s, w.limit, first + c.lane % 4 * 2);
         row_maxima(c.s, top);
         top[0] = fmaxf(top[0], w.top[0]); top[1] = fmaxf(top[1], w.top[1]);
         shrinkage(w.top, top, base, c.shrink, scale);
@@ -274,7 +241,7 @@ template <bool F16, bool KV8> struct Kernel {
     }
     // Both tiles' P times the left half of V; the second product is left in flight.
     __device__ __forceinline__ void left_values(State& w, Left& c, unsigned char* smem, int pair) const {
-        rescale(w, c.shrink[0], c.shrink[1]);
+        rescale(w.o, c.shrink[0], c.shrink[1]);
         wgmma_fence();
         issue_values(w.o, c.a, 0, LEFT);
         named_sync(P1_READY, 256);
@@ -288,7 +255,7 @@ template <bool F16, bool KV8> struct Kernel {
         wgmma_wait<0>(); pin(w.o);
         release(empty(0, LEFT));
         w.sum[0] *= s0; w.sum[1] *= s1;
-        rescale(w, s0, s1);
+        rescale(w.o, s0, s1);
         barrier_wait(full(1, LEFT), pair & 1);
         wgmma_fence();
         issue_values(w.o, 1, LEFT);
@@ -323,7 +290,7 @@ template <bool F16, bool KV8> struct Kernel {
             issue_scores(s, w, 1, i);
             wgmma_wait<0>(); pin(s);
             release(empty(1, ROPE)); release(empty(1, LEFT));
-            mask(s, w, begin + (2 * i + 1) * KEYS + column);
+            mask(s, w.limit, begin + (2 * i + 1) * KEYS + column);
             row_maxima(s, top);
             named_sync(MAX0, 256);
             older[0] = max0[r0]; older[1] = max0[r1];
@@ -339,7 +306,7 @@ template <bool F16, bool KV8> struct Kernel {
             w.top[0] = top[0]; w.top[1] = top[1];
             shrink[0] *= first0; shrink[1] *= first1;
             w.sum[0] = w.sum[0] * shrink[0] + sum[0]; w.sum[1] = w.sum[1] * shrink[1] + sum[1];
-            rescale(w, shrink[0], shrink[1]);
+            rescale(w.o, shrink[0], shrink[1]);
             barrier_wait(full(1, RIGHT), i & 1);
             wgmma_fence();
             issue_values(w.o, a, 1, RIGHT);

@@ -1,4 +1,4 @@
-// What Hopper's flash kernels do alike, whatever the type of their operands: the order in which a chip walks the tiles, the online softmax
+// What Hopper's attention kernels do alike, whatever the type of their operands: the order in which a chip walks the tiles, the online softmax
 // of a warpgroup over its accumulators, and how warpgroups take turns.
 #pragma once
 #include "../common/nvidia.h"
@@ -89,6 +89,41 @@ RP_DEVICE void softmax(float (&s)[N / 2], float (&tops)[2], float (&sums)[2], fl
     }
 #pragma unroll
     for (int r = 0; r < 2; r++) sums[r] = fmaf(sums[r], shrink[r], sum[2 * r] + sum[2 * r + 1]);
+}
+
+// The same step by step, for groups that pass maxima and scales on to each other: a thread's part of 64 rows of 64 scores.
+// Keys from each row's limit on are not seen; `first` is the key of the thread's first column.
+RP_DEVICE void mask(float (&s)[32], const int (&limit)[2], int first) {
+#pragma unroll
+    for (int i = 0; i < 32; i++) if (first + i / 4 * 8 + i % 2 >= limit[i / 2 % 2]) s[i] = minus_infinity();
+}
+RP_DEVICE void row_maxima(const float (&s)[32], float (&top)[2]) {
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        float a = s[2 * r], b = s[2 * r + 1];
+#pragma unroll
+        for (int i = 1; i < 8; i++) { a = fmaxf(a, s[4 * i + 2 * r]); b = fmaxf(b, s[4 * i + 2 * r + 1]); }
+        a = fmaxf(a, b);
+        a = fmaxf(a, __shfl_xor_sync(~0u, a, 1));
+        top[r] = fmaxf(a, __shfl_xor_sync(~0u, a, 2));
+    }
+}
+// What the older maximum's numbers are worth under the new one; `base` is the new one, ready to subtract.
+RP_DEVICE void shrinkage(const float (&older)[2], const float (&top)[2], float (&base)[2], float (&shrink)[2], float scale) {
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        base[r] = top[r] == minus_infinity() ? 0.f : top[r] * scale;  // no key yet: −∞ − −∞ would be NaN
+        shrink[r] = exp2_approx(fmaf(older[r], scale, -base[r]));
+    }
+}
+RP_DEVICE void exponentials(float (&s)[32], const float (&base)[2], float (&sum)[2], float scale) {
+    sum[0] = sum[1] = 0;
+#pragma unroll
+    for (int i = 0; i < 32; i++) { s[i] = exp2_approx(fmaf(s[i], scale, -base[i / 2 % 2])); sum[i / 2 % 2] += s[i]; }
+}
+template <int COUNT> RP_DEVICE void rescale(float (&o)[COUNT], float f0, float f1) {
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) o[i] *= i & 2 ? f1 : f0;
 }
 
 // The turn to issue products goes round among the groups of 128 threads, by named barriers 1 on.
