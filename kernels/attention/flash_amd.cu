@@ -29,6 +29,7 @@
 // Macros: RP_DTYPE bf16 | f16; RP_D, RP_DV 64, 96, 128, 192/128, on CDNA 256; RP_CAUSAL 0 | 1; RP_GENERAL 0 | 1.
 #include "../common/rp.h"
 #include "../common/amd.h"
+#include "../common/attention_amd.h"
 
 #ifndef RP_D
 #define RP_D 128
@@ -95,27 +96,9 @@ RP_DEVICE void place(const Held &held, Tiles &tiles) {
   for (int task = 0; task < kTasks; task++) {
     int at = task * kThreads + thread, group = key_group(at / kValueUnits);
 #pragma unroll
-    for (int x = 0; x < 8; x++) {    // column x of this thread's eight: its four keys become eight bytes of a row
-      struct alignas(8) Four { rp_u32 v[2]; } four;
-#pragma unroll
-      for (int pair = 0; pair < 2; pair++) {
-        rp_u32 low = held.v[task][2 * pair].v[x / 2] >> x % 2 * 16 & 0xffffu, high = held.v[task][2 * pair + 1].v[x / 2] >> x % 2 * 16;
-        four.v[pair] = low | high << 16;
-      }
-      *(Four *)(tiles.v + place_v(at % kValueUnits * 8 + x, group / 2) + group % 2 * 8) = four;
-    }
+    for (int x = 0; x < 8; x++)    // column x of this thread's eight
+      *(Two *)(tiles.v + place_v(at % kValueUnits * 8 + x, group / 2) + group % 2 * 8) = column_of(held.v[task], x);
   }
-}
-
-template <class Place> RP_DEVICE Fragment fragment(const rp_u8 *tile, int row, int step, int lane, Place place) {
-  Fragment f;
-#pragma unroll
-  for (int i = 0; i < kUnits; i++) {
-    rp_u4 v = *(const rp_u4 *)(tile + place(row, step * kUnits * kGroups + unit_of(lane, i)));
-#pragma unroll
-    for (int w = 0; w < 4; w++) f.word[4 * i + w] = v.v[w];
-  }
-  return f;
 }
 
 RP_KERNEL_OF(kThreads) rp_flash_amd(const rp_u8 *q, const rp_u8 *k, const rp_u8 *v, rp_u8 *o, const int *lengths, const float *sinks, int group, int queries,
@@ -132,16 +115,10 @@ RP_KERNEL_OF(kThreads) rp_flash_amd(const rp_u8 *q, const rp_u8 *k, const rp_u8 
 
   Fragment query[kSteps];
 #pragma unroll
-  for (int step = 0; step < kSteps; step++)
-#pragma unroll
-    for (int i = 0; i < kUnits; i++) {
-      rp_u4 u = rp_load16<RP_CACHED>(q + row + (step * kUnits * kGroups + unit_of(lane, i)) * 16);
-#pragma unroll
-      for (int w = 0; w < 4; w++) query[step].word[4 * i + w] = u.v[w];
-    }
+  for (int step = 0; step < kSteps; step++) query[step] = fragment(q + row, step, lane);
 
-  const float infinity = rp_float(0x7f800000u), to_log2 = scale * 1.4426950408889634f;
-  float top = -infinity, sum = 0;    // of this lane's query, the sum over this lane's keys alone
+  const float infinity = rp_infinity(), to_log2 = scale * 1.4426950408889634f;
+  Softmax state = {-infinity, 0};    // of this lane's query
   Sums out[kParts] = {};
   int end = keys;
   if (RP_CAUSAL && first + kQueries + offset < end) end = first + kQueries + offset;
@@ -184,47 +161,19 @@ RP_KERNEL_OF(kThreads) rp_flash_amd(const rp_u8 *q, const rp_u8 *k, const rp_u8 
         for (int i = 0; i < kSums; i++)
           if (key0 + t * kSide + sum_row(lane, i) < mine + offset + 1 - window) score[t].v[i] = -infinity;
     }
-    float highest = top;
-#pragma unroll
-    for (int t = 0; t < kTiles; t++)
-#pragma unroll
-      for (int i = 0; i < kSums; i++) highest = __builtin_fmaxf(highest, score[t].v[i]);
-    highest = __builtin_fmaxf(highest, rp_shuffle_xor(highest, kSide));
-    float base = highest == -infinity ? 0.0f : highest * to_log2;    // nothing seen yet: −∞ − −∞ would be no number
-    float shrink = rp_exp2(rp_fma(top, to_log2, -base));
-    top = highest;
-    sum *= shrink;
-#pragma unroll
-    for (int part = 0; part < kParts; part++)
-#pragma unroll
-      for (int i = 0; i < kSums; i++) out[part].v[i] *= shrink;
-
+    const float base = advance(state, score, out, to_log2);
 #pragma unroll
     for (int step = 0; step < kKeySteps; step++) {
-      Fragment p;
-#pragma unroll
-      for (int w = 0; w < 4 * kUnits; w++) {
-        int at = step * 8 * kUnits + 2 * w;
-        float low = rp_exp2(rp_fma(score[at / kSums].v[at % kSums], to_log2, -base));
-        float high = rp_exp2(rp_fma(score[at / kSums].v[at % kSums + 1], to_log2, -base));
-        sum += low + high;
-        p.word[w] = pack(low, high);
-      }
+      const Fragment p = weights(state, score, step, to_log2, base);
 #pragma unroll
       for (int part = 0; part < kParts; part++)
         multiply(out[part], fragment(tiles.v, part * kSide + lane % kSide, step, lane, place_v), p);
     }
   }
 
-  sum += rp_shuffle_xor(sum, kSide);
+  state.sum += rp_shuffle_xor(state.sum, kSide);
   if (mine >= queries) return;
-  float factor = 1;
-  if (RP_GENERAL && sinks) {    // one more logit, whose part of the sum can be far greater or smaller than all others'
-    float sink = sinks[head % heads_q] * 1.4426950408889634f, both = __builtin_fmaxf(top * to_log2, sink);
-    factor = rp_exp2(top * to_log2 - both);
-    sum = sum * factor + rp_exp2(sink - both);
-  }
-  float inverse = sum > 0 ? factor / sum : 0;
+  const float inverse = normalise(state.top * to_log2, state.sum, RP_GENERAL && sinks ? sinks + head % heads_q : nullptr);
   if (RP_D != RP_DV) row = ((rp_u64)head * queries + mine) * kValueBytes;
 #pragma unroll
   for (int part = 0; part < kParts; part++)

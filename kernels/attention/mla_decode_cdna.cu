@@ -32,6 +32,7 @@
 // Macros: RP_DTYPE bf16 | f16.
 #include "../common/rp.h"
 #include "../common/amd.h"
+#include "../common/attention_amd.h"
 
 using namespace rp_matrix;
 
@@ -43,7 +44,6 @@ constexpr int kTasks = kKeys / 4 * (kValue / 8) / kThreads;                   //
 static_assert(RP_HALF && kSide == kRows && kSums == 16, "halves on CDNA");
 static_assert(kSteps * kStepBytes == kShare && kParts * kSide * kWaves == kValue && kTasks == 2, "each wave's and thread's share");
 
-struct alignas(16) Four { Sum v[4]; };
 struct Tiles {
   rp_u8 v[kValue * kKeys * 2];
   Four scores[kWaves][kSums / 4][RP_WARP];
@@ -64,17 +64,6 @@ RP_DEVICE const rp_u8 *row_of(const Cache &cache, int key) {
 }
 
 RP_DEVICE int place_v(int column, int unit) { return column * kKeys * 2 + (unit ^ (column / 2 & 3)) * 16; }
-
-RP_DEVICE Fragment fragment(const rp_u8 *row, int step, int lane) {
-  Fragment f;
-#pragma unroll
-  for (int i = 0; i < kUnits; i++) {
-    rp_u4 v = rp_load16<RP_CACHED>(row + step * kStepBytes + unit_of(lane, i) * 16);
-#pragma unroll
-    for (int w = 0; w < 4; w++) f.word[4 * i + w] = v.v[w];
-  }
-  return f;
-}
 
 // A thread's columns and keys of its `i`th task: eight threads side by side have 128 bytes of a row.
 RP_DEVICE int task_unit(int i) { return ((int)rp_thread() / 64 + i * kWaves) * 8 + (int)rp_thread() % 8; }
@@ -97,26 +86,8 @@ RP_DEVICE void place(const Held &held, Tiles &tiles) {
 #pragma unroll
   for (int i = 0; i < kTasks; i++)
 #pragma unroll
-    for (int x = 0; x < 8; x++) {    // column x of eight: its four keys become eight bytes of a row
-      struct alignas(8) Two { rp_u32 v[2]; } two;
-#pragma unroll
-      for (int pair = 0; pair < 2; pair++) {
-        rp_u32 low = held.v[i][2 * pair].v[x / 2] >> x % 2 * 16 & 0xffffu, high = held.v[i][2 * pair + 1].v[x / 2] >> x % 2 * 16;
-        two.v[pair] = low | high << 16;
-      }
-      *(Two *)(tiles.v + place_v(task_unit(i) * 8 + x, group / 2) + group % 2 * 8) = two;
-    }
-}
-
-RP_DEVICE Fragment values(const Tiles &tiles, int column, int step, int lane) {
-  Fragment f;
-#pragma unroll
-  for (int i = 0; i < kUnits; i++) {
-    rp_u4 v = *(const rp_u4 *)(tiles.v + place_v(column, step * kUnits * kGroups + unit_of(lane, i)));
-#pragma unroll
-    for (int w = 0; w < 4; w++) f.word[4 * i + w] = v.v[w];
-  }
-  return f;
+    for (int x = 0; x < 8; x++)    // column x of eight
+      *(Two *)(tiles.v + place_v(task_unit(i) * 8 + x, group / 2) + group % 2 * 8) = column_of(held.v[i], x);
 }
 
 RP_KERNEL_OF(kThreads) rp_mla_decode_cdna(const rp_u8 *q, const rp_u8 *cache, rp_u8 *o, float *partial, float *stats, const int *lengths, const int *table,
@@ -138,8 +109,8 @@ RP_KERNEL_OF(kThreads) rp_mla_decode_cdna(const rp_u8 *q, const rp_u8 *cache, rp
   for (int step = 0; step < kSteps; step++)
     query[step] = fragment(q + ((rp_u64)batch * rows + asked) * (kLatent * 2) + wave * kShare, step, lane);
 
-  const float infinity = __builtin_huge_valf(), to_log2 = scale * 1.4426950408889634f;
-  float top = -infinity, sum = 0;
+  const float to_log2 = scale * 1.4426950408889634f;
+  Softmax state = {-rp_infinity(), 0};
   Sums out[kParts] = {};
   Held held;
   if (begin < end) fetch(held, source, begin, wave, lane);
@@ -154,62 +125,36 @@ RP_KERNEL_OF(kThreads) rp_mla_decode_cdna(const rp_u8 *q, const rp_u8 *cache, rp
     rp_sync();
     if (key0 + kKeys < end) fetch(held, source, key0 + kKeys, wave, lane);
 
-    Sums score = {};
+    Sums score[1] = {};
 #pragma unroll
     for (int w = 0; w < kWaves; w++)
 #pragma unroll
       for (int i = 0; i < kSums / 4; i++) {
         Four part = tiles.scores[w][i][lane];
 #pragma unroll
-        for (int x = 0; x < 4; x++) score.v[4 * i + x] += part.v[x];
+        for (int x = 0; x < 4; x++) score[0].v[4 * i + x] += part.v[x];
       }
     if (key0 + kKeys > length - hidden) {    // only the last split has an end that is no multiple of the tile
 #pragma unroll
       for (int i = 0; i < kSums; i++)
-        if (key0 + sum_row(lane, i) >= limit) score.v[i] = -infinity;
+        if (key0 + sum_row(lane, i) >= limit) score[0].v[i] = -rp_infinity();
     }
-    float highest = top;
-#pragma unroll
-    for (int i = 0; i < kSums; i++) highest = __builtin_fmaxf(highest, score.v[i]);
-    highest = __builtin_fmaxf(highest, rp_shuffle_xor(highest, kSide));
-    const float base = highest == -infinity ? 0.0f : highest * to_log2;    // nothing seen yet: −∞ − −∞ would be no number
-    const float shrink = rp_exp2(rp_fma(top, to_log2, -base));
-    top = highest;
-    sum *= shrink;
-#pragma unroll
-    for (int part = 0; part < kParts; part++)
-#pragma unroll
-      for (int i = 0; i < kSums; i++) out[part].v[i] *= shrink;
+    const float base = advance(state, score, out, to_log2);
 #pragma unroll
     for (int step = 0; step < kKeySteps; step++) {
-      Fragment p;
+      const Fragment p = weights(state, score, step, to_log2, base);
 #pragma unroll
-      for (int w = 0; w < 4 * kUnits; w++) {
-        const int at = step * 8 * kUnits + 2 * w;
-        const float low = rp_exp2(rp_fma(score.v[at], to_log2, -base)), high = rp_exp2(rp_fma(score.v[at + 1], to_log2, -base));
-        sum += low + high;
-        p.word[w] = pack(low, high);
-      }
-#pragma unroll
-      for (int part = 0; part < kParts; part++) multiply(out[part], values(tiles, (wave * kParts + part) * kSide + lane % kSide, step, lane), p);
+      for (int part = 0; part < kParts; part++) multiply(out[part], fragment(tiles.v, (wave * kParts + part) * kSide + lane % kSide, step, lane, place_v), p);
     }
   }
 
-  sum += rp_shuffle_xor(sum, kSide);
+  state.sum += rp_shuffle_xor(state.sum, kSide);
   if (mine >= rows) return;
   const rp_u64 at = (rp_u64)batch * rows + mine;
-  float factor = 1;
-  if (splits == 1) {
-    float total = sum;
-    if (sinks) {    // one more logit: what stands before the split of a sum in two can overflow
-      const float sink = sinks[mine / queries] * 1.4426950408889634f, highest = __builtin_fmaxf(top * to_log2, sink);
-      factor = rp_exp2(top * to_log2 - highest);
-      total = sum * factor + rp_exp2(sink - highest);
-    }
-    factor = total > 0 ? factor / total : 0;
-  } else if (wave == 0 && lane < kSide) {
-    stats[(at * splits + split) * 2] = top * to_log2;
-    stats[(at * splits + split) * 2 + 1] = sum;
+  const float factor = splits == 1 ? normalise(state.top * to_log2, state.sum, sinks ? sinks + mine / queries : nullptr) : 1;
+  if (splits > 1 && wave == 0 && lane < kSide) {
+    stats[(at * splits + split) * 2] = state.top * to_log2;
+    stats[(at * splits + split) * 2 + 1] = state.sum;
   }
 #pragma unroll
   for (int part = 0; part < kParts; part++)
@@ -218,8 +163,7 @@ RP_KERNEL_OF(kThreads) rp_mla_decode_cdna(const rp_u8 *q, const rp_u8 *cache, rp
       const int column = (wave * kParts + part) * kSide + sum_row(lane, i);
       const Sum *x = out[part].v + i;
       if (splits == 1) {
-        struct alignas(8) Two { rp_u32 v[2]; } two = {{pack(x[0] * factor, x[1] * factor), pack(x[2] * factor, x[3] * factor)}};
-        *(Two *)(o + (at * kValue + column) * 2) = two;
+        *(Two *)(o + (at * kValue + column) * 2) = Two{{pack(x[0] * factor, x[1] * factor), pack(x[2] * factor, x[3] * factor)}};
       } else {
         *(Four *)(partial + (at * splits + split) * kValue + column) = Four{{x[0], x[1], x[2], x[3]}};
       }

@@ -78,6 +78,21 @@ RP_DEVICE void rp_sync_wave() {
   __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "wavefront");
 }
 
+// The end of a slot in which one half of a block's waves multiplies and the other does not: a barrier that nothing is moved across,
+// products of registers included. And the priority of a wave over others of its SIMD.
+RP_DEVICE void rp_slot() {
+#if __has_builtin(__builtin_amdgcn_sched_barrier)
+  __builtin_amdgcn_sched_barrier(0);
+#endif
+  rp_sync();
+#if __has_builtin(__builtin_amdgcn_sched_barrier)
+  __builtin_amdgcn_sched_barrier(0);
+#endif
+}
+// The same number, of which the compiler keeps nothing that it computed before: registers instead of instructions are dear.
+RP_DEVICE int rp_anew(int v) { asm volatile("" : "+v"(v)); return v; }
+template <int LEVEL> RP_DEVICE void rp_priority() { __builtin_amdgcn_s_setprio(LEVEL); }
+
 // Past the registers: each lane's bytes at `from` go to `to`, which is in LDS and the same for all lanes of the wave, lane by lane side
 // by side. There after rp_wait_direct and a barrier.
 #define RP_GLOBAL(type, p) ((__attribute__((address_space(1))) type *)(p))
@@ -173,13 +188,14 @@ RP_DEVICE int key_group(int g) { return (g & ~3) | (g & 1) << 1 | (g >> 1 & 1); 
 RP_DEVICE int key_group(int g) { return g; }
 #endif
 
-// Two halves of RP_DTYPE, to nearest even.
-RP_DEVICE rp_u32 pack(float low, float high) {
-#if RP_IS == 2 && RP_HOST
-  return fibres::float_to_half(low) | (rp_u32)fibres::float_to_half(high) << 16;
-#elif RP_IS == 2
-  return __builtin_bit_cast(rp_u16, (_Float16)low) | (rp_u32)__builtin_bit_cast(rp_u16, (_Float16)high) << 16;
-#elif (defined(__gfx950__) || defined(__gfx1250__)) && !RP_HOST
+// Two halves, f16 or bf16, to nearest even.
+template <bool F16> RP_DEVICE rp_u32 pack_as(float low, float high) {
+#if RP_HOST
+  if (F16) return fibres::float_to_half(low) | (rp_u32)fibres::float_to_half(high) << 16;
+#else
+  if (F16) return __builtin_bit_cast(rp_u16, (_Float16)low) | (rp_u32)__builtin_bit_cast(rp_u16, (_Float16)high) << 16;
+#endif
+#if (defined(__gfx950__) || defined(__gfx1250__)) && !RP_HOST
   typedef __bf16 Pair __attribute__((ext_vector_type(2)));
   return __builtin_bit_cast(rp_u32, Pair{(__bf16)low, (__bf16)high});    // one instruction
 #else
@@ -187,6 +203,18 @@ RP_DEVICE rp_u32 pack(float low, float high) {
   l += 0x7fffu + (l >> 16 & 1u);
   h += 0x7fffu + (h >> 16 & 1u);
   return l >> 16 | (h & 0xffff0000u);
+#endif
+}
+// Of RP_DTYPE.
+RP_DEVICE rp_u32 pack(float low, float high) { return pack_as<RP_IS == 2>(low, high); }
+
+// Two f16, each times a number.
+RP_DEVICE rp_u32 multiply_f16(rp_u32 pair, int by) {
+#if RP_HOST
+  return pack_as<true>(fibres::half_to_float(pair & 0xffffu) * by, fibres::half_to_float(pair >> 16) * by);
+#else
+  typedef _Float16 Pair __attribute__((ext_vector_type(2)));
+  return __builtin_bit_cast(rp_u32, __builtin_bit_cast(Pair, pair) * Pair{(_Float16)by, (_Float16)by});
 #endif
 }
 

@@ -24,6 +24,9 @@
 inline int rp_wave_uniform(int v) { return v; }
 inline rp_u32 rp_shuffle(rp_u32 v, int lane) { return __shfl_sync(~0u, v, lane); }
 inline void rp_sync_wave() { __syncwarp(); }
+inline void rp_slot() { rp_sync(); }
+inline int rp_anew(int v) { return v; }
+template <int> void rp_priority() {}
 inline float rp_exp2(float x) { return exp2f(x); }
 inline rp_u32 rp_blocks_y() { return gridDim.y; }
 

@@ -1,8 +1,14 @@
-// Proves attention/flash_amd.cu on the host for one chip, type and mask (-D__gfx942__ -DRP_DTYPE=… -DRP_CAUSAL=…) against a naive
-// softmax in double.
+// Proves attention/flash_amd.cu, or with -DRP_PINGPONG=1 flash_cdna.cu, on the host for one chip, type and mask (-D__gfx942__ -DRP_DTYPE=…
+// -DRP_CAUSAL=…) against a naive softmax in double.
 #include "amd.h"
 #include "attention.h"
+#if RP_PINGPONG
+#include "../attention/flash_cdna.cu"
+#define rp_flash_amd rp_flash_cdna
+#define RP_DV RP_D
+#else
 #include "../attention/flash_amd.cu"
+#endif
 #include <random>
 
 using fibres::Guarded;
@@ -23,7 +29,7 @@ static bool check(int heads, int group, int queries, int keys, float size) {
   Guarded q((size_t)heads * queries * RP_D * 2), k((size_t)heads / group * keys * RP_D * 2), v(k.bytes), o(q.bytes);
   fill(q, size); fill(k, 1); fill(v, 1);
   const float scale = 1 / std::sqrt((float)RP_D);
-  fibres::launch(dim3(heads, (queries + 127) / 128), dim3(256), [&] { rp_flash_amd(q.data, k.data, v.data, o.data, nullptr, nullptr, group, queries, keys, heads, 0, scale); });
+  fibres::launch(dim3(heads, (queries + kQueries - 1) / kQueries), dim3(kThreads), [&] { rp_flash_amd(q.data, k.data, v.data, o.data, nullptr, nullptr, group, queries, keys, heads, 0, scale); });
   double worst = 0, error = 0, norm = 0; size_t unwritten = 0;
   auto at = [&](const Guarded &g, size_t row, int c) { return fibres::read(kType, g.data + (row * RP_D + c) * 2); };
   for (int h = 0; h < heads; h++) for (int i = 0; i < queries; i++) {
@@ -50,7 +56,7 @@ static bool general(attention::Shape s) {
   s.d = RP_D; s.dv = RP_DV; s.f16 = kType == Type::f16; s.causal = RP_CAUSAL;
   attention::Operands t(s);
   const float *sinks = s.sinks ? t.sinks.data() : nullptr;
-  fibres::launch(dim3(s.b * s.hq, (s.sq + 127) / 128), dim3(256), [&] { rp_flash_amd((rp_u8 *)t.q.data(), t.k.data(), t.v.data(), (rp_u8 *)t.o.data(), t.lengths(), sinks, s.hq / s.hkv, s.sq, s.sk, s.hq, s.window, t.scale); });
+  fibres::launch(dim3(s.b * s.hq, (s.sq + kQueries - 1) / kQueries), dim3(kThreads), [&] { rp_flash_amd((rp_u8 *)t.q.data(), t.k.data(), t.v.data(), (rp_u8 *)t.o.data(), t.lengths(), sinks, s.hq / s.hkv, s.sq, s.sk, s.hq, s.window, t.scale); });
   attention::check("flash", t);
   return !attention::failures;
 }
@@ -62,6 +68,8 @@ int main() {
 #else
 int main() {
   bool ok = true;
+  ok &= check(1, 1, 1, 1, 1);
+  ok &= check(2, 2, 30, 150, 60);        // huge logits
   ok &= check(1, 1, 5, 3, 1);            // far less than a tile; with a mask, rows that see nothing
   ok &= check(2, 2, 130, 200, 1);        // tails of both, heads that share their keys
   ok &= check(3, 1, 128, 320, 8);        // a sharp softmax, whose maximum moves

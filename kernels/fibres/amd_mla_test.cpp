@@ -34,5 +34,7 @@ int main() {
   mla("mla cdna paged, sinks", paged, 3);
   Shape ragged{4, 2, 1, 3, 100, 1, 0, 0, false, true, 0, 0, true}; ragged.lengths = {0, 2, 32, 96};
   mla("mla cdna ragged, sinks", ragged, 1);
+  mla("mla cdna, one key", {1, 2, 1, 1, 1, 1, 0, 0, false, false}, 1);
+  mla("mla cdna, huge logits, sinks", {1, 2, 1, 2, 90, 40, 0, 0, false, true, 0, 0, true}, 2);
   return attention::failures != 0;
 }

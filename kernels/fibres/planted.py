@@ -49,14 +49,16 @@ def wrong(variants, prove):
     return count
 
 
-def all_caught(bugs, prove):
-    """How many bugs went unnoticed. A bug is (what, file, old text, new text, what else the proof is told); those whose
-    description starts with * are of each kind one and planted in every run, the others with --all or by a word of theirs.
-    prove({file: text}, told) gives what outcome() does."""
+def wanted(bug):
+    """Whether this run plants a bug: those whose description starts with * are of each kind one and planted in every run, the
+    others with --all or by a word of theirs."""
     words = [a for a in sys.argv[1:] if not a.startswith("-")]
+    return any(w in f"{bug[1].name} {bug[0]}" for w in words) if words else "--all" in sys.argv or bug[0].startswith("*")
 
-    def wanted(bug):
-        return any(w in f"{bug[1].name} {bug[0]}" for w in words) if words else "--all" in sys.argv or bug[0].startswith("*")
+
+def all_caught(bugs, prove):
+    """How many bugs went unnoticed. A bug is (what, file, old text, new text, what else the proof is told).
+    prove({file: text}, told) gives what outcome() does."""
 
     def plant(bug):
         what, file, old, new, told = bug

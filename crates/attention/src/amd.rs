@@ -1,18 +1,33 @@
-//! Our flash kernel for AMD's matrix units (kernels/attention/flash_amd.cu) as a provider for prefill: `flash-mfma` on CDNA,
-//! `flash-wmma` on gfx12 and gfx1250; and (mla_cdna.rs) the absorbed form. Its host contract stands in the source. Not yet run on
-//! hardware.
+//! Our flash kernels for AMD's matrix units as a provider for prefill: `flash-mfma` on CDNA (kernels/attention/flash_cdna.cu, and
+//! flash_amd.cu for heads of over 128 columns), `flash-wmma` on gfx12 and gfx1250 (flash_amd.cu); beside it decode (decode_amd.rs)
+//! and (mla_cdna.rs) the absorbed form. The host contracts stand in the sources. Not yet run on hardware.
 
-use crate::mla_cdna;
 use crate::nvidia::scale;
 use crate::shape::{Kind, Shape};
 use crate::splits::given;
+use crate::{decode_amd, mla_cdna};
 use ridgepoint_core::{Backend, Dtype};
 use ridgepoint_device::{Arg, AttentionOperands, AttentionPlan, Device, DeviceError, Geometry, Kernel, Program, Result};
 use std::collections::BTreeMap;
 
-/// Queries of a block, and its threads.
-const QUERIES: u64 = 128;
-const THREADS: u32 = 256;
+/// A kernel: its program and entry, the queries of a block, and its threads.
+#[derive(Clone, Copy)]
+struct Form {
+    program: &'static str,
+    entry: &'static str,
+    queries: u64,
+    threads: u32,
+}
+
+const GENERAL: Form = Form { program: "attention/flash_amd", entry: "rp_flash_amd", queries: 128, threads: 256 };
+/// Eight waves in ping-pong, whose two buffers of K and V fit LDS up to 128 columns.
+const TURNS: Form = Form { program: "attention/flash_cdna", entry: "rp_flash_cdna", queries: 256, threads: 512 };
+
+/// The kernel for a shape that fits.
+fn form(shape: Shape, arch: &str) -> Form {
+    if matches!(arch, "gfx90a" | "gfx942" | "gfx950") && shape.dqk == shape.dv && shape.dqk <= 128 { TURNS } else { GENERAL }
+}
+
 /// Most blocks along y.
 const MOST_BLOCKS: u64 = 65_535;
 
@@ -23,6 +38,7 @@ pub(crate) fn provider(shape: Shape, device: &dyn Device) -> Option<&'static str
         return None;
     }
     match info.arch.as_str() {
+        arch if shape.kind == Kind::Decode => decode_amd::provider(shape, arch),
         "gfx90a" | "gfx942" | "gfx950" if mla_cdna::fits(shape) => Some(mla_cdna::PROVIDER),
         "gfx90a" | "gfx942" | "gfx950" if fits(shape) => Some("flash-mfma"),
         "gfx1250" if fits(shape) => Some("flash-wmma"),
@@ -38,7 +54,7 @@ fn fits(shape: Shape) -> bool {
         && shape.kv == shape.dtype
         && shape.page.is_none()
         && matches!((shape.dqk, shape.dv), (64, 64) | (96, 96) | (128, 128) | (192, 128) | (256, 256))
-        && shape.sq.div_ceil(QUERIES) <= MOST_BLOCKS
+        && shape.sq.div_ceil(GENERAL.queries) <= MOST_BLOCKS
 }
 
 /// Compiles the kernel of a shape.
@@ -46,12 +62,15 @@ fn fits(shape: Shape) -> bool {
 /// # Errors
 /// `Unsupported` for more queries or keys than it counts; as [`Device::compile`].
 pub(crate) fn plan<'d>(shape: Shape, device: &'d dyn Device) -> Result<Box<dyn AttentionPlan + 'd>> {
-    if shape.kind == Kind::MlaDecode {
-        return Ok(Box::new(mla_cdna::Plan::new(shape, device)?));
+    match shape.kind {
+        Kind::MlaDecode => return Ok(Box::new(mla_cdna::Plan::new(shape, device)?)),
+        Kind::Decode => return Ok(Box::new(decode_amd::Plan::new(shape, device)?)),
+        Kind::Prefill | Kind::MlaPrefill => {}
     }
     if [shape.sq, shape.sk].iter().any(|n| i32::try_from(*n).is_err()) || u32::try_from(shape.b * shape.hq).is_err() {
         return Err(DeviceError::unsupported("more heads, queries or keys than the kernel counts"));
     }
+    let form = form(shape, &device.info().arch);
     let defines = [
         ("RP_DTYPE", shape.dtype.name().to_owned()),
         ("RP_D", shape.dqk.to_string()),
@@ -59,13 +78,14 @@ pub(crate) fn plan<'d>(shape: Shape, device: &'d dyn Device) -> Result<Box<dyn A
         ("RP_CAUSAL", u8::from(shape.causal).to_string()),
         ("RP_GENERAL", u8::from(!shape.plain()).to_string()),
     ];
-    let program = Program { name: "attention/flash_amd", defines: &defines, ..Program::default() };
-    Ok(Box::new(Flash { device, shape, kernel: device.compile(&program, "rp_flash_amd")? }))
+    let program = Program { name: form.program, defines: &defines, ..Program::default() };
+    Ok(Box::new(Flash { device, shape, form, kernel: device.compile(&program, form.entry)? }))
 }
 
 struct Flash<'d> {
     device: &'d dyn Device,
     shape: Shape,
+    form: Form,
     kernel: Kernel,
 }
 
@@ -87,13 +107,13 @@ impl AttentionPlan for Flash<'_> {
             Arg::I32(s.window.unwrap_or(0) as i32),
             Arg::F32(scale(s)),
         ];
-        let grid = [(s.b * s.hq) as u32, s.sq.div_ceil(QUERIES) as u32, 1];
-        self.device.launch(&self.kernel, Geometry { grid, ..Geometry::linear(1, THREADS) }, &args)
+        let grid = [(s.b * s.hq) as u32, s.sq.div_ceil(self.form.queries) as u32, 1];
+        self.device.launch(&self.kernel, Geometry { grid, ..Geometry::linear(1, self.form.threads) }, &args)
     }
 
     fn config(&self) -> BTreeMap<String, String> {
         let registers = self.kernel.resources.map(|r| ("registers".to_owned(), r.registers.to_string()));
-        [("tile".to_owned(), format!("{QUERIES} queries × 64 keys"))].into_iter().chain(registers).collect()
+        [("tile".to_owned(), format!("{} queries × 64 keys", self.form.queries))].into_iter().chain(registers).collect()
     }
 }
 

@@ -43,9 +43,10 @@ fn dense(shape: Shape) -> bool {
 }
 
 /// To start a block takes as long as 64 keys in 16 bits, about 3 µs; its partial results, written and read, are as large as 32.
-fn costs(shape: Shape) -> Costs {
+/// Of a kernel whose blocks take `rows` rows.
+pub(crate) fn costs(shape: Shape, rows: u64) -> Costs {
     let sixteen = |keys: u64| keys * 16 / shape.kv.bits().max(1);
-    let blocks = shape.hkv * (shape.hq / shape.hkv * shape.sq).div_ceil(ROWS);
+    let blocks = shape.hkv * (shape.hq / shape.hkv * shape.sq).div_ceil(rows);
     Costs { blocks, block: sixteen(64), partial: sixteen(32), least: 256 }
 }
 
@@ -92,7 +93,7 @@ impl<'d> Plan<'d> {
         let program = Program { name: "attention/decode_splitkv", defines: &defines, ..Program::default() };
         let kernel = device.compile(&program, &entry)?;
         let places = places(device, &kernel, 32 * warps, shared(shape, warps));
-        let splits = Splits::new(device, shape, splits(shape, &costs(shape), places))?;
+        let splits = Splits::new(device, shape, splits(shape, &costs(shape, ROWS), places))?;
         Ok(Self { device, shape, kernel, warps, splits })
     }
 }

@@ -14,6 +14,7 @@ mod cases;
 mod check;
 mod common;
 mod decode;
+mod decode_amd;
 mod flash_fp8_sm90;
 mod flash_sm80;
 mod flash_sm90;

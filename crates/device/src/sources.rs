@@ -9,9 +9,13 @@ const PORTABLE: Header = ("../common/rp.h", include_str!("../../../kernels/commo
 /// The elements of plain kernels that do their arithmetic in f32.
 const ELEMENTS: Header = ("../common/elements.h", include_str!("../../../kernels/common/elements.h"));
 
-/// What kernels can include on HIP: the last one is for AMD's chips alone.
-pub(crate) const HIP_HEADERS: &[Header] =
-    &[PORTABLE, ELEMENTS, ("../common/amd.h", include_str!("../../../kernels/common/amd.h"))];
+/// What kernels can include on HIP: the last two are for AMD's chips alone.
+pub(crate) const HIP_HEADERS: &[Header] = &[
+    PORTABLE,
+    ELEMENTS,
+    ("../common/amd.h", include_str!("../../../kernels/common/amd.h")),
+    ("../common/attention_amd.h", include_str!("../../../kernels/common/attention_amd.h")),
+];
 
 /// What kernels can include on CUDA: those for NVIDIA's chips alone take one of the last ones instead of the first, attention and GEMM.
 pub(crate) const CUDA_HEADERS: &[Header] = &[
@@ -25,8 +29,10 @@ pub(crate) const CUDA_HEADERS: &[Header] = &[
 /// Program names and sources.
 const CPP: &[(&str, &str)] = &[
     ("attention/combine", include_str!("../../../kernels/attention/combine.cu")),
+    ("attention/decode_amd", include_str!("../../../kernels/attention/decode_amd.cu")),
     ("attention/decode_splitkv", include_str!("../../../kernels/attention/decode_splitkv.cu")),
     ("attention/flash_amd", include_str!("../../../kernels/attention/flash_amd.cu")),
+    ("attention/flash_cdna", include_str!("../../../kernels/attention/flash_cdna.cu")),
     ("attention/flash_fp8_sm90", include_str!("../../../kernels/attention/flash_fp8_sm90.cu")),
     ("attention/flash_portable", include_str!("../../../kernels/attention/flash_portable.cu")),
     ("attention/flash_sm80", include_str!("../../../kernels/attention/flash_sm80.cu")),

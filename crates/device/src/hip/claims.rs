@@ -8,6 +8,15 @@ use std::sync::Mutex;
 const ALL: &[&str] = &["gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1200", "gfx1201", "gfx1250"];
 const RDNA: &[&str] = &["gfx1100", "gfx1200", "gfx1201"];
 const GFX12: &[&str] = &["gfx1200", "gfx1201"];
+const CDNA: &[&str] = &["gfx90a", "gfx942", "gfx950"];
+/// Where heads of over 128 columns have registers enough.
+const WIDE: &[&str] = &["gfx90a", "gfx942", "gfx950", "gfx1250"];
+/// Whose flash kernel for up to 128 columns is that of RDNA4.
+const WMMA: &[&str] = &["gfx1200", "gfx1201", "gfx1250"];
+/// As gfx90a, 942, 950, gfx12 and gfx1250 name it.
+const BF16: &str = "v_mfma_f32_32x32x8bf16_1k/v_mfma_f32_32x32x8_bf16/v_mfma_f32_32x32x16_bf16/v_wmma_f32_16x16x16_bf16/v_wmma_f32_16x16x32_bf16";
+const F16: &str =
+    "v_mfma_f32_32x32x8f16/v_mfma_f32_32x32x8_f16/v_mfma_f32_32x32x16_f16/v_wmma_f32_16x16x16_f16/v_wmma_f32_16x16x32_f16";
 
 /// A program in one configuration, for some chips.
 struct Claim {
@@ -95,20 +104,60 @@ const CLAIMS: &[Claim] = &[
     claim("attention/mla_decode_cdna", "RP_DTYPE=bf16", &["gfx942"], &["v_mfma_f32_32x32x8_bf16", LOAD, LDS, "v_exp_f32"], 256),
     claim("attention/mla_decode_cdna", "RP_DTYPE=f16", &["gfx90a", "gfx942"], &["v_mfma_f32_32x32x8", LOAD, LDS, "v_exp_f32"], 256),
     claim("attention/mla_decode_cdna", "RP_DTYPE=bf16", &["gfx950"], &["v_mfma_f32_32x32x16_bf16", "v_cvt_pk_bf16_f32", LOAD, LDS], 256),
+    claim("attention/mla_decode_cdna", "RP_DTYPE=f16", &["gfx950"], &["v_mfma_f32_32x32x16_f16", LOAD, LDS, "v_exp_f32"], 256),
     claim("attention/softmax", "", ALL, &[LOAD, "v_exp_f32"], 64),
     claim("attention/flash_portable", "", ALL, &[FMA], 256),
     claim("attention/flash_portable", "RP_D=576 RP_DV=512 RP_TYPE=4 RP_SHARED_KV=1", ALL, &[FMA], 256),
-    claim("attention/flash_amd", "RP_DTYPE=bf16 RP_CAUSAL=1", &["gfx90a"], &["v_mfma_f32_32x32x8bf16_1k", LOAD, LDS, "v_exp_f32"], 256),
-    claim("attention/flash_amd", "RP_DTYPE=bf16", &["gfx942"], &["v_mfma_f32_32x32x8_bf16", LOAD, LDS, "v_exp_f32"], 256),
-    claim("attention/flash_amd", "RP_DTYPE=f16 RP_D=64", &["gfx90a", "gfx942"], &["v_mfma_f32_32x32x8", LOAD, LDS, "v_exp_f32"], 192),
-    claim("attention/flash_amd", "RP_DTYPE=bf16 RP_CAUSAL=1", &["gfx950"], &["v_mfma_f32_32x32x16_bf16", "v_cvt_pk_bf16_f32", LOAD, LDS], 256),
-    claim("attention/flash_amd", "RP_DTYPE=bf16 RP_CAUSAL=1", GFX12, &["v_wmma_f32_16x16x16_bf16", LOAD, LDS, "v_exp_f32"], 256),
-    claim("attention/flash_amd", "RP_DTYPE=bf16 RP_D=96 RP_DV=96 RP_CAUSAL=1 RP_GENERAL=1", &["gfx90a", "gfx1201"], &["v_mfma_f32_32x32x8bf16_1k/v_wmma_f32_16x16x16_bf16", LOAD, LDS], 256),
-    claim("attention/flash_amd", "RP_DTYPE=bf16 RP_D=128 RP_DV=128 RP_CAUSAL=1 RP_GENERAL=1", &["gfx942", "gfx1200"], &["v_mfma_f32_32x32x8_bf16/v_wmma_f32_16x16x16_bf16", LOAD, LDS], 256),
+    // The forms that the host asks for: each type and each size, with and without the mask, plain and general.
+    claim("attention/flash_cdna", "RP_DTYPE=bf16 RP_D=128 RP_CAUSAL=1", &["gfx90a"], &["v_mfma_f32_32x32x8bf16_1k", LOAD, LDS, "v_exp_f32", "s_setprio"], 256),
+    claim("attention/flash_cdna", "RP_DTYPE=bf16 RP_D=128", &["gfx942"], &["v_mfma_f32_32x32x8_bf16", LOAD, LDS, "v_exp_f32", "s_setprio"], 256),
+    claim("attention/flash_cdna", "RP_DTYPE=bf16 RP_D=128 RP_CAUSAL=1", &["gfx942", "gfx950"], &["v_mfma_f32_32x32x", LOAD, LDS, "v_exp_f32", "s_setprio"], 256),
+    claim("attention/flash_cdna", "RP_DTYPE=bf16 RP_D=128", &["gfx950"], &["v_mfma_f32_32x32x16_bf16", "v_cvt_pk_bf16_f32", LOAD, LDS], 256),
+    claim("attention/flash_cdna", "RP_DTYPE=bf16 RP_D=128 RP_CAUSAL=1 RP_GENERAL=1", CDNA, &[BF16, LOAD, LDS], 256),
+    claim("attention/flash_cdna", "RP_DTYPE=f16 RP_D=128", CDNA, &[F16, LOAD, LDS], 256),
+    claim("attention/flash_cdna", "RP_DTYPE=f16 RP_D=128 RP_CAUSAL=1", CDNA, &[F16, LOAD, LDS], 256),
+    claim("attention/flash_cdna", "RP_DTYPE=f16 RP_D=128 RP_GENERAL=1", CDNA, &[F16, LOAD, LDS], 256),
+    claim("attention/flash_cdna", "RP_DTYPE=bf16 RP_D=64 RP_CAUSAL=1 RP_GENERAL=1", CDNA, &[BF16, LOAD, LDS], 192),
+    claim("attention/flash_cdna", "RP_DTYPE=bf16 RP_D=64", CDNA, &[BF16, LOAD, LDS], 192),
+    claim("attention/flash_cdna", "RP_DTYPE=f16 RP_D=64 RP_CAUSAL=1 RP_GENERAL=1", CDNA, &[F16, LOAD, LDS], 192),
+    claim("attention/flash_cdna", "RP_DTYPE=f16 RP_D=64", CDNA, &[F16, LOAD, LDS], 192),
+    claim("attention/flash_cdna", "RP_DTYPE=bf16 RP_D=96 RP_CAUSAL=1 RP_GENERAL=1", CDNA, &[BF16, LOAD, LDS], 240),
+    claim("attention/flash_cdna", "RP_DTYPE=bf16 RP_D=96", CDNA, &[BF16, LOAD, LDS], 240),
+    claim("attention/flash_cdna", "RP_DTYPE=f16 RP_D=96 RP_CAUSAL=1 RP_GENERAL=1", CDNA, &[F16, LOAD, LDS], 240),
+    claim("attention/flash_cdna", "RP_DTYPE=f16 RP_D=96", CDNA, &[F16, LOAD, LDS], 240),
+    claim("attention/flash_amd", "RP_DTYPE=bf16 RP_D=64 RP_DV=64 RP_CAUSAL=1 RP_GENERAL=1", WMMA, &[BF16, LOAD, LDS, "v_exp_f32"], 256),
+    claim("attention/flash_amd", "RP_DTYPE=f16 RP_D=64 RP_DV=64", WMMA, &[F16, LOAD, LDS, "v_exp_f32"], 256),
+    claim("attention/flash_amd", "RP_DTYPE=bf16 RP_D=96 RP_DV=96 RP_CAUSAL=1 RP_GENERAL=1", WMMA, &[BF16, LOAD, LDS, "v_exp_f32"], 256),
+    claim("attention/flash_amd", "RP_DTYPE=f16 RP_D=96 RP_DV=96", WMMA, &[F16, LOAD, LDS, "v_exp_f32"], 256),
+    claim("attention/flash_amd", "RP_DTYPE=bf16 RP_D=128 RP_DV=128 RP_CAUSAL=1 RP_GENERAL=1", WMMA, &[BF16, LOAD, LDS, "v_exp_f32"], 336),
+    claim("attention/flash_amd", "RP_DTYPE=f16 RP_D=128 RP_DV=128", WMMA, &[F16, LOAD, LDS, "v_exp_f32"], 336),
+    claim("attention/flash_amd", "RP_DTYPE=bf16 RP_D=128 RP_DV=128 RP_CAUSAL=1", GFX12, &["v_wmma_f32_16x16x16_bf16", LOAD, LDS, "v_exp_f32"], 256),
+    claim("attention/flash_amd", "RP_DTYPE=f16 RP_D=128 RP_DV=128 RP_GENERAL=1", GFX12, &["v_wmma_f32_16x16x16_f16", LOAD, LDS, "v_exp_f32"], 256),
     // One wave of a compute unit's quarter may have all of its 512 registers.
-    claim("attention/flash_amd", "RP_DTYPE=bf16 RP_D=192 RP_DV=128 RP_CAUSAL=1", &["gfx90a", "gfx942", "gfx950", "gfx1250"], &["v_mfma_f32_32x32x/v_wmma_f32_16x16x32_bf16", LOAD, LDS], 336),
-    claim("attention/flash_amd", "RP_DTYPE=bf16 RP_D=256 RP_DV=256 RP_CAUSAL=1 RP_GENERAL=1", &["gfx90a", "gfx942", "gfx950", "gfx1250"], &["v_mfma_f32_32x32x/v_wmma_f32_16x16x32_bf16", LOAD, LDS], 512),
-    claim("attention/flash_amd", "RP_DTYPE=f16", &["gfx1250"], &["v_wmma_f32_16x16x32_f16", LOAD, LDS, "v_exp_f32"], 336),
+    claim("attention/flash_amd", "RP_DTYPE=bf16 RP_D=192 RP_DV=128 RP_CAUSAL=1", WIDE, &[BF16, LOAD, LDS], 400),
+    claim("attention/flash_amd", "RP_DTYPE=bf16 RP_D=192 RP_DV=128 RP_CAUSAL=1 RP_GENERAL=1", WIDE, &[BF16, LOAD, LDS], 400),
+    claim("attention/flash_amd", "RP_DTYPE=f16 RP_D=192 RP_DV=128", WIDE, &[F16, LOAD, LDS], 400),
+    claim("attention/flash_amd", "RP_DTYPE=f16 RP_D=192 RP_DV=128 RP_GENERAL=1", WIDE, &[F16, LOAD, LDS], 400),
+    claim("attention/flash_amd", "RP_DTYPE=bf16 RP_D=256 RP_DV=256 RP_CAUSAL=1", WIDE, &[BF16, LOAD, LDS], 512),
+    claim("attention/flash_amd", "RP_DTYPE=bf16 RP_D=256 RP_DV=256 RP_CAUSAL=1 RP_GENERAL=1", WIDE, &[BF16, LOAD, LDS], 512),
+    claim("attention/flash_amd", "RP_DTYPE=f16 RP_D=256 RP_DV=256", WIDE, &[F16, LOAD, LDS], 512),
+    claim("attention/flash_amd", "RP_DTYPE=f16 RP_D=256 RP_DV=256 RP_GENERAL=1", WIDE, &[F16, LOAD, LDS], 512),
+    // Two blocks a compute unit up to 128 columns.
+    claim("attention/decode_amd", "RP_DTYPE=bf16 RP_D=64", &["gfx90a", "gfx942", "gfx950", "gfx1200", "gfx1201"], &[BF16, LOAD, LDS, "v_exp_f32"], 168),
+    claim("attention/decode_amd", "RP_DTYPE=f16 RP_D=64", &["gfx90a", "gfx942", "gfx950", "gfx1200", "gfx1201"], &[F16, LOAD, LDS, "v_exp_f32"], 168),
+    claim("attention/decode_amd", "RP_DTYPE=f16 RP_Q=bf16 RP_KV8=1 RP_D=64", &["gfx90a", "gfx942", "gfx950", "gfx1200", "gfx1201"], &[F16, "v_pk_mul_f16", LOAD, LDS], 168),
+    claim("attention/decode_amd", "RP_DTYPE=f16 RP_KV8=1 RP_D=64", &["gfx942"], &["v_mfma_f32_32x32x8_f16", "v_pk_mul_f16", LOAD, LDS], 168),
+    claim("attention/decode_amd", "RP_DTYPE=bf16 RP_D=128", &["gfx90a", "gfx942", "gfx950", "gfx1200", "gfx1201"], &[BF16, LOAD, LDS, "v_exp_f32"], 256),
+    claim("attention/decode_amd", "RP_DTYPE=f16 RP_D=128", &["gfx90a", "gfx942", "gfx950", "gfx1200", "gfx1201"], &[F16, LOAD, LDS, "v_exp_f32"], 256),
+    claim("attention/decode_amd", "RP_DTYPE=f16 RP_Q=bf16 RP_KV8=1 RP_D=128", &["gfx90a", "gfx942", "gfx950", "gfx1200", "gfx1201"], &[F16, "v_pk_mul_f16", LOAD, LDS], 256),
+    claim("attention/decode_amd", "RP_DTYPE=f16 RP_KV8=1 RP_D=128", &["gfx942"], &["v_mfma_f32_32x32x8_f16", "v_pk_mul_f16", LOAD, LDS], 256),
+    claim("attention/decode_amd", "RP_DTYPE=bf16 RP_D=256", CDNA, &[BF16, LOAD, LDS, "v_exp_f32"], 400),
+    claim("attention/decode_amd", "RP_DTYPE=f16 RP_D=256", CDNA, &[F16, LOAD, LDS, "v_exp_f32"], 400),
+    claim("attention/decode_amd", "RP_DTYPE=f16 RP_Q=bf16 RP_KV8=1 RP_D=256", CDNA, &[F16, "v_pk_mul_f16", LOAD, LDS], 400),
+    claim("attention/decode_amd", "RP_DTYPE=f16 RP_KV8=1 RP_D=256", &["gfx942"], &["v_mfma_f32_32x32x8_f16", "v_pk_mul_f16", LOAD, LDS], 400),
+    claim("attention/decode_amd", "RP_DTYPE=bf16 RP_D=128", &["gfx1250"], &["v_wmma_f32_16x16x32_bf16", LOAD, LDS], 336),
+    claim("attention/decode_amd", "RP_DTYPE=f16 RP_Q=bf16 RP_KV8=1 RP_D=128", &["gfx1250"], &["v_wmma_f32_16x16x32_f16", LOAD, LDS], 336),
+    claim("attention/decode_amd", "RP_DTYPE=bf16 RP_D=256", &["gfx1250"], &["v_wmma_f32_16x16x32_bf16", LOAD, LDS], 640),
 ];
 
 /// Entries of a program with many that hold what not all of them do, for a configuration whose defines hold a word.

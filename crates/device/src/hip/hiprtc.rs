@@ -52,6 +52,7 @@ mod tests {
             ("gemm/matrix_amd", "RP_DTYPE=f16 RP_BM=128 RP_BN=128"),
             ("gemm/matrix_amd", "RP_DTYPE=i8"),
             ("gemm/tile", "RP_DTYPE=f16"),
+            ("attention/decode_amd", "RP_DTYPE=f16 RP_Q=bf16 RP_KV8=1"),
             ("attention/flash_amd", "RP_DTYPE=f16 RP_D=64 RP_CAUSAL=1"),
             ("attention/flash_portable", "RP_TYPE=1"),
             ("attention/flash_portable", "RP_TYPE=2 RP_KV=4"),
