@@ -4,6 +4,8 @@
 use super::libraries::libraries;
 use super::nvrtc::compile;
 use crate::Program;
+use ridgepoint_core::record::fnv1a;
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -24,9 +26,9 @@ struct Claim {
     name: &'static str,
     /// `NAME=value …`.
     defines: &'static str,
-    architectures: &'static [&'static str],
+    architectures: Cow<'static, [&'static str]>,
     /// Instructions that every entry must hold, by opcode and one modifier: `LDG 128` is any LDG with `.128`, `RED/REDG` either.
-    instructions: &'static [&'static str],
+    instructions: Cow<'static, [&'static str]>,
     /// The most registers of a thread, over all entries.
     registers: u32,
 }
@@ -38,7 +40,7 @@ const fn claim(
     instructions: &'static [&'static str],
     registers: u32,
 ) -> Claim {
-    Claim { name, defines, architectures, instructions, registers }
+    Claim { name, defines, architectures: Cow::Borrowed(architectures), instructions: Cow::Borrowed(instructions), registers }
 }
 
 #[rustfmt::skip]
@@ -91,36 +93,59 @@ const CLAIMS: &[Claim] = &[
     claim("gemm/tcgen05_sm100", "RP_DTYPE=tf32 RP_BN=256 RP_STAGES=4", TCGEN05, &["UTCHMMA", "UTMALDG", "LDTM"], 128),
     claim("gemm/tcgen05_sm100", "RP_DTYPE=e4m3 RP_BN=256 RP_STAGES=4", TCGEN05, &["UTCQMMA", "UTMALDG", "LDTM"], 128),
     claim("gemm/tcgen05_sm100", "RP_DTYPE=e5m2 RP_BN=256 RP_STAGES=4", TCGEN05, &["UTCQMMA", "UTMALDG", "LDTM"], 128),
-    claim("attention/flash_portable", "", AMPERE, &["FFMA"], 255),
-    claim("attention/flash_portable", "RP_D=576 RP_DV=512 RP_TYPE=2 RP_KV=3 RP_SHARED_KV=1", AMPERE, &["FFMA"], 255),
-    claim("attention/flash_sm80", "", AMPERE, &["HMMA 16816", "LDGSTS 128", "LDSM"], 255),
-    claim("attention/flash_sm80", "RP_GENERAL=1 RP_D=96 RP_DV=96 RP_CAUSAL=1 RP_F16=0", &["sm_80", "sm_90a"], &["HMMA 16816", "LDGSTS 128", "LDSM"], 255),
-    claim("attention/flash_sm80", "RP_GENERAL=1 RP_D=192 RP_DV=128 RP_CAUSAL=1 RP_F16=0", &["sm_80", "sm_89"], &["HMMA 16816", "LDGSTS 128", "LDSM"], 255),
-    claim("attention/flash_sm80", "RP_GENERAL=1 RP_D=256 RP_DV=256 RP_CAUSAL=0 RP_F16=1", &["sm_80", "sm_120a"], &["HMMA 16816", "LDGSTS 128", "LDSM"], 255),
-    claim("attention/flash_sm90", "RP_GENERAL=1 RP_D=128 RP_DV=128 RP_N=128 RP_CAUSAL=1 RP_F16=0", HOPPER, &["HGMMA 64x128x16", "UTMALDG"], 168),
-    claim("attention/flash_sm90", "RP_GENERAL=1 RP_D=192 RP_DV=128 RP_N=128 RP_CAUSAL=1 RP_F16=0", HOPPER, &["HGMMA 64x128x16", "UTMALDG"], 168),
-    claim("attention/flash_sm90", "RP_GENERAL=1 RP_D=256 RP_DV=256 RP_N=80 RP_CAUSAL=1 RP_F16=0", HOPPER, &["HGMMA 64x80x16", "HGMMA 64x256x16", "UTMALDG"], 168),
-    claim("attention/flash_sm90", "RP_GENERAL=1 RP_D=256 RP_DV=256 RP_N=80 RP_CAUSAL=0 RP_F16=1", HOPPER, &["HGMMA 64x80x16", "HGMMA 64x256x16", "UTMALDG"], 168),
-    claim("attention/flash_fp8_sm90", "RP_N=224", HOPPER, &["QGMMA 64x224x32", "QGMMA 64x128x32", "UTMALDG", "LDSM", "STSM"], 168),
-    claim("attention/flash_fp8_sm90", "RP_N=224 RP_LEAN=1", HOPPER, &["QGMMA 64x224x32", "QGMMA 64x128x32", "UTMALDG", "VOTE/VOTEU"], 168),
-    claim("attention/flash_fp8_sm90", "RP_N=192 RP_CAUSAL=1 RP_LEAN=1", HOPPER, &["QGMMA 64x192x32", "QGMMA 64x128x32", "UTMALDG", "LDSM", "STSM"], 168),
-    claim("attention/flash_fp8_sm90", "RP_N=128 RP_CAUSAL=1", HOPPER, &["QGMMA 64x128x32", "UTMALDG", "LDSM", "STSM"], 168),
-    claim("attention/flash_fp8_sm90", "RP_D=64 RP_N=224 RP_LEAN=1", HOPPER, &["QGMMA 64x224x32", "QGMMA 64x64x32", "UTMALDG", "LDSM", "STSM"], 168),
-    claim("attention/flash_fp8_sm90", "RP_D=256 RP_N=96 RP_LEAN=1", HOPPER, &["QGMMA 64x96x32", "QGMMA 64x256x32", "UTMALDG", "LDSM", "STSM"], 168),
-    claim("attention/flash_fp8_sm90", "RP_D=256 RP_N=96 RP_CAUSAL=1", HOPPER, &["QGMMA 64x96x32", "QGMMA 64x256x32", "UTMALDG", "LDSM", "STSM"], 168),
-    claim("attention/flash_sm90", "", HOPPER, &["HGMMA", "UTMALDG"], 168),
-    claim("attention/combine", "RP_D=128 RP_TYPE=2", AMPERE, &["LDG 64", "STG"], 48),
-    claim("attention/combine", "RP_D=512 RP_TYPE=1", AMPERE, &["LDG 64", "STG"], 64),
-    // Two blocks a multiprocessor share 65 536 registers.
-    claim("attention/decode_splitkv", "", AMPERE, &["LDGSTS 128", "HMMA"], 255),
-    claim("attention/decode_splitkv", "RP_GENERAL=1 RP_D=128 RP_F16=0 RP_KV8=0", AMPERE, &["LDGSTS 128", "HMMA", "LDSM"], 208),
-    claim("attention/decode_splitkv", "RP_GENERAL=1 RP_D=128 RP_F16=0 RP_KV8=1", AMPERE, &["LDGSTS 128", "HMMA F32", "LDSM"], 200),
-    claim("attention/decode_splitkv", "RP_GENERAL=1 RP_D=256 RP_F16=1 RP_KV8=1", DATA_CENTRE, &["LDGSTS 128", "HMMA", "LDSM"], 255),
-    claim("attention/decode_splitkv", "RP_WARPS=2", AMPERE, &["LDGSTS 128", "HMMA", "LDSM"], 255),
     claim("attention/softmax", "", AMPERE, &["LDG 128", "MUFU EX2"], 48),
-    claim("attention/mla_decode_sm90", "", HOPPER, &["HGMMA", "UTMALDG"], 168),
-    claim("attention/mla_decode_sm90", "RP_KV8=1", HOPPER, &["HGMMA", "UTMALDG"], 168),
 ];
+
+/// The forms of attention that the suite can ask for, by chip: crates/attention/tests/forms.rs makes the list from its plans.
+const ATTENTION: &str = include_str!("attention.forms");
+
+/// The chips that a form is compiled for: each form for some of its own, so that all of them have many forms and the test ends soon.
+/// `RIDGEPOINT_CLAIMS=all` takes all. sm_89 and sm_103 are hardly anything else than sm_80 and sm_100 to a compiler.
+fn chips_of(form: &'static str, chips: &'static str) -> Cow<'static, [&'static str]> {
+    let all: Vec<_> = chips.split(' ').collect();
+    let turn = fnv1a(form.as_bytes()) as usize;
+    let plain = ["flash_portable", "combine"].iter().any(|name| form.contains(name));
+    let chosen = |(i, chip): &(usize, &str)| match *chip {
+        _ if all.len() == 1 || std::env::var_os("RIDGEPOINT_CLAIMS").is_some_and(|v| v == "all") => true,
+        _ if plain => *i == turn % all.len(),
+        "sm_89" | "sm_103a" => turn.is_multiple_of(4),
+        "sm_80" | "sm_100a" => !turn.is_multiple_of(4),
+        _ => true,
+    };
+    all.iter().copied().enumerate().filter(chosen).map(|(_, chip)| chip).collect()
+}
+
+/// What they claim: matrix instructions of the tile that is asked for, and registers so that as many blocks fit as the kernel wants.
+fn attention() -> Vec<Claim> {
+    let forms = ATTENTION.lines().map(|line| {
+        let (form, chips) = line.split_once(": ").unwrap();
+        let (name, defines) = form.split_once(' ').unwrap_or((form, ""));
+        let of = |key: &str| defines.split(' ').find_map(|d| d.strip_prefix(key)?.strip_prefix('='));
+        let product = |kind: &str, columns: &str, depth: u32| of(columns).map(|n| format!("{kind} 64x{n}x{depth}"));
+        // The producer hands registers to the warpgroups that multiply.
+        let hopper = ["UTMALDG", "USETMAXREG"].map(String::from).into_iter();
+        let (instructions, registers): (Vec<String>, _) = match name {
+            "attention/flash_sm90" if defines.is_empty() => (hopper.chain(["HGMMA".into()]).collect(), 168),
+            "attention/flash_sm90" => {
+                (hopper.chain(product("HGMMA", "RP_N", 16)).chain(product("HGMMA", "RP_DV", 16)).collect(), 168)
+            }
+            "attention/flash_fp8_sm90" => {
+                let products = product("QGMMA", "RP_N", 32).into_iter().chain(product("QGMMA", "RP_D", 32));
+                (hopper.chain(products).chain(["LDSM", "STSM"].map(String::from)).collect(), 168)
+            }
+            "attention/mla_decode_sm90" => (hopper.chain(["HGMMA".into()]).collect(), 168),
+            // Two blocks of 128 threads a multiprocessor share 65 536 registers.
+            "attention/flash_sm80" => (["HMMA 16816", "LDGSTS 128", "LDSM"].map(String::from).into(), 255),
+            "attention/decode_splitkv" => (["HMMA 16816", "LDGSTS 128", "LDSM"].map(String::from).into(), 255),
+            "attention/flash_portable" => (vec!["FFMA".into()], 255),
+            "attention/combine" => (["LDG 64", "STG"].map(String::from).into(), 64),
+            other => panic!("{other} claims nothing"),
+        };
+        let instructions = instructions.into_iter().map(|i| &*i.leak()).collect();
+        Claim { name, defines, architectures: chips_of(form, chips), instructions: Cow::Owned(instructions), registers }
+    });
+    forms.collect()
+}
 
 /// Entries of a program with many that hold what not all of them do.
 #[rustfmt::skip]
@@ -151,6 +176,12 @@ struct Function {
 impl Function {
     fn holds(&self, instruction: &str) -> bool {
         self.count(instruction) > 0
+    }
+
+    /// What ptxas makes of wgmma where it cannot follow the accumulators (its advice C7510 to C7514): one wait a product, for all.
+    fn waits_for_each_product(&self) -> bool {
+        let products = self.count("HGMMA/QGMMA");
+        products > 0 && self.count("WARPGROUP DEPBAR") >= products
     }
 
     fn count(&self, instruction: &str) -> usize {
@@ -237,6 +268,12 @@ fn broken(claim: &Claim, arch: &str, tool: &Path, folder: &Path) -> Vec<String> 
         if f.local > 0 {
             said.push(format!("{at}: {} spills {} bytes", f.name, f.local));
         }
+        if f.waits_for_each_product() {
+            said.push(format!(
+                "{at}: {} waits for each product before the next: its accumulators are touched in between",
+                f.name
+            ));
+        }
         if f.registers > claim.registers {
             said.push(format!("{at}: {} takes {} registers and claims {}", f.name, f.registers, claim.registers));
         }
@@ -246,7 +283,7 @@ fn broken(claim: &Claim, arch: &str, tool: &Path, folder: &Path) -> Vec<String> 
             }
         }
         let own = ENTRIES.iter().filter(|(entry, _)| f.name == *entry).map(|(_, instruction)| instruction);
-        for instruction in claim.instructions.iter().chain(own) {
+        for instruction in claim.instructions.iter().copied().chain(own.copied()) {
             if !f.holds(instruction) {
                 said.push(format!("{at}: {} has no {instruction}", f.name));
             }
@@ -266,19 +303,21 @@ fn every_kernel_becomes_what_it_claims_on_every_architecture_it_claims() {
 }
 
 fn hold(tool: &Path) {
+    let attention = attention();
+    let claims: Vec<&Claim> = CLAIMS.iter().chain(&attention).collect();
     for folder in ["common", "launch", "memory", "gemm", "attention"] {
         for file in kernels().join(folder).read_dir().unwrap() {
             let name = file.unwrap().file_name().into_string().unwrap();
             let Some(name) = name.strip_suffix(".cu").filter(|name| !name.ends_with("_amd") && !name.ends_with("_cdna")) else {
                 continue;
             };
-            assert!(CLAIMS.iter().any(|c| c.name == format!("{folder}/{name}")), "{folder}/{name} claims nothing");
+            assert!(claims.iter().any(|c| c.name == format!("{folder}/{name}")), "{folder}/{name} claims nothing");
         }
     }
     let folder = std::env::temp_dir().join(format!("rp-claims-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     // The longest first, so that no worker is left alone with one of them.
-    let mut work: Vec<_> = CLAIMS.iter().flat_map(|c| c.architectures.iter().map(move |arch| (c, *arch))).collect();
+    let mut work: Vec<_> = claims.iter().flat_map(|c| c.architectures.iter().map(move |arch| (*c, *arch))).collect();
     work.sort_by_key(|(c, _)| source(c.name).len());
     let (work, said) = (Mutex::new(work), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
@@ -296,6 +335,36 @@ fn hold(tool: &Path) {
     let _ = std::fs::remove_dir_all(&folder);
     let said = said.into_inner().unwrap();
     assert!(said.is_empty(), "{} claims do not hold:\n{}", said.len(), said.join("\n"));
+}
+
+/// A product whose accumulators are read before it is waited for.
+const TOUCHED: &str = "#include \"../common/nvidia.h\"
+    extern \"C\" __global__ void __launch_bounds__(128) touched(float* out, u64 a, u64 b) {
+        float s[64] = {};
+        wgmma_fence();
+        mma_ss<128, false>(s, a, b, 1);
+        if (READ && s[0] > 3) out[7] = s[1];
+        mma_ss<128, false>(s, a + 2, b + 2, 1);
+        wgmma_commit(); wgmma_wait<0>(); pin(s);
+        for (int i = 0; i < 64; i++) out[threadIdx.x * 64 + i] = s[i];
+    }";
+
+#[test]
+fn products_that_wait_for_each_other_are_seen() {
+    let (Ok(nvrtc), Some(tool)) = (&libraries().nvrtc, disassembler()) else {
+        return println!("SKIP: real NVRTC: none, or no cuobjdump");
+    };
+    for (read, waits) in [("0", false), ("1", true)] {
+        let defines = [("READ", read.to_owned())];
+        let program = Program { name: "touched", defines: &defines, ..Program::default() };
+        let cubin = compile(nvrtc, &program, TOUCHED, "sm_90a", None).unwrap();
+        let file = std::env::temp_dir().join(format!("rp-touched-{}-{read}.cubin", std::process::id()));
+        std::fs::write(&file, cubin).unwrap();
+        let output = Command::new(&tool).args(["-res-usage", "-sass"]).arg(&file).output().unwrap();
+        let _ = std::fs::remove_file(&file);
+        let read = functions(&String::from_utf8_lossy(&output.stdout));
+        assert!(matches!(&read[..], [f] if f.holds("HGMMA") && f.waits_for_each_product() == waits), "{waits}");
+    }
 }
 
 #[test]
