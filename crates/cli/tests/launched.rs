@@ -109,9 +109,22 @@ fn mpirun_connects_every_operation_by_the_library() {
     let expected: Vec<[String; 3]> = cases.iter().map(|c| [c.clone(), "mpi".into(), "measured".into()]).collect();
     assert_eq!(rows(&text), expected, "{text}{errors}");
     assert!(text.contains("Open MPI v"), "{text}");
-    // One report, by rank 0.
+    // One report, by rank 0; each rank checked what it received by itself.
     assert_eq!(text.matches("device,case,").count(), 1, "{text}");
     assert_eq!(errors.matches("records:").count(), 1, "{errors}");
+    let raw = std::fs::read_to_string(folder.join("raw.jsonl")).unwrap();
+    assert_eq!(raw.matches("every element of every rank, on its own device").count(), cases.len(), "{raw}");
+    std::fs::remove_dir_all(&folder).unwrap();
+    // As buffers beyond 2 GiB are counted: what is moved in blocks, what is combined in pieces.
+    let mut two = mpirun(2).unwrap();
+    let cases = &cases[..17];
+    let words: Vec<&str> = cases.iter().map(String::as_str).collect();
+    let output = run(two.env("RIDGEPOINT_TEST_MPI_COUNT", "5000"), &words, &folder);
+    assert_eq!(rows(&out(&output)), expected[..17], "{}{}", out(&output), err(&output));
+    std::fs::remove_dir_all(&folder).unwrap();
+    let output =
+        run(mpirun(2).unwrap().env("RIDGEPOINT_TEST_MPI_COUNT", "3000"), &["collectives/reduce_scatter/r2/24KiB/f32"], &folder);
+    assert!(out(&output).contains("MPI counts to 3000; 24KiB are more f32"), "{}{}", out(&output), err(&output));
     std::fs::remove_dir_all(folder).unwrap();
 }
 
@@ -274,6 +287,68 @@ fn disturbed(name: &str, device: &str, job: u16, variables: &[(&str, &str)], sig
     }
     let _ = std::fs::remove_dir_all(folder);
     (output, took)
+}
+
+/// The process that serves as rank `rank` of what mpirun started with these words, once there is one.
+fn serving_under_mpirun(rank: usize, word: &str) -> u32 {
+    let waiting = Instant::now();
+    let read = |pid: u32, what: &str| {
+        String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default()).into_owned()
+    };
+    loop {
+        let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+        let serves = |pid: &u32| {
+            let parent = read(*pid, "status").lines().find_map(|l| l.strip_prefix("PPid:")?.trim().parse().ok()).unwrap_or(0);
+            read(*pid, "cmdline").split('\0').nth(1) == Some("__launched-rank")
+                && read(*pid, "environ").split('\0').any(|set| set == format!("OMPI_COMM_WORLD_RANK={rank}"))
+                && read(parent, "cmdline").contains(word)
+        };
+        if let Some(pid) = pids.into_iter().find(serves) {
+            return pid;
+        }
+        assert!(waiting.elapsed() < Duration::from_secs(60), "no rank was started");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_killed_rank_is_named_whether_mpi_or_tcp_connects_it_and_over_the_network() {
+    let ended = |text: &str, how: &str| {
+        assert!(text.contains(",measured,") && text.contains(",failed,"), "{how}: what was done is kept: {text}");
+        assert!(text.contains("rank 1 (") && text.contains("is gone (signal: 9 (SIGKILL)"), "{how}: {text}");
+        assert!(text.contains("ranks that arrived: 0, 2; that did not: 1"), "{how}: {text}");
+    };
+    let (output, took) = disturbed("tcp-killed", "cpu", 14, &[("RIDGEPOINT_ENGINE", "tcp")], "-KILL");
+    ended(&(out(&output) + &err(&output)), "tcp");
+    assert!(took < Duration::from_secs(60), "{took:?}");
+    for network in [false, true] {
+        let Some(mut three) = mpirun(3) else { return };
+        let folder = scratch(if network { "mpi-killed-far" } else { "mpi-killed" });
+        let cases = ["8KiB", "3MiB"].map(|size| format!("collectives/all_reduce/r3/{size}/f32"));
+        let words = arguments(&cases.each_ref().map(String::as_str), &folder);
+        let words: Vec<String> = words.into_iter().map(|w| if w == "--quick" { "--profile=full".into() } else { w }).collect();
+        if network {
+            if cannot("network namespaces", &running::output(script("mpi/on-namespaces").args(["1", "true"]))) {
+                return;
+            }
+            three = script("mpi/on-namespaces");
+            three.args(["3", "sh", "-c", &format!("$MPIRUN {BINARY} {}", words.join(" "))]);
+        } else {
+            three.arg(BINARY).args(&words);
+        }
+        let job = Running::start(&three);
+        let (raw, waiting) = (folder.join("raw.jsonl"), Instant::now());
+        while std::fs::read_to_string(&raw).unwrap_or_default().lines().count() < 2 {
+            assert!(waiting.elapsed() < Duration::from_secs(90), "no result");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        let rank = serving_under_mpirun(1, folder.to_str().unwrap());
+        assert!(Command::new("kill").args(["-KILL", &rank.to_string()]).status().unwrap().success());
+        let output = job.end();
+        ended(&(out(&output) + &err(&output)), if network { "mpi over the network" } else { "mpi" });
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 }
 
 #[test]

@@ -4,8 +4,8 @@ use crate::cases::Shape;
 use crate::reference;
 use crate::variants;
 use ridgepoint_core::{Backend, Seconds, Verification};
-use ridgepoint_device::{Checked, CollectiveProblem, Communicator, Device, Result, Timing};
-use ridgepoint_harness::verify::{Comparison, in_chunks};
+use ridgepoint_device::{Checked, CollectiveProblem, Communicator, Device, Received, Result, Timing};
+use ridgepoint_harness::verify::in_chunks;
 use ridgepoint_harness::{Prepared, Ready};
 use std::collections::BTreeMap;
 
@@ -42,7 +42,7 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
     // Up to this many bytes a collective takes a fraction of a microsecond where ranks share a cache, too little for a sample to
     // last as long as it must; several of them do.
     let passes = if shape.bytes.0 <= SHORT { PASSES } else { 1 };
-    Ok(Prepared { ready: Box::new(Run { communicator, problem, passes }), config, labels, dtype })
+    Ok(Prepared { ready: Box::new(Run { communicator, problem, passes, length: 0 }), config, labels, dtype })
 }
 
 struct Run {
@@ -50,6 +50,8 @@ struct Run {
     problem: CollectiveProblem,
     /// Executions in one turn.
     passes: u64,
+    /// Executions of the last timed run.
+    length: u64,
 }
 
 /// Bytes of what is short.
@@ -75,6 +77,10 @@ impl Ready for Run {
     }
 
     fn run_timed(&mut self, _first: usize, n: u64) -> Option<Result<Timing>> {
+        // Runs of another length were to warm up.
+        if std::mem::replace(&mut self.length, n) != n {
+            self.communicator.forget();
+        }
         Some(self.communicator.run((n * self.passes()) as usize))
     }
 
@@ -109,25 +115,14 @@ pub(crate) fn outputs(communicator: &mut dyn Communicator, p: &CollectiveProblem
     if let Some(found) = communicator.check(tolerance)? {
         return Ok(Outputs { found, tolerance, how: format!("every element of every rank, on its own device, {against}") });
     }
-    let size = p.size();
-    let mut total = Comparison::new(tolerance);
+    let mut found = Checked::default();
     // A rank that receives nothing has nothing to check.
     for rank in (0..p.ranks).filter(|rank| p.receives(*rank) > 0) {
-        let out = communicator.output(rank)?;
-        let compare = |range: std::ops::Range<u64>| {
-            let mut comparison = Comparison::new(tolerance);
-            for i in range.start as usize..range.end as usize {
-                let want = reference::element(p, rank, i);
-                // An output that ends too early is wrong, and no reason to panic.
-                let got = out.get(i * size..(i + 1) * size).map_or(f64::NAN, |bytes| p.dtype.read(bytes));
-                comparison.push(got, want.value, want.scale);
-            }
-            comparison
-        };
-        in_chunks(p.receives(rank) as u64, compare).into_iter().for_each(|part| total.merge(part));
+        let (out, received) = (communicator.output(rank)?, Received::by(p, rank));
+        let check = |range: std::ops::Range<u64>| received.check(&out, range.start as usize..range.end as usize, tolerance);
+        in_chunks(p.receives(rank) as u64, check).into_iter().for_each(|part| found.merge(part));
     }
-    let Verification { error, checked, wrong, .. } = total.finish("");
-    Ok(Outputs { found: Checked { checked, wrong, error }, tolerance, how: format!("every element of every rank, {against}") })
+    Ok(Outputs { found, tolerance, how: format!("every element of every rank, {against}") })
 }
 
 /// Which rank works longest, without waiting, and which shortest; or which comes last and which first. Where all are alike, none

@@ -1,17 +1,7 @@
-//! What each rank must receive, in float64: inputs are made by a counter, so that every element of every rank can be computed
-//! anew, and nothing that the ranks hold is believed.
+//! How far what a rank receives may be from what it must be ([`ridgepoint_device::Received`]).
 
 use ridgepoint_core::Dtype;
-use ridgepoint_device::{CollectiveOp, CollectiveProblem, Redop, Rounding};
-
-/// What one element must be.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Expected {
-    /// Its value.
-    pub(crate) value: f64,
-    /// What an error of it is relative to: the sum of magnitudes of its terms, which bounds what rounding can do.
-    pub(crate) scale: f64,
-}
+use ridgepoint_device::{CollectiveProblem, Redop, Rounding};
 
 /// The largest |got − want| / scale. Sums of n terms in any order round fewer than n times, in f32 and then once to the dtype,
 /// or each time to the dtype; an average once or twice more (libraries multiply by 1/n beforehand). What is only moved or chosen
@@ -36,53 +26,11 @@ const fn integer(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::I8 | Dtype::I32)
 }
 
-/// Element `i` of what rank `rank` receives.
-pub(crate) fn element(problem: &CollectiveProblem, rank: usize, i: usize) -> Expected {
-    let n = problem.ranks;
-    let part = problem.count() / n;
-    let moved = |from: usize, i: usize| Expected { value: problem.input(from, i), scale: 1.0 };
-    match problem.op {
-        CollectiveOp::AllReduce | CollectiveOp::Reduce => combined(problem, i),
-        CollectiveOp::ReduceScatter => combined(problem, part * rank + i),
-        CollectiveOp::AllGather | CollectiveOp::Gather => moved(i / part, i % part),
-        CollectiveOp::Broadcast => moved(problem.root, i),
-        CollectiveOp::Scatter => moved(problem.root, part * rank + i),
-        CollectiveOp::AllToAll => moved(i / part, part * rank + i % part),
-        CollectiveOp::AllToAllV => {
-            // What this rank sends to a peer is as long as what it gets from it, so that its own cuts are the received ones.
-            let from = (0..n).find(|peer| problem.uneven(rank, *peer).contains(&i)).unwrap_or(0);
-            moved(from, problem.uneven(from, rank).start + i - problem.uneven(rank, from).start)
-        }
-        CollectiveOp::SendRecv => moved((rank + n - 1) % n, i),
-    }
-}
-
-/// All ranks' elements `i` as one, and what its rounding is relative to: the sum of magnitudes, and as many of the smallest
-/// normal numbers, below which a rounding is absolute.
-fn combined(problem: &CollectiveProblem, i: usize) -> Expected {
-    let terms = || (0..problem.ranks).map(|rank| problem.input(rank, i));
-    let n = problem.ranks as f64;
-    let whole = |f: fn(f64, f64) -> f64| terms().reduce(f).unwrap_or_default();
-    let (sum, magnitudes) = (whole(|a, b| a + b), terms().map(f64::abs).sum::<f64>());
-    let tiny = problem.least();
-    let (value, scale) = match problem.redop {
-        Redop::Sum => (sum, magnitudes + tiny),
-        Redop::Prod => {
-            let product = whole(|a, b| a * b);
-            (product, product.abs())
-        }
-        Redop::Min => (whole(f64::min), 1.0),
-        Redop::Max => (whole(f64::max), 1.0),
-        Redop::Avg => (sum / n, magnitudes / n + tiny),
-    };
-    // Where integers are compared, by one.
-    Expected { value, scale: if integer(problem.dtype) { 1.0 } else { scale } }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use ridgepoint_core::{Bytes, data};
+    use ridgepoint_device::{CollectiveOp, Received};
 
     fn problem(op: CollectiveOp) -> CollectiveProblem {
         CollectiveProblem { seed: 3, ..CollectiveProblem::new(op, 2, Bytes(16), Dtype::F32) }
@@ -95,7 +43,7 @@ mod tests {
         let (a, b) = ([x(0, 0), x(0, 1), x(0, 2), x(0, 3)], [x(1, 0), x(1, 1), x(1, 2), x(1, 3)]);
         let got = |op, rank| -> Vec<f64> {
             let p = problem(op);
-            (0..p.receives(rank)).map(|i| element(&p, rank, i).value).collect()
+            (0..p.receives(rank)).map(|i| Received::by(&p, rank).element(i).value).collect()
         };
         let all: Vec<f64> = a.iter().zip(b).map(|(a, b)| a + b).collect();
         assert_eq!(got(CollectiveOp::AllReduce, 0), all);

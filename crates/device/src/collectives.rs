@@ -531,7 +531,10 @@ pub trait Communicator {
         Rounding::EachStep
     }
 
-    /// Each rank's time of an execution, mean over the runs so far. Empty where only the slowest is known.
+    /// Forgets the times of the executions so far: those that count begin.
+    fn forget(&mut self) {}
+
+    /// Each rank's time of an execution, mean over the runs since then. Empty where only the slowest is known.
     fn times(&self) -> Vec<Seconds> {
         Vec::new()
     }

@@ -5,7 +5,7 @@ use super::text::{csv_line, number};
 use ridgepoint_core::Outcome;
 
 const COLUMNS: &str = "device,case,component,provider,dtype,outcome,achieved,unit,tflops,gbps,roof,roof_kind,bound,fraction,\
-median_s,p5_s,p95_s,cv,ci,samples,batch,clock,verified_by,error,tolerance,observed_mhz,per_watt,tuned,labels,reason\n";
+median_s,p5_s,p95_s,cv,ci,samples,batch,clock,verified_by,error,tolerance,observed_mhz,per_watt,tuned,over_ranks,labels,reason\n";
 
 pub(super) fn render(model: &Model) -> String {
     let mut text = COLUMNS.to_owned();
@@ -49,6 +49,7 @@ pub(super) fn render(model: &Model) -> String {
             number(ridgepoint_core::roofline::observed_mhz(r)),
             number(row.per_watt().map(|(value, _)| value)),
             number(r.tuning.as_deref().and_then(ridgepoint_core::record::Tuning::gain)),
+            r.config.get("time of ranks").cloned().unwrap_or_default(),
             r.labels.join("; "),
             reason.into(),
         ];
@@ -61,6 +62,6 @@ pub(super) fn render(model: &Model) -> String {
 mod tests {
     #[test]
     fn the_header_has_a_name_for_each_field() {
-        assert_eq!(super::COLUMNS.trim_end().split(',').count(), 30);
+        assert_eq!(super::COLUMNS.trim_end().split(',').count(), 31);
     }
 }

@@ -144,6 +144,22 @@ pub(super) fn greet<R: Read, W: Write>(
     Ok((sender, Receiver { reader, key, side: side.other(), number: 0 }))
 }
 
+impl<W> Sender<W> {
+    /// The same conversation by way of another writer.
+    pub(super) fn over<V>(self, writer: V) -> Sender<V> {
+        let Self { key, side, number, .. } = self;
+        Sender { writer, key, side, number }
+    }
+}
+
+impl<R> Receiver<R> {
+    /// The same conversation by way of another reader.
+    pub(super) fn over<S>(self, reader: S) -> Receiver<S> {
+        let Self { key, side, number, .. } = self;
+        Receiver { reader, key, side, number }
+    }
+}
+
 impl<W: Write> Sender<W> {
     /// Sends a message, and bytes that belong to it.
     ///

@@ -3,13 +3,12 @@
 
 use super::message::Connected;
 use super::planted::Planted;
-use super::rank::Worker;
+use super::rank::{Progress, Worker};
 use super::world::World;
 use crate::probe::PROBES;
 use crate::{Checked, CollectiveProblem, Communicator, Device, DeviceError, Exchange, Result, open};
 use ridgepoint_core::Bytes;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A rank at work.
 pub(super) struct OnDevice {
@@ -18,7 +17,7 @@ pub(super) struct OnDevice {
     device: Box<dyn Device>,
     rank: usize,
     size: usize,
-    begun: Arc<AtomicU64>,
+    progress: Arc<Progress>,
     /// Token of the sweep over pairs that the communicator is of, if it is.
     paired_by: Vec<u8>,
     planted: Planted,
@@ -26,7 +25,7 @@ pub(super) struct OnDevice {
 
 impl OnDevice {
     /// Opens this process's GPU: the only one that it was given, or that of its number on its host.
-    pub(super) fn open(world: &World, backend: &str, begun: &Arc<AtomicU64>) -> Result<Self> {
+    pub(super) fn open(world: &World, backend: &str, progress: &Arc<Progress>) -> Result<Self> {
         let probe = PROBES.iter().find(|p| p.backend.name() == backend);
         let found = probe.map_or(0, |p| (p.discover)().devices.len());
         let index = match (found, world.local_rank) {
@@ -49,7 +48,7 @@ impl OnDevice {
             device,
             rank: world.rank,
             size: world.size,
-            begun: Arc::clone(begun),
+            progress: Arc::clone(progress),
             paired_by: Vec::new(),
             planted: Planted::at(world.rank),
         })
@@ -92,7 +91,7 @@ impl Worker for OnDevice {
     }
 
     fn run(&mut self, times: u64) -> Result<u64> {
-        self.begun.fetch_add(times, Ordering::Relaxed);
+        self.progress.begin(times);
         self.planted.dawdle();
         let timing = self.communicator()?.run(times as usize)?;
         Ok((timing.seconds.0 * 1e9).round() as u64)
@@ -124,7 +123,7 @@ impl Worker for OnDevice {
         let Some(partner) = partner else { return Ok((0, 0)) };
         let mut partners = vec![None; self.size];
         partners[self.rank] = Some(partner);
-        self.begun.fetch_add(times, Ordering::Relaxed);
+        self.progress.begin(times);
         let seen = self.communicator()?.pair(&partners, times)?;
         let seen = seen.get(self.rank).copied().flatten();
         let Exchange { seconds, wrong } = seen.ok_or_else(|| DeviceError::invalid("the exchange left no trace"))?;

@@ -2,19 +2,20 @@
 
 use super::message::Connected;
 use super::planted::Planted;
-use super::rank::Worker;
+use super::rank::{Progress, Worker};
 use crate::cpu::collectives::Fault;
 use crate::host_memory::Mapping;
-use crate::{CollectiveOp as Op, CollectiveProblem, DeviceError, Registration, Result};
+use crate::{Checked, CollectiveOp as Op, CollectiveProblem, DeviceError, Received, Registration, Result};
 use ridgepoint_core::{Bytes, Dtype};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How often the messages of a pair are exchanged.
 const REPEATS: u32 = 3;
 /// Most bytes of its own buffer that a rank goes over where it is to be seen how soon it comes.
 const OWN: usize = 4 << 20;
+/// Elements that are made or checked between two signs of life.
+const STEP: usize = 1 << 18;
 
 /// What connects ranks. All buffers are as long as S; what a rank sends and receives of them is its problem's to say.
 pub(super) trait Fabric {
@@ -53,8 +54,7 @@ pub(super) struct Buffers<F> {
     fabric: F,
     rank: usize,
     size: usize,
-    /// Executions begun since the start.
-    begun: Arc<AtomicU64>,
+    progress: Arc<Progress>,
     planted: Planted,
     work: Option<Work>,
 }
@@ -68,9 +68,9 @@ struct Work {
 }
 
 impl<F: Fabric> Buffers<F> {
-    pub(super) fn new(fabric: F, begun: &Arc<AtomicU64>) -> Self {
+    pub(super) fn new(fabric: F, progress: &Arc<Progress>) -> Self {
         let Connected { rank, size, .. } = fabric.connected();
-        Self { fabric, rank, size, begun: Arc::clone(begun), planted: Planted::at(rank), work: None }
+        Self { fabric, rank, size, progress: Arc::clone(progress), planted: Planted::at(rank), work: None }
     }
 
     fn work(&mut self) -> Result<&mut Work> {
@@ -86,10 +86,18 @@ impl<F: Fabric> Buffers<F> {
 
 impl Work {
     /// In place: gives a rank its input anew.
-    fn refill(&mut self, rank: usize) {
+    fn refill(&mut self, rank: usize, progress: &Progress) {
         let p = self.problem;
         let start = p.sends_from(rank) * p.size();
-        p.fill(rank, 0, &mut self.receive.bytes()[start..start + p.sends(rank) * p.size()]);
+        fill(&p, rank, &mut self.receive.bytes()[start..start + p.sends(rank) * p.size()], progress);
+    }
+}
+
+/// Makes what a rank sends, with signs of life.
+fn fill(p: &CollectiveProblem, rank: usize, out: &mut [u8], progress: &Progress) {
+    for (part, first) in out.chunks_mut(STEP * p.size()).zip((0..).step_by(STEP)) {
+        p.fill(rank, first, part);
+        progress.step();
     }
 }
 
@@ -119,18 +127,18 @@ impl<F: Fabric> Worker for Buffers<F> {
         let len = problem.count() * problem.size();
         let mut send = Mapping::new(if problem.in_place { 0 } else { len }, None)?;
         if !problem.in_place {
-            problem.fill(self.rank, 0, &mut send.bytes()[..problem.sends(self.rank) * problem.size()]);
+            fill(problem, self.rank, &mut send.bytes()[..problem.sends(self.rank) * problem.size()], &self.progress);
         }
         self.work = Some(Work { problem: *problem, send, receive: Mapping::new(len, None)? });
         self.poison()
     }
 
     fn poison(&mut self) -> Result<()> {
-        let rank = self.rank;
+        let (rank, progress) = (self.rank, Arc::clone(&self.progress));
         let work = self.work()?;
         work.receive.bytes().fill(0xff);
         if work.problem.in_place {
-            work.refill(rank);
+            work.refill(rank, &progress);
         }
         Ok(())
     }
@@ -153,11 +161,25 @@ impl<F: Fabric> Worker for Buffers<F> {
                 let sum: u64 = own[..own.len().min(OWN)].iter().map(|byte| u64::from(*byte)).sum();
                 std::hint::black_box(sum);
             }
+            self.progress.begin(1);
             let came = Instant::now();
             self.fabric.meet()?;
             waited.push(came.elapsed().as_nanos() as u64);
         }
         Ok(waited)
+    }
+
+    fn check(&mut self, tolerance: f64) -> Result<Option<Checked>> {
+        let p = self.work()?.problem;
+        let (range, progress) = (self.range(&p), Arc::clone(&self.progress));
+        let (received, elements) = (Received::by(&p, self.rank), p.receives(self.rank));
+        let output = &self.work()?.receive.bytes()[range];
+        let mut total = Checked::default();
+        for start in (0..elements).step_by(STEP) {
+            total.merge(received.check(output, start..elements.min(start + STEP), tolerance));
+            progress.step();
+        }
+        Ok(Some(total))
     }
 
     fn output(&mut self) -> Result<Vec<u8>> {
@@ -167,8 +189,10 @@ impl<F: Fabric> Worker for Buffers<F> {
 
     fn pair(&mut self, partner: Option<usize>, bytes: u64, times: u64, _token: &[u8]) -> Result<(u64, u64)> {
         self.work = None;
-        let len = usize::try_from(bytes).ok().filter(|n| *n <= i32::MAX as usize);
-        let len = len.ok_or_else(|| DeviceError::unsupported("a message has less than 2 GiB"))?;
+        let (len, free) = (usize::try_from(bytes).unwrap_or(usize::MAX), crate::cpu::available_memory());
+        if free.is_some_and(|free| bytes.saturating_mul(2) > free.0) {
+            return Err(DeviceError::OutOfMemory { requested: Bytes(bytes.saturating_mul(2)), free });
+        }
         let stream = CollectiveProblem::new(Op::SendRecv, self.size, Bytes(bytes), Dtype::F32);
         let (mut send, mut receive) = (vec![0u8; len], vec![0u8; len]);
         stream.fill(self.rank, 0, &mut send);
@@ -210,7 +234,7 @@ impl<F: Fabric> Buffers<F> {
         let mut spent = Duration::ZERO;
         for _ in 0..times {
             if consumes {
-                work.refill(rank);
+                work.refill(rank, &self.progress);
                 self.fabric.meet()?;
             }
             match fault {
@@ -218,7 +242,7 @@ impl<F: Fabric> Buffers<F> {
                 Some(Fault::Hang) => std::thread::sleep(Duration::from_secs(3600)),
                 _ => {}
             }
-            self.begun.fetch_add(1, Ordering::Relaxed);
+            self.progress.begin(1);
             // A look at the clock takes as long as a small collective.
             let looked = consumes.then(Instant::now);
             self.planted.dawdle();
@@ -245,7 +269,7 @@ impl<F: Fabric> Buffers<F> {
         for sending in if self.rank < partner { [true, false] } else { [false, true] } {
             let start = Instant::now();
             for _ in 0..times {
-                self.begun.fetch_add(1, Ordering::Relaxed);
+                self.progress.begin(1);
                 if sending { self.fabric.say(send, partner)? } else { self.fabric.hear(receive, partner)? }
             }
             if sending {

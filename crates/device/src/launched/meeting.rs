@@ -5,7 +5,8 @@
 //! file that only this user can read. Across hosts the secret comes from the environment or a file, and the address from the
 //! launcher.
 
-use super::channel::{Receiver, Secret, Sender, Side, greet};
+use super::channel::{Receiver, Secret, Sender, Side};
+use super::greeting::{self, GREETING, MOST_GREETED, Until};
 use super::message::{Peer, Report};
 use super::world::{Address, World};
 use ridgepoint_core::record::fnv1a;
@@ -17,10 +18,6 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-/// How long a stranger may take to prove who it is.
-const GREETING: Duration = Duration::from_secs(5);
-/// Most callers that are greeted at a time.
-const MOST_GREETED: usize = 256;
 /// How often rank 0 says for whom it waits.
 const TELL: Duration = Duration::from_secs(5);
 /// How often a caller tries again.
@@ -174,18 +171,19 @@ fn keep_alive(stream: &TcpStream) {
     }
 }
 
-/// Greets on a connection, under a limit.
-fn on(stream: TcpStream, secret: &Secret, side: Side) -> io::Result<(Out, In)> {
-    stream.set_nonblocking(false)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(GREETING))?;
-    stream.set_write_timeout(Some(GREETING))?;
-    let (reader, writer): (Box<dyn Read + Send>, Box<dyn Write + Send>) =
-        (Box::new(stream.try_clone()?), Box::new(stream.try_clone()?));
-    greet(reader, writer, secret, side).inspect(|_| keep_alive(&stream)).and_then(|ends| {
-        stream.set_read_timeout(None)?;
-        Ok(ends)
-    })
+/// Greets on a connection; a peer that takes in nothing of what is sent to it later is given up, too.
+fn on<T>(
+    stream: TcpStream,
+    secret: &Secret,
+    side: Side,
+    first: impl FnOnce(&mut Sender<Until<'_>>, &mut Receiver<Until<'_>>) -> io::Result<T>,
+) -> io::Result<(T, Out, In)> {
+    let about = stream.try_clone()?;
+    let (said, out, input) = greeting::on(stream, secret, side, first)?;
+    keep_alive(&about);
+    about.set_write_timeout(Some(GREETING))?;
+    let (writer, reader): (Box<dyn Write + Send>, Box<dyn Read + Send>) = (Box::new(about.try_clone()?), Box::new(about));
+    Ok((said, out.over(writer), input.over(reader)))
 }
 
 /// Where rank 0 listens, and with which secret; the note is what leads the others there.
@@ -278,11 +276,11 @@ pub(super) fn gather(
             let (met, secret) = (met.clone(), post.secret.clone());
             // Each in a thread of its own: one that says nothing holds up no other.
             std::thread::spawn(move || {
-                let outcome =
-                    on(stream, &secret, Side::Listener).and_then(|(out, mut input)| match input.receive::<Report>()? {
-                        (Report::Hello(peer), _) => Ok(Arrived { peer, out, input }),
-                        _ => Err(io::Error::new(ErrorKind::InvalidData, "it did not introduce itself")),
-                    });
+                let outcome = on(stream, &secret, Side::Listener, |_, input| match input.receive::<Report>()? {
+                    (Report::Hello(peer), _) => Ok(peer),
+                    _ => Err(io::Error::new(ErrorKind::InvalidData, "it did not introduce itself")),
+                });
+                let outcome = outcome.map(|(peer, out, input)| Arrived { peer, out, input });
                 // Whoever waited may have given up meanwhile.
                 let _ = met.send(outcome.map_err(|e| format!("{from} ({e})")));
             });
@@ -330,8 +328,8 @@ pub(super) fn call(world: &World, peer: &Peer, patience: Duration) -> Result<(Ou
         let failed = |e: io::Error| format!("rank 0 at {at}: {e}");
         let stream = TcpStream::connect_timeout(&at, GREETING).map_err(failed)?;
         let address = stream.local_addr().ok().map(|at| at.ip());
-        let (mut out, input) = on(stream, &secret, Side::Caller).map_err(failed)?;
-        out.send(&Report::Hello(Peer { address, ..peer.clone() }), &[]).map_err(failed)?;
+        let hello = Report::Hello(Peer { address, ..peer.clone() });
+        let ((), out, input) = on(stream, &secret, Side::Caller, |out, _| out.send(&hello, &[])).map_err(failed)?;
         Ok((out, input))
     };
     loop {

@@ -25,7 +25,7 @@ pub(super) enum Order {
     Look(u64),
     /// Send what was received.
     Output,
-    /// Compare what was received with what it must be, where the rank can.
+    /// Compare what was received with what it must be.
     Check { tolerance: f64 },
     /// Exchange messages of `bytes` with `partner`, `times` times; only wait for the others where there is none. The token is that of
     /// [`Order::Prepare`]: the same for all rounds of a sweep.
@@ -66,8 +66,8 @@ pub(super) enum Report {
     Paired { nanoseconds: u64, wrong: u64 },
     /// Bytes of an output follow; the last ones are marked.
     Output { last: bool },
-    /// A sign of life: executions begun since the start.
-    Progress { begun: u64 },
+    /// A sign of life: executions begun since the start, and steps of whatever else takes long.
+    Progress { begun: u64, steps: u64 },
     /// An order could not be carried out, since this cannot do such a thing.
     Unable { reason: String },
     /// An order failed.

@@ -9,6 +9,7 @@
 mod agent;
 mod channel;
 mod device;
+mod greeting;
 mod host;
 mod meeting;
 mod message;

@@ -22,6 +22,30 @@ pub(super) const FLAG: &str = "__launched-rank";
 /// Time between two signs of life.
 const PULSE: Duration = Duration::from_millis(250);
 
+/// How far a rank has got, for the signs of life.
+#[derive(Default)]
+pub(super) struct Progress {
+    begun: AtomicU64,
+    steps: AtomicU64,
+}
+
+impl Progress {
+    /// So many executions have begun: all ranks count alike.
+    pub(super) fn begin(&self, executions: u64) {
+        self.begun.fetch_add(executions, Ordering::Relaxed);
+    }
+
+    /// A step of what this rank does by itself.
+    pub(super) fn step(&self) {
+        self.steps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn report(&self) -> Report {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Report::Progress { begun: read(&self.begun), steps: read(&self.steps) }
+    }
+}
+
 /// What a rank does.
 pub(super) trait Worker {
     /// Who it is among the others.
@@ -41,9 +65,7 @@ pub(super) trait Worker {
     fn look(&mut self, times: u64) -> Result<Vec<u64>>;
 
     /// Compares every element that was received with what it must be; None where rank 0 has to.
-    fn check(&mut self, _tolerance: f64) -> Result<Option<Checked>> {
-        Ok(None)
-    }
+    fn check(&mut self, tolerance: f64) -> Result<Option<Checked>>;
 
     /// What was received.
     fn output(&mut self) -> Result<Vec<u8>>;
@@ -92,14 +114,14 @@ fn say(out: &Out, report: &Report, body: &[u8]) -> std::io::Result<()> {
 fn serve(stream: UnixStream, start: &Start) -> std::io::Result<()> {
     let (out, mut input) = greet(stream.try_clone()?, stream, &between_relatives(), Side::Listener)?;
     let out: Out = Arc::new(Mutex::new(out));
-    let begun = Arc::new(AtomicU64::new(0));
-    let (pulse, beats) = (Arc::clone(&out), Arc::clone(&begun));
+    let progress = Arc::new(Progress::default());
+    let (pulse, beats) = (Arc::clone(&out), Arc::clone(&progress));
     std::thread::spawn(move || {
-        while say(&pulse, &Report::Progress { begun: beats.load(Ordering::Relaxed) }, &[]).is_ok() {
+        while say(&pulse, &beats.report(), &[]).is_ok() {
             std::thread::sleep(PULSE);
         }
     });
-    let mut worker = match connect(start, &begun, &out, &mut input) {
+    let mut worker = match connect(start, &progress, &out, &mut input) {
         Ok(worker) => worker,
         Err(error) => {
             say(&out, &answer(Err(error)), &[])?;
@@ -156,12 +178,12 @@ fn answer(done: Result<Report>) -> Report {
 }
 
 /// Connects this rank to the others.
-fn connect(start: &Start, begun: &Arc<AtomicU64>, out: &Out, input: &mut In) -> Result<Box<dyn Worker>> {
+fn connect(start: &Start, progress: &Arc<Progress>, out: &Out, input: &mut In) -> Result<Box<dyn Worker>> {
     let world: Option<World> = world::find(&|name| std::env::var(name).ok()).map_err(DeviceError::invalid)?;
     let world = world.ok_or_else(|| DeviceError::invalid("no launcher's variables are set"))?;
     match start {
-        Start::Mpi => Ok(Box::new(Buffers::new(Mpi::connect(world.launcher)?, begun))),
-        Start::Device { backend } => Ok(Box::new(OnDevice::open(&world, backend, begun)?)),
+        Start::Mpi => Ok(Box::new(Buffers::new(Mpi::connect(world.launcher)?, progress))),
+        Start::Device { backend } => Ok(Box::new(OnDevice::open(&world, backend, progress)?)),
         Start::Tcp { address } => {
             let lost = |e: std::io::Error| DeviceError::invalid(format!("the launched process: {e}"));
             let (listening, address) = Listening::on(*address)?;
@@ -170,7 +192,7 @@ fn connect(start: &Start, begun: &Arc<AtomicU64>, out: &Out, input: &mut In) -> 
                 return Err(DeviceError::invalid("the addresses of the others did not come"));
             };
             let secret = Secret::new(secret).map_err(DeviceError::invalid)?;
-            Ok(Box::new(Buffers::new(Tcp::new(listening.connect(world.rank, &addresses, &secret)?), begun)))
+            Ok(Box::new(Buffers::new(Tcp::new(listening.connect(world.rank, &addresses, &secret)?), progress)))
         }
     }
 }

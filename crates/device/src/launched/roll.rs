@@ -31,6 +31,8 @@ pub(super) struct Roll {
     broken: Option<DeviceError>,
     /// Executions that each rank has begun, and when it last said so.
     begun: Vec<(u64, Instant)>,
+    /// Steps that each has made by itself.
+    steps: Vec<u64>,
     /// Launched processes that have hung up.
     closed: Vec<bool>,
     /// Ranks whose new process is not there yet: what is still heard is of the one before.
@@ -65,10 +67,10 @@ impl Roll {
             out.push(arrived.out);
             peers.push(arrived.peer);
         }
-        let begun = vec![(0, Instant::now()); peers.len()];
+        let (begun, steps) = (vec![(0, Instant::now()); peers.len()], vec![0; peers.len()]);
         let (closed, stale) = (vec![false; peers.len()], vec![false; peers.len()]);
         let (broken, down, joined, ended) = (None, false, 0, BTreeMap::new());
-        Self { out, words, peers, patience, broken, begun, closed, stale, down, joined, ended }
+        Self { out, words, peers, patience, broken, begun, steps, closed, stale, down, joined, ended }
     }
 
     pub(super) fn size(&self) -> usize {
@@ -131,8 +133,8 @@ impl Roll {
             match word {
                 Ok((rank, Ok((Report::Starting, _)))) => self.stale[rank] = false,
                 Ok((rank, Ok(_))) if self.stale[rank] => {}
-                Ok((rank, Ok((Report::Progress { begun }, _)))) => {
-                    if begun != self.begun[rank].0 {
+                Ok((rank, Ok((Report::Progress { begun, steps }, _)))) => {
+                    if begun != self.begun[rank].0 || std::mem::replace(&mut self.steps[rank], steps) != steps {
                         since = Instant::now();
                     }
                     self.begun[rank] = (begun, Instant::now());

@@ -27,6 +27,9 @@ const TRANSPORT: [&str; 8] = [
 const LOOKS: u64 = 9;
 const LOOKED_AT: Bytes = Bytes::mib(64);
 
+/// About how long executions on devices are ordered at once: a fraction of any patience.
+const PIECE: Seconds = Seconds(1.0);
+
 /// The engine.
 pub(super) struct Ranks {
     job: Arc<Job>,
@@ -134,6 +137,8 @@ impl Collectives for Ranks {
             bytes: problem.bytes,
             times: vec![0; n],
             runs: 0,
+            begun: false,
+            each: None,
             lateness: vec![Vec::new(); n],
         }))
     }
@@ -174,11 +179,30 @@ struct Team {
     /// Nanoseconds of each rank in all executions, and their number.
     times: Vec<u64>,
     runs: u64,
+    /// There was an execution.
+    begun: bool,
+    /// Seconds of an execution, by the last run.
+    each: Option<f64>,
     /// Nanoseconds that each rank came later than the first, each time that it was looked at.
     lateness: Vec<Vec<u64>>,
 }
 
 impl Team {
+    /// So many executions: the slowest rank's time.
+    fn execute(&mut self, times: u64) -> Result<f64> {
+        let answers: Vec<Answer> = self.job.roll().ask("the collective", |_| Order::Run(times))?;
+        let mut slowest = 0;
+        for (rank, (report, _)) in answers.iter().enumerate() {
+            if let Report::Done { nanoseconds } = report {
+                slowest = slowest.max(*nanoseconds);
+                self.times[rank] += nanoseconds;
+            }
+        }
+        self.runs += times;
+        self.begun = true;
+        Ok(slowest as f64 / 1e9)
+    }
+
     /// Sees who is late. Never within a run: its last execution is to be the one that is checked, and its time that of nothing else.
     fn look(&mut self) -> Result<()> {
         // Devices execute the collective for it: what takes long tells as much at once.
@@ -201,23 +225,24 @@ impl Team {
 impl Communicator for Team {
     fn poison(&mut self) -> Result<()> {
         // Connections are made at the first execution.
-        if self.runs > 0 {
+        if self.begun {
             self.look()?;
         }
         self.job.roll().ask("poisoning the outputs", |_| Order::Poison).map(drop)
     }
 
     fn run(&mut self, n: usize) -> Result<Timing> {
-        let answers: Vec<Answer> = self.job.roll().ask("the collective", |_| Order::Run(n as u64))?;
-        let mut slowest = 0;
-        for (rank, (report, _)) in answers.iter().enumerate() {
-            if let Report::Done { nanoseconds } = report {
-                slowest = slowest.max(*nanoseconds);
-                self.times[rank] += nanoseconds;
-            }
+        let (mut left, mut seconds) = (n as u64, 0.0);
+        while left > 0 {
+            // A device gives no sign of life while it works off a run: a long one is ordered in pieces.
+            let most = if self.on_devices { self.each.map_or(1, |each| (PIECE.0 / each) as u64) } else { left };
+            let piece = most.clamp(1, left);
+            let took = self.execute(piece)?;
+            self.each = Some(took / piece as f64);
+            seconds += took;
+            left -= piece;
         }
-        self.runs += n as u64;
-        Ok(Timing { seconds: Seconds(slowest as f64 / 1e9), clock: self.clock })
+        Ok(Timing { seconds: Seconds(seconds), clock: self.clock })
     }
 
     fn output(&mut self, rank: usize) -> Result<Vec<u8>> {
@@ -229,9 +254,6 @@ impl Communicator for Team {
     }
 
     fn check(&mut self, tolerance: f64) -> Result<Option<Checked>> {
-        if !self.on_devices {
-            return Ok(None);
-        }
         let answers = match self.job.roll().ask("checking the outputs", |_| Order::Check { tolerance }) {
             Err(DeviceError::Unsupported(_)) => return Ok(None),
             answers => answers?,
@@ -247,6 +269,11 @@ impl Communicator for Team {
 
     fn rounding(&self) -> Rounding {
         self.rounding
+    }
+
+    fn forget(&mut self) {
+        self.times.fill(0);
+        self.runs = 0;
     }
 
     fn times(&self) -> Vec<Seconds> {

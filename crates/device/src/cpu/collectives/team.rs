@@ -185,6 +185,13 @@ impl Communicator for Team {
         Rounding::Once
     }
 
+    fn forget(&mut self) {
+        for (sums, n) in [&mut self.times, &mut self.working] {
+            sums.fill(0);
+            *n = 0;
+        }
+    }
+
     fn times(&self) -> Vec<Seconds> {
         means(&self.times)
     }

@@ -20,6 +20,15 @@ pub(super) struct Mpi {
     rank: usize,
     size: usize,
     element: Element,
+    block: Option<Block>,
+    /// What it counts to.
+    most: usize,
+}
+
+/// So many bytes as one element, where there are more bytes than MPI counts to.
+struct Block {
+    datatype: Handle,
+    bytes: usize,
 }
 
 /// What a reduction is told of its elements; those that MPI lacks are made of bytes, with a function of ours.
@@ -32,8 +41,29 @@ struct Element {
 const NOTHING: Element = Element { datatype: std::ptr::null_mut(), op: std::ptr::null_mut(), own: false };
 /// MPI_IN_PLACE: the same number in both ABIs.
 const IN_PLACE: *const c_void = std::ptr::without_provenance(1);
-/// MPI counts with an int.
-const MOST: u64 = c_int::MAX as u64;
+/// MPI counts with an int. The calls with wider counts are of MPI 4, which Open MPI 4 is not.
+const MOST: usize = c_int::MAX as usize;
+/// Another limit, for tests: no test has buffers beyond the real one.
+const MOST_VARIABLE: &str = "RIDGEPOINT_TEST_MPI_COUNT";
+/// Most bytes of a block, and of a message between two ranks.
+const BLOCK: usize = 1 << 20;
+const MESSAGE: usize = 1 << 30;
+
+/// The largest block of bytes of which everything that is counted is a multiple; the same at all ranks, so that a library that cuts
+/// a message into elements cuts it alike everywhere.
+fn block(p: &CollectiveProblem) -> usize {
+    let smallest = match p.op {
+        Op::AllGather | Op::Gather | Op::Scatter | Op::AllToAll => p.count() / p.ranks,
+        Op::AllToAllV => 1,
+        _ => p.count(),
+    };
+    1 << (smallest * p.size()).trailing_zeros().min(BLOCK.trailing_zeros())
+}
+
+/// Where pieces of so many elements at most begin, and how long they are.
+fn pieces(count: usize, most: usize) -> impl Iterator<Item = (usize, c_int)> {
+    (0..count).step_by(most).map(move |start| (start, most.min(count - start) as c_int))
+}
 
 /// A library's code is its own: it means nothing to a driver's table.
 fn failed(error: CallError) -> DeviceError {
@@ -58,7 +88,9 @@ impl Mpi {
             t.comm_rank(library.world, &raw mut rank).map_err(failed)?;
             t.comm_size(library.world, &raw mut size).map_err(failed)?;
         }
-        Ok(Self { library, rank: rank as usize, size: size as usize, element: NOTHING })
+        let most = std::env::var(MOST_VARIABLE).ok().and_then(|text| text.parse().ok());
+        let most = most.map_or(MOST, |n: usize| n.clamp(1, MOST));
+        Ok(Self { library, rank: rank as usize, size: size as usize, element: NOTHING, block: None, most })
     }
 
     /// The datatype and operation of a reduction.
@@ -76,13 +108,9 @@ impl Mpi {
         }
         OWN_DTYPE.store(position(&Dtype::ALL, problem.dtype), Ordering::Relaxed);
         OWN_REDOP.store(position(&Redop::ALL, problem.redop), Ordering::Relaxed);
-        let (mut datatype, mut op): (Handle, Handle) = (std::ptr::null_mut(), std::ptr::null_mut());
-        // SAFETY: both handles are writable; the function has MPI's signature and lives as long as the program.
-        unsafe {
-            library.table.type_contiguous(problem.size() as c_int, library.byte, &raw mut datatype).map_err(failed)?;
-            library.table.type_commit(&raw mut datatype).map_err(failed)?;
-            library.table.op_create(combine, 1, &raw mut op).map_err(failed)?;
-        }
+        let (datatype, mut op): (Handle, Handle) = (self.contiguous(problem.size())?, std::ptr::null_mut());
+        // SAFETY: the handle is writable; the function has MPI's signature and lives as long as the program.
+        unsafe { library.table.op_create(combine, 1, &raw mut op) }.map_err(failed)?;
         Ok(Element { datatype, op, own: true })
     }
 
@@ -95,17 +123,34 @@ impl Mpi {
                 let _ = self.library.table.type_free(&raw mut datatype);
             }
         }
+        if let Some(Block { mut datatype, .. }) = self.block.take() {
+            // SAFETY: as above, made in `ready`.
+            let _ = unsafe { self.library.table.type_free(&raw mut datatype) };
+        }
+    }
+
+    /// A type of so many bytes.
+    fn contiguous(&self, bytes: usize) -> Result<Handle> {
+        let mut datatype: Handle = std::ptr::null_mut();
+        // SAFETY: the handle is writable.
+        unsafe {
+            self.library.table.type_contiguous(bytes as c_int, self.library.byte, &raw mut datatype).map_err(failed)?;
+            self.library.table.type_commit(&raw mut datatype).map_err(failed)?;
+        }
+        Ok(datatype)
     }
 
     /// The library's call for one execution.
     fn call(&self, p: &CollectiveProblem, send: &mut [u8], receive: &mut [u8]) -> std::result::Result<(), CallError> {
         let (rank, n, size, root) = (self.rank, self.size, p.size(), p.root);
         let is_root = rank == root;
-        let (t, byte, world) = (&self.library.table, self.library.byte, self.library.world);
+        let (t, world) = (&self.library.table, self.library.world);
+        // What is moved is counted in bytes, or in blocks of them.
+        let (byte, unit) = self.block.as_ref().map_or((self.library.byte, 1), |block| (block.datatype, block.bytes));
         let whole = receive.as_mut_ptr().cast::<c_void>();
         let from: *const c_void = if p.in_place { IN_PLACE } else { send.as_ptr().cast() };
-        let (elements, bytes) = (p.count() as c_int, (p.count() * size) as c_int);
-        let part = (p.part(rank).len() * size) as c_int;
+        let counted = |elements: usize| (elements * size / unit) as c_int;
+        let (bytes, part) = (counted(p.count()), counted(p.part(rank).len()));
         // SAFETY: a part ends within the buffer.
         let at = |start: usize| unsafe { whole.cast::<u8>().add(start * size) }.cast::<c_void>();
         let root_number = root as c_int;
@@ -113,12 +158,20 @@ impl Mpi {
         // SAFETY: every buffer is as long as S, of which counts are parts, and the handles are the library's own or were made by it.
         unsafe {
             match p.op {
-                Op::AllReduce => t.allreduce(from, whole, elements, datatype, op, world),
+                // Longer ones in pieces, as a program without wider counts would.
+                Op::AllReduce => pieces(p.count(), self.most).try_for_each(|(start, n)| {
+                    let from = if p.in_place { from } else { from.cast::<u8>().add(start * size).cast() };
+                    t.allreduce(from, at(start), n, datatype, op, world)
+                }),
                 Op::ReduceScatter => t.reduce_scatter_block(from, whole, p.part(rank).len() as c_int, datatype, op, world),
-                Op::Reduce => {
-                    let from = if p.in_place && !is_root { whole.cast_const() } else { from };
-                    t.reduce(from, whole, elements, datatype, op, root_number, world)
-                }
+                Op::Reduce => pieces(p.count(), self.most).try_for_each(|(start, n)| {
+                    let from = match p.in_place {
+                        true if is_root => from,
+                        true => at(start).cast_const(),
+                        false => from.cast::<u8>().add(start * size).cast(),
+                    };
+                    t.reduce(from, at(start), n, datatype, op, root_number, world)
+                }),
                 Op::Broadcast => {
                     let buffer = if is_root && !p.in_place { send.as_mut_ptr().cast() } else { whole };
                     t.bcast(buffer, bytes, byte, root_number, world)
@@ -138,13 +191,13 @@ impl Mpi {
                     t.scatter(from, part, byte, to, part, byte, root_number, world)
                 }
                 Op::AllToAll => {
-                    let share = (p.count() / n * size) as c_int;
+                    let share = counted(p.count() / n);
                     t.alltoall(from, share, byte, whole, share, byte, world)
                 }
                 Op::AllToAllV => {
                     let parts = (0..n).map(|peer| p.uneven(rank, peer));
                     let (counts, starts): (Vec<c_int>, Vec<c_int>) =
-                        parts.map(|part| ((part.len() * size) as c_int, (part.start * size) as c_int)).unzip();
+                        parts.map(|part| (counted(part.len()), counted(part.start))).unzip();
                     // What comes from a peer is as long as what goes there, and lies at the same place.
                     let (c, s) = (counts.as_ptr(), starts.as_ptr());
                     t.alltoallv(from, c, s, byte, whole, c, s, byte, world)
@@ -171,10 +224,17 @@ impl Fabric for Mpi {
 
     fn ready(&mut self, p: &CollectiveProblem) -> Result<()> {
         self.release();
-        if p.bytes.0 > MOST {
-            return Err(DeviceError::unsupported(format!("MPI counts to 2 GiB less one byte; {} is more", p.bytes)));
+        let (most, bytes) = (self.most, p.count() * p.size());
+        let unit = if bytes > most { block(p) } else { 1 };
+        let reduced = p.op.reduces() && (p.op != Op::ReduceScatter || p.part(self.rank).len() <= most);
+        if !reduced && bytes / unit > most {
+            let counts = if p.op.reduces() { p.dtype.to_string() } else { format!("blocks of {unit} B") };
+            return Err(DeviceError::unsupported(format!("MPI counts to {most}; {} are more {counts}", p.bytes)));
         }
         self.element = self.element(p)?;
+        if unit > 1 && !p.op.reduces() {
+            self.block = Some(Block { datatype: self.contiguous(unit)?, bytes: unit });
+        }
         Ok(())
     }
 
@@ -195,16 +255,26 @@ impl Fabric for Mpi {
     }
 
     fn say(&mut self, bytes: &[u8], peer: usize) -> Result<()> {
-        let (at, n) = (bytes.as_ptr().cast(), bytes.len() as c_int);
-        // SAFETY: the buffer holds so many bytes.
-        unsafe { self.library.table.send(at, n, self.library.byte, peer as c_int, 0, self.library.world) }.map_err(failed)
+        // No bytes are a word too.
+        for start in (0..bytes.len().max(1)).step_by(MESSAGE) {
+            let part = &bytes[start..bytes.len().min(start + MESSAGE)];
+            let (at, n) = (part.as_ptr().cast(), part.len() as c_int);
+            // SAFETY: the buffer holds so many bytes.
+            unsafe { self.library.table.send(at, n, self.library.byte, peer as c_int, 0, self.library.world) }.map_err(failed)?;
+        }
+        Ok(())
     }
 
     fn hear(&mut self, bytes: &mut [u8], peer: usize) -> Result<()> {
-        let (at, n, nowhere) = (bytes.as_mut_ptr().cast(), bytes.len() as c_int, std::ptr::null_mut());
-        // SAFETY: the buffer holds so many bytes; a null status is MPI_STATUS_IGNORE in both ABIs.
-        unsafe { self.library.table.recv(at, n, self.library.byte, peer as c_int, 0, self.library.world, nowhere) }
-            .map_err(failed)
+        let (len, nowhere) = (bytes.len(), std::ptr::null_mut());
+        for start in (0..len.max(1)).step_by(MESSAGE) {
+            let part = &mut bytes[start..len.min(start + MESSAGE)];
+            let (at, n) = (part.as_mut_ptr().cast(), part.len() as c_int);
+            // SAFETY: the buffer holds so many bytes; a null status is MPI_STATUS_IGNORE in both ABIs.
+            unsafe { self.library.table.recv(at, n, self.library.byte, peer as c_int, 0, self.library.world, nowhere) }
+                .map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// In place MPI leaves a reduced part at the beginning.

@@ -1,14 +1,17 @@
 //! A connection to every other rank, and pieces of memory that go over all of them at once.
 
-use crate::launched::channel::{Secret, Side, greet};
+use crate::launched::channel::{Secret, Side};
+use crate::launched::greeting::{self, GREETING, MOST_GREETED};
 use crate::{DeviceError, Result};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// How long a rank may take to say who it is.
-const GREETING: Duration = Duration::from_secs(10);
+/// How often it is looked whether another rank has called.
+const LOOK: Duration = Duration::from_millis(1);
 /// Looks at the sockets before a rank sleeps until one is ready.
 const LOOKS: u32 = 200;
 
@@ -26,7 +29,7 @@ pub(super) struct Arriving {
     pub(super) len: usize,
 }
 
-fn failed(call: &'static str) -> impl Fn(std::io::Error) -> DeviceError {
+fn failed(call: &'static str) -> impl Fn(io::Error) -> DeviceError {
     move |e| DeviceError::Call { call, code: i64::from(e.raw_os_error().unwrap_or(0)), message: e.to_string() }
 }
 
@@ -41,38 +44,68 @@ impl Listening {
         Ok((Self(listener), at))
     }
 
-    /// Calls every lower rank at its address, and hears every higher one; each proves that it has the job's secret.
+    /// Calls every lower rank at its address, and hears every higher one meanwhile; each proves that it has the job's secret.
     pub(in crate::launched) fn connect(self, rank: usize, addresses: &[SocketAddr], secret: &Secret) -> Result<Links> {
         let mut streams: Vec<Option<TcpStream>> = addresses.iter().map(|_| None).collect();
-        let greeted = |stream: TcpStream, side: Side| -> std::io::Result<(TcpStream, usize)> {
-            stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(GREETING))?;
-            stream.set_write_timeout(Some(GREETING))?;
-            let (mut out, mut input) = greet(stream.try_clone()?, stream.try_clone()?, secret, side)?;
-            out.send(&rank, &[])?;
-            let (peer, _) = input.receive::<usize>()?;
-            stream.set_read_timeout(None)?;
-            stream.set_write_timeout(None)?;
-            stream.set_nonblocking(true)?;
-            Ok((stream, peer))
-        };
+        let wanted = Arc::new(());
+        let (heard, arrivals) = mpsc::channel();
+        self.0.set_nonblocking(true).map_err(failed("hearing the other ranks"))?;
+        let (listener, own, while_wanted) = (self.0, secret.clone(), Arc::downgrade(&wanted));
+        std::thread::spawn(move || hear(&listener, rank, &own, &heard, &while_wanted));
         for (peer, address) in addresses.iter().enumerate().take(rank) {
-            let stream = TcpStream::connect_timeout(address, GREETING).and_then(|s| greeted(s, Side::Caller));
+            let stream = TcpStream::connect_timeout(address, GREETING).and_then(|s| greeted(s, rank, secret, Side::Caller));
             let (stream, said) = stream.map_err(failed("calling another rank"))?;
             if said != peer {
                 return Err(DeviceError::invalid(format!("rank {said} answers at {address}, where rank {peer} should be")));
             }
             streams[peer] = Some(stream);
         }
-        // Whoever is no rank is refused, and waited for no longer than its greeting may take.
         while streams.iter().enumerate().any(|(peer, stream)| peer > rank && stream.is_none()) {
-            let (stream, _) = self.0.accept().map_err(failed("hearing another rank"))?;
-            let Ok((stream, peer)) = greeted(stream, Side::Listener) else { continue };
+            let gone = |_| DeviceError::invalid("no one hears the other ranks any more");
+            let (stream, peer) = arrivals.recv().map_err(gone)?.map_err(failed("hearing another rank"))?;
             if let Some(place) = streams.get_mut(peer).filter(|place| peer > rank && place.is_none()) {
                 *place = Some(stream);
             }
         }
         Ok(Links { rank, streams })
+    }
+}
+
+type Heard = io::Result<(TcpStream, usize)>;
+
+/// Proves who talks on a connection, and says and hears which rank it is.
+fn greeted(stream: TcpStream, rank: usize, secret: &Secret, side: Side) -> Heard {
+    let own = stream.try_clone()?;
+    let (peer, ..) = greeting::on(stream, secret, side, |out, input| {
+        out.send(&rank, &[])?;
+        Ok(input.receive::<usize>()?.0)
+    })?;
+    own.set_nonblocking(true)?;
+    Ok((own, peer))
+}
+
+/// Greets whoever calls for as long as anyone is wanted, each in a thread of its own: one that says nothing holds up no other.
+fn hear(listener: &TcpListener, rank: usize, secret: &Secret, heard: &Sender<Heard>, wanted: &Weak<()>) {
+    let greeting = Arc::new(());
+    while wanted.strong_count() > 0 {
+        let call =
+            if Arc::strong_count(&greeting) <= MOST_GREETED { listener.accept() } else { Err(ErrorKind::WouldBlock.into()) };
+        match call {
+            Ok((stream, _)) => {
+                let (secret, heard, greeting) = (secret.clone(), heard.clone(), Arc::clone(&greeting));
+                std::thread::spawn(move || {
+                    // Whoever is no rank is refused; and whoever waited may have gone meanwhile.
+                    if let Ok(rank) = greeted(stream, rank, &secret, Side::Listener) {
+                        let _ = heard.send(Ok(rank));
+                    }
+                    drop(greeting);
+                });
+            }
+            Err(e) if e.kind() == ErrorKind::WouldBlock => std::thread::sleep(LOOK),
+            // A caller that has hung up again.
+            Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+            Err(e) => return drop(heard.send(Err(e))),
+        }
     }
 }
 
@@ -175,5 +208,44 @@ impl Links {
         all.extend(arriving.iter().filter_map(|piece| ready(piece.peer, libc::POLLIN)));
         // SAFETY: as many descriptors as are said, all open. Whatever it returns, the sockets are looked at again.
         unsafe { libc::poll(all.as_mut_ptr(), all.len() as libc::nfds_t, 100) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn strangers_that_are_silent_or_slow_hold_no_rank_up() {
+        let secret = Secret::new("a secret of enough bytes").unwrap();
+        let (waiting, addresses): (Vec<Listening>, Vec<SocketAddr>) =
+            (0..3).map(|_| Listening::on(Ipv4Addr::LOCALHOST.into()).unwrap()).unzip();
+        // They come first at each rank, and stay until all is over.
+        let strangers: Vec<TcpStream> = addresses
+            .iter()
+            .flat_map(|at| (0..8).map(move |i| (TcpStream::connect(at).unwrap(), i)))
+            .map(|(mut stream, i)| {
+                stream.write_all(&b"ridgept1 and then a little more"[..i * 4]).unwrap();
+                stream
+            })
+            .collect();
+        let ranks: Vec<_> = waiting
+            .into_iter()
+            .enumerate()
+            .map(|(rank, listening)| {
+                let (addresses, secret) = (addresses.clone(), secret.clone());
+                std::thread::spawn(move || {
+                    let mut links = listening.connect(rank, &addresses, &secret).unwrap();
+                    links.meet().unwrap();
+                    links.size()
+                })
+            })
+            .collect();
+        // Were they heard one after another, a rank's turn would come when the time of all eight is over.
+        let begun = std::time::Instant::now();
+        assert!(ranks.into_iter().all(|rank| rank.join().unwrap() == 3));
+        assert!(begun.elapsed() < 6 * GREETING, "strangers were waited for");
+        assert!(strangers.iter().all(|stranger| stranger.peer_addr().is_ok()));
     }
 }
