@@ -8,6 +8,7 @@ mod code;
 mod device;
 pub(crate) mod dnn;
 pub(crate) mod driver;
+mod guard;
 pub(crate) mod matmul;
 pub(crate) mod nccl;
 mod pairs;

@@ -3,6 +3,7 @@
 
 use super::check::Programs;
 use super::driver::{Buffer as Memory, Context, Driver};
+use super::guard::{Guarded, Pulse, Watch};
 use super::nccl::{self, Nccl, UniqueId, dotted, failed};
 use super::stream::Stream;
 use super::sys::{Handle, Ptr};
@@ -40,8 +41,11 @@ pub(crate) struct Ranks {
     pub(crate) target: String,
     pub(crate) version: i32,
     programs: Arc<Programs>,
-    /// Ranks that exchanged messages last, for the next round of a sweep: to connect them takes seconds.
-    pairs: Mutex<Option<Team>>,
+    pulse: Arc<Pulse>,
+    /// A call that did not come back.
+    stuck: Arc<Mutex<Option<DeviceError>>>,
+    /// Ranks that exchanged messages last and their messages, for the next round of a sweep: to connect them takes seconds.
+    pairs: Mutex<Option<(CollectiveProblem, Guarded)>>,
 }
 
 impl Ranks {
@@ -56,6 +60,8 @@ impl Ranks {
             target: ctx.facts.target.clone(),
             version,
             programs: Arc::default(),
+            pulse: Arc::default(),
+            stuck: Arc::default(),
             pairs: Mutex::default(),
         })
     }
@@ -79,29 +85,43 @@ impl Ranks {
             times: (vec![0.0; ours.len()], 0),
             config: self.describe(p, ours.len()),
             patience: patience()?,
+            pulse: Arc::clone(&self.pulse),
+            single: None,
         };
         for rank in ours.clone() {
+            self.pulse.at("opening the devices");
             let ctx = Context::open(Arc::clone(&self.driver), self.ordinal(rank - ours.start))?;
             team.members.push(Member::new(&ctx, &self.api, p, rank)?);
         }
         let mut handles = vec![std::ptr::null_mut(); ours.len()];
+        self.pulse.at("connecting the ranks (ncclCommInit)");
         join(&team.members, &mut handles)?;
         team.members.iter_mut().zip(handles).for_each(|(member, handle)| member.comm = handle);
         team.register()?;
         for member in &team.members {
-            member.fill(p, &self.programs)?;
+            member.fill(p, &self.programs, &self.pulse)?;
         }
         team.poison()?;
         Ok(team)
     }
 
     /// All ranks in this process.
-    fn all(&self, problem: &CollectiveProblem) -> Result<Team> {
-        self.start(problem, 0..problem.ranks, |members, handles| {
-            let devices: Vec<i32> = (0..members.len()).map(|rank| self.ordinal(rank)).collect();
-            members[0].ctx.api()?;
-            // SAFETY: writes a communicator for each of the devices, which are as many.
-            unsafe { self.api.init_all(handles.as_mut_ptr(), devices.len() as i32, devices.as_ptr()) }.map_err(failed)
+    fn all(&self, problem: &CollectiveProblem) -> Result<Guarded> {
+        let devices: Vec<i32> = (0..problem.ranks).map(|rank| self.ordinal(rank)).collect();
+        let list = devices.iter().map(i32::to_string).collect::<Vec<_>>().join(", ");
+        let who = format!("ranks 0 to {} (devices {list})", problem.ranks.saturating_sub(1));
+        let (pulse, stuck) = (Arc::default(), Arc::clone(&self.stuck));
+        let watch = Watch { pulse: Arc::clone(&pulse), patience: patience()?, who, stuck: Arc::clone(&stuck) };
+        let (api, driver, programs) = (Arc::clone(&self.api), Arc::clone(&self.driver), Arc::clone(&self.programs));
+        let (target, pairs) = (self.target.clone(), Mutex::default());
+        let there = Self { api, driver, programs, target, pulse, stuck, pairs, ..*self };
+        let problem = *problem;
+        Guarded::start(watch, move || {
+            there.start(&problem, 0..problem.ranks, |members, handles| {
+                members[0].ctx.api()?;
+                // SAFETY: writes a communicator for each of the devices, which are as many.
+                unsafe { there.api.init_all(handles.as_mut_ptr(), devices.len() as i32, devices.as_ptr()) }.map_err(failed)
+            })
         })
     }
 
@@ -213,12 +233,12 @@ impl Collectives for Ranks {
     fn exchange(&self, partners: &[Option<usize>], bytes: Bytes, times: u64) -> Result<Vec<Option<Exchange>>> {
         let problem = self.messages(partners.len(), bytes);
         let mut kept = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.as_ref().is_none_or(|team| team.problem != problem) {
+        if kept.as_ref().is_none_or(|(of, _)| *of != problem) {
             // Not two of them at a time: each has its buffers.
             *kept = None;
-            *kept = Some(self.all(&problem)?);
+            *kept = Some((problem, self.all(&problem)?));
         }
-        kept.as_mut().map_or_else(|| Ok(Vec::new()), |team| team.pair(partners, times))
+        kept.as_mut().map_or_else(|| Ok(Vec::new()), |(_, ranks)| ranks.pair(partners, times))
     }
 
     fn messages(&self, ranks: usize, bytes: Bytes) -> CollectiveProblem {
@@ -273,7 +293,8 @@ impl Member {
     }
 
     /// Makes what it sends: on the device where that has a kernel for it, else on the host.
-    fn fill(&self, p: &CollectiveProblem, programs: &Programs) -> Result<()> {
+    fn fill(&self, p: &CollectiveProblem, programs: &Programs, pulse: &Pulse) -> Result<()> {
+        pulse.at("making the inputs");
         if programs.fill(self, p)? {
             return Ok(());
         }
@@ -282,6 +303,7 @@ impl Member {
         for start in (0..len).step_by(CHUNK) {
             let part = &mut chunk[..CHUNK.min(len - start)];
             p.fill(self.rank, start / size, part);
+            pulse.beat();
             self.stream.upload((&self.sent).into(), start, part)?;
         }
         Ok(())

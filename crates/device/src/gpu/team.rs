@@ -5,6 +5,7 @@
 //! and the communicators are aborted.
 
 use super::check::Programs;
+use super::guard::Pulse;
 use super::nccl::{self, Nccl, failed};
 use super::ranks::{Member, Numbers};
 use super::stream::{Event, elapsed_ms};
@@ -29,7 +30,14 @@ pub(super) struct Team {
     pub(super) times: (Vec<f64>, usize),
     pub(super) config: BTreeMap<String, String>,
     pub(super) patience: Duration,
+    /// By which a thread that hangs is told from one that waits.
+    pub(super) pulse: Arc<Pulse>,
+    /// Seconds of an execution, as the last ones took.
+    pub(super) single: Option<f64>,
 }
+
+/// Executions are enqueued for no more than this part of the patience at a time: each batch shows that the ranks get on.
+const SHARE: f64 = 0.125;
 
 impl Team {
     /// `calls` of all members as one.
@@ -43,8 +51,10 @@ impl Team {
         // SAFETY: takes nothing.
         unsafe { self.api.group_start() }.map_err(failed)?;
         let outcome = (0..n).try_for_each(|_| call());
+        self.pulse.at("ncclGroupEnd");
         // SAFETY: takes nothing; a group that was begun is ended whatever came of it.
         let ended = unsafe { self.api.group_end() }.map_err(failed);
+        self.pulse.beat();
         outcome.and(ended)
     }
 
@@ -126,6 +136,7 @@ impl Team {
             if pending.is_empty() {
                 return Ok(());
             }
+            self.pulse.at("waiting for the ranks");
             self.async_errors()?;
             if since.elapsed() > self.patience {
                 return Err(self.hung(events));
@@ -198,6 +209,7 @@ impl Team {
             slowest = slowest.max(seconds);
         }
         self.times.1 += n;
+        self.single = (n > 0).then(|| slowest / n as f64);
         Ok(Timing { seconds: Seconds(slowest), clock: Clock::Device })
     }
 }
@@ -207,6 +219,7 @@ impl Communicator for Team {
         if let Some(error) = &self.broken {
             return Err(error.clone());
         }
+        self.pulse.at("poisoning the outputs");
         for member in &self.members {
             member.stream.fill((&member.received).into(), 0xff)?;
             if self.problem.in_place {
@@ -221,7 +234,16 @@ impl Communicator for Team {
         if let Some(error) = &self.broken {
             return Err(error.clone());
         }
-        self.attempt(n).inspect_err(|error| self.give_up(error))
+        let mut timing = Timing { seconds: Seconds(0.0), clock: Clock::Device };
+        let mut left = n;
+        while left > 0 {
+            let most = self.single.map_or(1.0, |single| self.patience.as_secs_f64() * SHARE / single.max(1e-9));
+            let batch = left.min(most.max(1.0) as usize);
+            let took = self.attempt(batch).inspect_err(|error| self.give_up(error))?;
+            timing.seconds.0 += took.seconds.0;
+            left -= batch;
+        }
+        Ok(timing)
     }
 
     fn pair(&mut self, partners: &[Option<usize>], times: u64) -> Result<Vec<Option<Exchange>>> {
@@ -230,6 +252,7 @@ impl Communicator for Team {
     }
 
     fn output(&mut self, rank: usize) -> Result<Vec<u8>> {
+        self.pulse.at("fetching an output");
         let p = &self.problem;
         let member = self.members.iter().find(|member| member.rank == rank);
         let member = member.ok_or_else(|| DeviceError::invalid(format!("rank {rank} is not of this process")))?;
@@ -242,6 +265,7 @@ impl Communicator for Team {
         if let Some(error) = &self.broken {
             return Err(error.clone());
         }
+        self.pulse.at("checking the outputs");
         // All ranks' devices at once.
         let mut found = Vec::new();
         for member in &self.members {

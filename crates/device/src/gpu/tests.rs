@@ -236,6 +236,32 @@ fn child_registers_its_buffers() {
 }
 
 #[test]
+fn a_call_that_does_not_come_back_is_an_error_that_names_it_and_no_standstill() {
+    for hip in [false, true] {
+        let Some(machine) = machine("standstill", hip, &[]) else { return };
+        for (fault, call) in [("init", "connecting the ranks (ncclCommInit)"), ("group", "ncclGroupEnd")] {
+            let variables = [("RP_STUB_NCCL", fault), ("RIDGEPOINT_PATIENCE", "0.5")];
+            let (text, _) = run(&machine, hip, "child_stands_still", &variables);
+            let said = format!("{call} failed: it did not come back for 0.5 s; waiting in it: ranks 0 to 2 (devices 0, 1, 2)");
+            assert_eq!(text.matches(&said).count(), 2, "{text}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "run by another test, on the machine that it makes"]
+fn child_stands_still() {
+    let device = device();
+    let c = device.collectives().unwrap();
+    let p = problem(c, CollectiveOp::AllReduce, 3, Dtype::F32);
+    println!("{}", c.communicator(&p).and_then(|mut ranks| ranks.run(1)).unwrap_err());
+    // What comes after it does not wait again.
+    let since = std::time::Instant::now();
+    println!("{}", c.communicator(&p).err().unwrap());
+    assert!(since.elapsed() < std::time::Duration::from_millis(400));
+}
+
+#[test]
 fn ranks_exchange_in_pairs_all_at_once_one_way_and_then_the_other() {
     for hip in [false, true] {
         let Some(machine) = machine("pairs", hip, &[]) else { return };

@@ -6,7 +6,7 @@
 // -DSWEPT: no CollnetDirect, as old versions say it, Ring in silence for CollnetChain, an error where NVLS meets Simple, the end of
 // the process where Tree meets LL, and none where NVLSTree meets LL128, which is stopped;
 // RP_STUB_NCCL=corrupt: a bit of what the last rank receives is flipped; RP_STUB_NCCL=async: an error found meanwhile; RP_STUB_NCCL=refuse: this
-// process's rank joins no others.
+// process's rank joins no others; RP_STUB_NCCL=init, =group: ncclCommInitAll or ncclGroupEnd does not come back.
 #include <fcntl.h>
 #include <math.h>
 #include <signal.h>
@@ -277,7 +277,12 @@ int ncclCommInitRank(comm_t *c, int n, id_t128 id, int rank) {
   if (rank == 0) shm_unlink(id.internal + 64);
   return 0;
 }
+static void stay(const char *where) {
+  const char *fault = getenv("RP_STUB_NCCL");
+  while (fault && !strcmp(fault, where)) pause();
+}
 int ncclCommInitAll(comm_t *c, int n, const int *devices) {
+  stay("init");
   connected();
   say("InitAll %d:", n);
   for (int i = 0; i < n; i++) say(" %d", devices[i]), c[i] = make(i, n);
@@ -297,7 +302,7 @@ int ncclCommGetAsyncError(comm_t c, int *status) {
   return 0;
 }
 int ncclGroupStart(void) { depth++; return 0; }
-int ncclGroupEnd(void) { return --depth ? 0 : run(); }
+int ncclGroupEnd(void) { stay("group"); return --depth ? 0 : run(); }
 
 int ncclAllReduce(const void *s, void *r, size_t n, int t, int op, comm_t c, void *q) { return add(ALL_REDUCE, s, r, n, t, op, -1, c, q); }
 int ncclReduce(const void *s, void *r, size_t n, int t, int op, int root, comm_t c, void *q) { return add(REDUCE, s, r, n, t, op, root, c, q); }
