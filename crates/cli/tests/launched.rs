@@ -117,10 +117,11 @@ fn mpirun_connects_every_operation_by_the_library() {
     std::fs::remove_dir_all(&folder).unwrap();
     // As buffers beyond 2 GiB are counted: what is moved in blocks, what is combined in pieces.
     let mut two = mpirun(2).unwrap();
-    let cases = &cases[..17];
-    let words: Vec<&str> = cases.iter().map(String::as_str).collect();
+    let counted = |case: &&String| !case.contains("alltoallv");
+    let words: Vec<&str> = cases[..17].iter().filter(counted).map(String::as_str).collect();
+    let expected: Vec<[String; 3]> = words.iter().map(|c| [(*c).to_owned(), "mpi".into(), "measured".into()]).collect();
     let output = run(two.env("RIDGEPOINT_TEST_MPI_COUNT", "5000"), &words, &folder);
-    assert_eq!(rows(&out(&output)), expected[..17], "{}{}", out(&output), err(&output));
+    assert_eq!(rows(&out(&output)), expected, "{}{}", out(&output), err(&output));
     std::fs::remove_dir_all(&folder).unwrap();
     let output =
         run(mpirun(2).unwrap().env("RIDGEPOINT_TEST_MPI_COUNT", "3000"), &["collectives/reduce_scatter/r2/24KiB/f32"], &folder);

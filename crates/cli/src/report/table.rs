@@ -133,7 +133,7 @@ fn notes(row: &Row, placement: &Placement) -> String {
     notes.extend(placement.gbps.filter(|_| left).map(|gbps| format!("{} GB/s", significant(gbps))));
     notes.extend(placement.bytes_per_clock.map(|bytes| format!("{} B/clk/unit", significant(bytes))));
     notes.extend(placement.clocks.map(|clocks| format!("{} cycles", significant(clocks))));
-    notes.extend(["overlap", "time of ranks"].iter().filter_map(|key| record.config.get(*key)).map(|text| clean(text)));
+    notes.extend(record.config.get("overlap").map(|overlap| clean(overlap)));
     if !samples.throttled.is_empty() {
         notes.push(format!("throttled: {}", telemetry.throttle_reasons.iter().map(|r| clean(r)).collect::<Vec<_>>().join(", ")));
     }
