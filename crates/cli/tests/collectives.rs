@@ -253,7 +253,7 @@ fn a_sweep_runs_each_combination_in_a_child_and_ends_one_that_hangs() {
         "csv",
         "--out-of-place",
     ];
-    let variables = [("RIDGEPOINT_CUDA_PATH", path), ("RIDGEPOINT_PATIENCE", "0.5"), ("RP_STUB_HANG", "5:NVLSTree:LL")];
+    let variables = [("RIDGEPOINT_CUDA_PATH", path), ("RIDGEPOINT_PATIENCE", "2"), ("RP_STUB_HANG", "5:NVLSTree:LL")];
     let swept = scratch("sweep");
     let output = kept(&swept, &args, &variables);
     let csv = text(&output.stdout);

@@ -269,6 +269,7 @@ impl Communicator for Team {
         // All ranks' devices at once.
         let mut found = Vec::new();
         for member in &self.members {
+            self.pulse.beat();
             match self.programs.check(member, &self.problem, tolerance) {
                 Ok(answer) => found.push(answer),
                 Err(DeviceError::Unsupported(_)) => return Ok(None),
@@ -277,6 +278,7 @@ impl Communicator for Team {
         }
         let mut total = Checked::default();
         for (member, found) in self.members.iter().zip(found) {
+            self.pulse.beat();
             total.merge(found.read(&member.stream)?);
         }
         Ok(Some(total))

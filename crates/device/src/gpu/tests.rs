@@ -240,9 +240,9 @@ fn a_call_that_does_not_come_back_is_an_error_that_names_it_and_no_standstill() 
     for hip in [false, true] {
         let Some(machine) = machine("standstill", hip, &[]) else { return };
         for (fault, call) in [("init", "connecting the ranks (ncclCommInit)"), ("group", "ncclGroupEnd")] {
-            let variables = [("RP_STUB_NCCL", fault), ("RIDGEPOINT_PATIENCE", "0.5")];
+            let variables = [("RP_STUB_NCCL", fault), ("RIDGEPOINT_PATIENCE", "2")];
             let (text, _) = run(&machine, hip, "child_stands_still", &variables);
-            let said = format!("{call} failed: it did not come back for 0.5 s; waiting in it: ranks 0 to 2 (devices 0, 1, 2)");
+            let said = format!("{call} failed: it did not come back for 2 s; waiting in it: ranks 0 to 2 (devices 0, 1, 2)");
             assert_eq!(text.matches(&said).count(), 2, "{text}");
         }
     }
@@ -258,7 +258,7 @@ fn child_stands_still() {
     // What comes after it does not wait again.
     let since = std::time::Instant::now();
     println!("{}", c.communicator(&p).err().unwrap());
-    assert!(since.elapsed() < std::time::Duration::from_millis(400));
+    assert!(since.elapsed() < std::time::Duration::from_millis(1900));
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn ranks_exchange_in_pairs_all_at_once_one_way_and_then_the_other() {
         assert_eq!(log.matches("Recv rank 2 of 3 count 250 type 7 op 0 root 0").count(), 1 + 3 * 4, "{log}");
         // A size of no whole floats is bytes.
         assert!(log.contains("Send rank 1 of 3 count 333 type 0 op 0 root 0"), "{log}");
-        let hang = [("RP_STUB_HANG", "2"), ("RIDGEPOINT_PATIENCE", "0.3")];
+        let hang = [("RP_STUB_HANG", "2"), ("RIDGEPOINT_PATIENCE", "2")];
         let (text, _) = run(&machine, hip, "child_has_a_partner_that_hangs", &hang);
         assert!(text.contains("that did not: 2 (device 2)"), "{text}");
         run(&machine, hip, "child_gets_wrong_bytes", &[("RP_STUB_NCCL", "corrupt")]);
@@ -323,7 +323,7 @@ fn child_gets_wrong_bytes() {
 fn a_rank_that_hangs_is_named_in_bounded_time_and_a_wrong_result_is_found() {
     for hip in [false, true] {
         let Some(machine) = machine("faults", hip, &[]) else { return };
-        let variables = [("RP_STUB_HANG", "5"), ("RIDGEPOINT_PATIENCE", "0.3")];
+        let variables = [("RP_STUB_HANG", "5"), ("RIDGEPOINT_PATIENCE", "2")];
         let (_, log) = run(&machine, hip, "child_hangs", &variables);
         assert_eq!(log.matches("Abort").count(), 8, "{log}");
         let variables = [("RP_STUB_HANG", "5"), ("RP_STUB_NCCL", "async")];
@@ -340,7 +340,7 @@ fn child_hangs() {
     let c = device.collectives().unwrap();
     let mut communicator = c.communicator(&problem(c, CollectiveOp::AllReduce, 8, Dtype::F32)).unwrap();
     let error = communicator.run(2).unwrap_err().to_string();
-    let expected = "no rank got on for 0.3 s; ranks that arrived: 0 (device 0), 1 (device 1), 2 (device 2), 3 (device 3), \
+    let expected = "no rank got on for 2 s; ranks that arrived: 0 (device 0), 1 (device 1), 2 (device 2), 3 (device 3), \
                     4 (device 4), 6 (device 6), 7 (device 7); that did not: 5 (device 5)";
     assert!(error.contains(expected), "{error}");
     // There is no going on, and nothing that would look like a result.
