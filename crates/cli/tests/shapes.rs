@@ -112,7 +112,7 @@ fn latent_attention_and_experts_are_measured_on_the_cpu() {
     assert!(found.iter().all(|(_, outcome)| outcome == "measured"), "{found:?}");
     // Absorbed where it decodes: a product a head, and one latent head.
     for part in
-        ["/grouped/e4m24n64k48/f32/routed", "/mla-prefill/b1hq2hkv2sq12sk20d24v16/", "/b2m3n32k16/f32", "/mla-decode/b3hq2hkv1"]
+        ["/grouped/e4m72n64k48/f32/routed", "/mla-prefill/b3hq2hkv2sq12sk20d24v16/", "/b2m3n32k16/f32", "/mla-decode/b3hq2hkv1"]
     {
         assert!(found.iter().any(|(id, _)| id.contains(part)), "{part}: {found:?}");
     }
