@@ -226,9 +226,13 @@ impl Fabric for Mpi {
         self.release();
         let (most, bytes) = (self.most, p.count() * p.size());
         let unit = if bytes > most { block(p) } else { 1 };
-        let reduced = p.op.reduces() && (p.op != Op::ReduceScatter || p.part(self.rank).len() <= most);
-        if !reduced && bytes / unit > most {
-            let counts = if p.op.reduces() { p.dtype.to_string() } else { format!("blocks of {unit} B") };
+        // What is reduced goes in pieces, but for a part that one call gives to each rank.
+        let (counted, counts) = match p.op {
+            Op::ReduceScatter => (p.part(self.rank).len(), p.dtype.to_string()),
+            op if op.reduces() => (0, String::new()),
+            _ => (bytes / unit, format!("blocks of {unit} B")),
+        };
+        if counted > most {
             return Err(DeviceError::unsupported(format!("MPI counts to {most}; {} are more {counts}", p.bytes)));
         }
         self.element = self.element(p)?;
