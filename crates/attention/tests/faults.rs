@@ -4,11 +4,10 @@
 
 use ridgepoint_attention::Attention;
 use ridgepoint_core::record::Clock;
-use ridgepoint_core::{DeviceInfo, Dtype, Outcome, Seconds};
+use ridgepoint_core::{DeviceInfo, Dtype, Outcome};
 use ridgepoint_device::cpu::CpuDevice;
 use ridgepoint_device::{
-    Arg, AttentionKernels, AttentionOperands, AttentionPlan, AttentionProblem, Buffer, Device, Event, Geometry, Kernel, Program,
-    Result,
+    AttentionKernels, AttentionOperands, AttentionPlan, AttentionProblem, Buffer, Device, Kernel, Program, Result,
 };
 use ridgepoint_harness::{Policy, Profile, Suite, measure};
 use std::sync::{Arc, Mutex};
@@ -225,41 +224,12 @@ impl Device for Faulty {
     fn info(&self) -> &DeviceInfo {
         self.cpu.info()
     }
-    fn alloc(&self, len: usize) -> Result<Buffer> {
-        self.cpu.alloc(len)
-    }
-    fn upload(&self, dst: &Buffer, offset: usize, src: &[u8]) -> Result<()> {
-        self.cpu.upload(dst, offset, src)
-    }
-    fn download(&self, src: &Buffer, offset: usize, dst: &mut [u8]) -> Result<()> {
-        self.cpu.download(src, offset, dst)
-    }
-    fn copy(&self, src: &Buffer, src_offset: usize, dst: &Buffer, dst_offset: usize, len: usize) -> Result<()> {
-        self.cpu.copy(src, src_offset, dst, dst_offset, len)
-    }
-    fn fill(&self, dst: &Buffer, byte: u8) -> Result<()> {
-        self.cpu.fill(dst, byte)
-    }
+    ridgepoint_device::leave_to!(cpu);
     fn compile(&self, program: &Program<'_>, entry: &str) -> Result<Kernel> {
         self.cpu.compile(program, entry)
     }
-    fn launch(&self, kernel: &Kernel, geometry: Geometry, args: &[Arg<'_>]) -> Result<()> {
-        self.cpu.launch(kernel, geometry, args)
-    }
-    fn synchronize(&self) -> Result<()> {
-        self.cpu.synchronize()
-    }
-    fn record(&self) -> Result<Event> {
-        self.cpu.record()
-    }
-    fn elapsed(&self, start: &Event, end: &Event) -> Result<Seconds> {
-        self.cpu.elapsed(start, end)
-    }
     fn clock(&self) -> Clock {
         self.cpu.clock()
-    }
-    fn evict(&self) -> Result<()> {
-        self.cpu.evict()
     }
     fn attention(&self) -> Vec<&dyn AttentionKernels> {
         vec![&self.kernels]

@@ -4,9 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use ridgepoint_attention::Attention;
-use ridgepoint_core::{Backend, DeviceInfo, Seconds};
+use ridgepoint_core::{Backend, DeviceInfo};
 use ridgepoint_device::cpu::CpuDevice;
-use ridgepoint_device::{Arg, Buffer, Device, DeviceError, Event, Geometry, Kernel, Program, Result};
+use ridgepoint_device::{Device, DeviceError, Kernel, Program, Result};
 use ridgepoint_harness::Suite;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,36 +67,7 @@ impl Device for Chip {
         self.asked.borrow_mut().insert(format!("{}{defines}", program.name));
         Ok(Kernel::new(entry, None, Arc::new(())))
     }
-    fn alloc(&self, len: usize) -> Result<Buffer> {
-        self.cpu.alloc(len)
-    }
-    fn upload(&self, dst: &Buffer, offset: usize, src: &[u8]) -> Result<()> {
-        self.cpu.upload(dst, offset, src)
-    }
-    fn download(&self, src: &Buffer, offset: usize, dst: &mut [u8]) -> Result<()> {
-        self.cpu.download(src, offset, dst)
-    }
-    fn copy(&self, src: &Buffer, src_offset: usize, dst: &Buffer, dst_offset: usize, len: usize) -> Result<()> {
-        self.cpu.copy(src, src_offset, dst, dst_offset, len)
-    }
-    fn fill(&self, dst: &Buffer, byte: u8) -> Result<()> {
-        self.cpu.fill(dst, byte)
-    }
-    fn launch(&self, kernel: &Kernel, geometry: Geometry, args: &[Arg<'_>]) -> Result<()> {
-        self.cpu.launch(kernel, geometry, args)
-    }
-    fn synchronize(&self) -> Result<()> {
-        self.cpu.synchronize()
-    }
-    fn record(&self) -> Result<Event> {
-        self.cpu.record()
-    }
-    fn elapsed(&self, start: &Event, end: &Event) -> Result<Seconds> {
-        self.cpu.elapsed(start, end)
-    }
-    fn evict(&self) -> Result<()> {
-        self.cpu.evict()
-    }
+    ridgepoint_device::leave_to!(cpu);
 }
 
 /// `attention/flash_sm90 RP_GENERAL=1 …: sm_90a`, a line a form.

@@ -319,3 +319,41 @@ pub trait Sensors: Send {
         self.read()
     }
 }
+
+/// What a test's device that stands in front of another leaves to it: memory, launches and time.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! leave_to {
+    ($device:ident) => {
+        fn alloc(&self, len: usize) -> $crate::Result<$crate::Buffer> {
+            self.$device.alloc(len)
+        }
+        fn upload(&self, dst: &$crate::Buffer, offset: usize, src: &[u8]) -> $crate::Result<()> {
+            self.$device.upload(dst, offset, src)
+        }
+        fn download(&self, src: &$crate::Buffer, offset: usize, dst: &mut [u8]) -> $crate::Result<()> {
+            self.$device.download(src, offset, dst)
+        }
+        fn copy(&self, src: &$crate::Buffer, from: usize, dst: &$crate::Buffer, to: usize, len: usize) -> $crate::Result<()> {
+            self.$device.copy(src, from, dst, to, len)
+        }
+        fn fill(&self, dst: &$crate::Buffer, byte: u8) -> $crate::Result<()> {
+            self.$device.fill(dst, byte)
+        }
+        fn launch(&self, kernel: &$crate::Kernel, geometry: $crate::Geometry, args: &[$crate::Arg<'_>]) -> $crate::Result<()> {
+            self.$device.launch(kernel, geometry, args)
+        }
+        fn synchronize(&self) -> $crate::Result<()> {
+            self.$device.synchronize()
+        }
+        fn record(&self) -> $crate::Result<$crate::Event> {
+            self.$device.record()
+        }
+        fn elapsed(&self, start: &$crate::Event, end: &$crate::Event) -> $crate::Result<::ridgepoint_core::Seconds> {
+            self.$device.elapsed(start, end)
+        }
+        fn evict(&self) -> $crate::Result<()> {
+            self.$device.evict()
+        }
+    };
+}

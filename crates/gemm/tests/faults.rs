@@ -5,9 +5,7 @@
 use ridgepoint_core::record::Clock;
 use ridgepoint_core::{Bytes, CacheLevel, DeviceInfo, Dtype, Outcome, Seconds};
 use ridgepoint_device::cpu::CpuDevice;
-use ridgepoint_device::{
-    Arg, Blas, Buffer, Device, Event, GemmOperands, GemmPlan, GemmProblem, Geometry, Kernel, Program, Result, ScaleType, Scales,
-};
+use ridgepoint_device::{Blas, Buffer, Device, GemmOperands, GemmPlan, GemmProblem, Kernel, Program, Result, ScaleType, Scales};
 use ridgepoint_gemm::Gemm;
 use ridgepoint_harness::{Policy, Profile, Suite, measure};
 use std::cell::Cell;
@@ -163,41 +161,12 @@ impl Device for Faulty {
     fn info(&self) -> &DeviceInfo {
         &self.info
     }
-    fn alloc(&self, len: usize) -> Result<Buffer> {
-        self.cpu.alloc(len)
-    }
-    fn upload(&self, dst: &Buffer, offset: usize, src: &[u8]) -> Result<()> {
-        self.cpu.upload(dst, offset, src)
-    }
-    fn download(&self, src: &Buffer, offset: usize, dst: &mut [u8]) -> Result<()> {
-        self.cpu.download(src, offset, dst)
-    }
-    fn copy(&self, src: &Buffer, src_offset: usize, dst: &Buffer, dst_offset: usize, len: usize) -> Result<()> {
-        self.cpu.copy(src, src_offset, dst, dst_offset, len)
-    }
-    fn fill(&self, dst: &Buffer, byte: u8) -> Result<()> {
-        self.cpu.fill(dst, byte)
-    }
+    ridgepoint_device::leave_to!(cpu);
     fn compile(&self, program: &Program<'_>, entry: &str) -> Result<Kernel> {
         self.cpu.compile(program, entry)
     }
-    fn launch(&self, kernel: &Kernel, geometry: Geometry, args: &[Arg<'_>]) -> Result<()> {
-        self.cpu.launch(kernel, geometry, args)
-    }
-    fn synchronize(&self) -> Result<()> {
-        self.cpu.synchronize()
-    }
-    fn record(&self) -> Result<Event> {
-        self.cpu.record()
-    }
-    fn elapsed(&self, start: &Event, end: &Event) -> Result<Seconds> {
-        self.cpu.elapsed(start, end)
-    }
     fn clock(&self) -> Clock {
         self.cpu.clock()
-    }
-    fn evict(&self) -> Result<()> {
-        self.cpu.evict()
     }
     fn blas(&self) -> Vec<&dyn Blas> {
         vec![&self.blas]

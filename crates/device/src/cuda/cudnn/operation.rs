@@ -2,7 +2,7 @@
 //! when it runs. A causal mask or a window is a graph of its own that stands between the logits and their softmax.
 
 use super::numbers::{GREATER, GREATER_OR_EQUAL, attribute, class, element, kind};
-use crate::gpu::dnn::{Builder, Descriptor, Dnn, Outcome, Source, Tensors};
+use crate::gpu::dnn::{Builder, Descriptor, Dnn, Operands, Outcome, Source, Tensors};
 use crate::gpu::sys::Handle;
 use crate::{AttentionProblem, DeviceError};
 use ridgepoint_core::Dtype;
@@ -78,36 +78,26 @@ pub(super) fn operations(api: &Arc<Dnn>, handle: Option<Handle>, operations: &[D
     }
 }
 
+/// Where an attention's operands are told of.
+const OPERANDS: Operands = Operands {
+    q: attribute::ATTENTION_Q,
+    k: attribute::ATTENTION_K,
+    v: attribute::ATTENTION_V,
+    o: attribute::ATTENTION_O,
+    lengths: [attribute::ATTENTION_LENGTHS_Q, attribute::ATTENTION_LENGTHS_KV],
+    pages: [attribute::ATTENTION_PAGES_K, attribute::ATTENTION_PAGES_V],
+};
+
 /// Describes a problem of these types.
-pub(super) fn describe(api: &Arc<Dnn>, p: &AttentionProblem, [q_type, kv_type, o_type]: [i32; 3]) -> Outcome<Operation> {
+pub(super) fn describe(api: &Arc<Dnn>, p: &AttentionProblem, types: [i32; 3]) -> Outcome<Operation> {
     let fp8 = [p.dtype, p.kv].iter().any(|d| matches!(d, Dtype::E4m3 | Dtype::E5m2));
-    let [b, hq, hkv, sq, sk, dqk, dv] = [p.batch, p.hq, p.hkv, p.sq, p.sk, p.dqk, p.dv].map(|n| n as i64);
+    let [b, hq, sq, sk] = [p.batch, p.hq, p.sq, p.sk].map(|n| n as i64);
     let mut t = Tensors::new(api);
-    // Sequences, or pages, of so many keys.
-    let (blocks, keys) = p.paged.map_or((b, sk), |pages| (pages.pool as i64, pages.tokens as i64));
-    let mut operation = Builder::new(api, kind::ATTENTION)
-        .part(attribute::ATTENTION_Q, &t.packed(Source::Q, q_type, [b, hq, sq, dqk])?)
-        .part(attribute::ATTENTION_K, &t.packed(Source::K, kv_type, [blocks, hkv, keys, dqk])?)
-        // A latent that is both lies in K, whose rows are longer.
-        .part(attribute::ATTENTION_V, &{
-            let (source, row) = if p.shared_kv { (Source::K, dqk) } else { (Source::V, dv) };
-            t.strided(source, kv_type, [blocks, hkv, keys, dv], row)?
-        })
-        .part(attribute::ATTENTION_O, &t.packed(Source::O, o_type, [b, hq, sq, dv])?)
+    let operation = t
+        .operands(Builder::new(api, kind::ATTENTION), &OPERANDS, p, types)?
         .part(attribute::ATTENTION_SCALE, &scalar(&mut t, Source::Float(p.softmax_scale() as f32))?);
-    let lengths = if p.ragged || p.paged.is_some() {
-        let [queries, keys] = t.lengths(b)?;
-        operation = operation.part(attribute::ATTENTION_LENGTHS_Q, &queries).part(attribute::ATTENTION_LENGTHS_KV, &keys);
-        Some([queries, keys])
-    } else {
-        None
-    };
-    if let Some(pages) = p.paged {
-        let dims = [b, 1, p.sk.div_ceil(pages.tokens) as i64, 1];
-        for attribute in [attribute::ATTENTION_PAGES_K, attribute::ATTENTION_PAGES_V] {
-            operation = operation.part(attribute, &t.packed(Source::Pages, element::I32, dims)?);
-        }
-    }
+    let (operation, lengths) = t.lengths(operation, &OPERANDS, p)?;
+    let mut operation = t.pages(operation, &OPERANDS, p)?;
     if p.causal || p.window.is_some() {
         let (graph, [input, output]) = mask(&mut t, p, lengths.as_ref())?;
         operation = operation

@@ -12,7 +12,7 @@ mod tensors;
 pub(crate) use graph::Api;
 pub(crate) use graph::{Builder, Descriptor, Dnn, Numbers, Outcome, class};
 pub(crate) use run::{Plan, Run, Source};
-pub(crate) use tensors::Tensors;
+pub(crate) use tensors::{Operands, Tensors};
 
 use super::Shared;
 use super::sys::Handle;

@@ -1,6 +1,7 @@
 //! Tensors as a library is told of them, each with an id of its own, and where each comes from when the operation runs.
 
 use super::{Builder, Descriptor, Dnn, Outcome, Source, class};
+use crate::AttentionProblem;
 use std::sync::Arc;
 
 /// The tensors of one operation.
@@ -9,6 +10,16 @@ pub(crate) struct Tensors<'a> {
     /// Those that are somewhere in memory, by their ids.
     pub(crate) sources: Vec<(i64, Source)>,
     next: i64,
+}
+
+/// The attributes by which a library's attention is told of its operands; of lengths those of Q first, of pages those of K.
+pub(crate) struct Operands {
+    pub(crate) q: i32,
+    pub(crate) k: i32,
+    pub(crate) v: i32,
+    pub(crate) o: i32,
+    pub(crate) lengths: [i32; 2],
+    pub(crate) pages: [i32; 2],
 }
 
 impl<'a> Tensors<'a> {
@@ -45,11 +56,51 @@ impl<'a> Tensors<'a> {
         self.strided(source, element, dims, dims[3])
     }
 
-    /// Queries and keys of each sequence.
-    pub(crate) fn lengths(&mut self, batch: i64) -> Outcome<[Descriptor; 2]> {
-        let element = self.api.numbers.i32;
-        let queries = self.packed(Source::Queries, element, [batch, 1, 1, 1])?;
-        Ok([queries, self.packed(Source::Lengths, element, [batch, 1, 1, 1])?])
+    /// Tells an operation of Q, K, V and O, in the library's types of Q, of K and V, and of O.
+    pub(crate) fn operands(
+        &mut self,
+        operation: Builder,
+        at: &Operands,
+        p: &AttentionProblem,
+        [q_type, kv_type, o_type]: [i32; 3],
+    ) -> Outcome<Builder> {
+        let [b, hq, hkv, sq, sk, dqk, dv] = [p.batch, p.hq, p.hkv, p.sq, p.sk, p.dqk, p.dv].map(|n| n as i64);
+        // Sequences, or pages, of so many keys.
+        let (blocks, keys) = p.paged.map_or((b, sk), |pages| (pages.pool as i64, pages.tokens as i64));
+        // A latent that is both lies in K, whose rows are longer.
+        let (source, row) = if p.shared_kv { (Source::K, dqk) } else { (Source::V, dv) };
+        Ok(operation
+            .part(at.q, &self.packed(Source::Q, q_type, [b, hq, sq, dqk])?)
+            .part(at.k, &self.packed(Source::K, kv_type, [blocks, hkv, keys, dqk])?)
+            .part(at.v, &self.strided(source, kv_type, [blocks, hkv, keys, dv], row)?)
+            .part(at.o, &self.packed(Source::O, o_type, [b, hq, sq, dv])?))
+    }
+
+    /// Tells it of the lengths of sequences, if they have lengths of their own; its mask may need them, too.
+    pub(crate) fn lengths(
+        &mut self,
+        operation: Builder,
+        at: &Operands,
+        p: &AttentionProblem,
+    ) -> Outcome<(Builder, Option<[Descriptor; 2]>)> {
+        if !p.ragged && p.paged.is_none() {
+            return Ok((operation, None));
+        }
+        let (element, dims) = (self.api.numbers.i32, [p.batch as i64, 1, 1, 1]);
+        let both = [self.packed(Source::Queries, element, dims)?, self.packed(Source::Lengths, element, dims)?];
+        let operation = at.lengths.iter().zip(&both).fold(operation, |operation, (at, of)| operation.part(*at, of));
+        Ok((operation, Some(both)))
+    }
+
+    /// Tells it of the pages, if there are any.
+    pub(crate) fn pages(&mut self, mut operation: Builder, at: &Operands, p: &AttentionProblem) -> Outcome<Builder> {
+        if let Some(pages) = p.paged {
+            let (element, dims) = (self.api.numbers.i32, [p.batch as i64, 1, p.sk.div_ceil(pages.tokens) as i64, 1]);
+            for at in at.pages {
+                operation = operation.part(at, &self.packed(Source::Pages, element, dims)?);
+            }
+        }
+        Ok(operation)
     }
 
     /// One float on the device.
