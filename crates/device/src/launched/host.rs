@@ -62,7 +62,7 @@ pub(super) struct Buffers<F> {
 /// A collective made ready.
 struct Work {
     problem: CollectiveProblem,
-    /// Mapped anew for each: an allocator hands out what a case before gave back, and 4 MiB after 16 MiB took up to twice as long.
+    /// Mapped anew for each, so that a case does not depend on what one before it gave back.
     send: Mapping,
     receive: Mapping,
 }

@@ -97,11 +97,23 @@ pub(super) fn main() -> bool {
         libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
         UnixStream::from_raw_fd(fd)
     };
+    keep_memory();
     if let Err(error) = serve(stream, &start) {
         let _ = writeln!(std::io::stderr(), "ridgepoint: a rank lost its launched process: {error}");
         std::process::exit(1);
     }
     true
+}
+
+/// Has the allocator keep what is freed. An MPI library allocates as much as it reduces in every call, and whether the next call finds
+/// those pages again hung on what the process had allocated before: a reduce-scatter of 16 MiB took 15 ms with their faults, 7 without.
+fn keep_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: sets two numbers of the allocator's, before any other thread runs. 32 MiB is the most that it takes of the second.
+    unsafe {
+        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 32 << 20);
+    }
 }
 
 type Out = Arc<Mutex<Sender<UnixStream>>>;
