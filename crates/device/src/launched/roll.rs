@@ -37,6 +37,8 @@ pub(super) struct Roll {
     closed: Vec<bool>,
     /// Ranks whose new process is not there yet: what is still heard is of the one before.
     stale: Vec<bool>,
+    /// Ranks that are gone, and how: one may go when it has answered and nobody waits for it.
+    lost: Vec<(usize, String)>,
     /// The ranks' processes were ended although nothing is wrong with them, and must be started anew.
     pub(super) down: bool,
     /// Number of the last process that joined a segment of shared memory, and those that have ended since, by rank.
@@ -69,8 +71,8 @@ impl Roll {
         }
         let (begun, steps) = (vec![(0, Instant::now()); peers.len()], vec![0; peers.len()]);
         let (closed, stale) = (vec![false; peers.len()], vec![false; peers.len()]);
-        let (broken, down, joined, ended) = (None, false, 0, BTreeMap::new());
-        Self { out, words, peers, patience, broken, begun, steps, closed, stale, down, joined, ended }
+        let (broken, lost, down, joined, ended) = (None, Vec::new(), false, 0, BTreeMap::new());
+        Self { out, words, peers, patience, broken, begun, steps, closed, stale, lost, down, joined, ended }
     }
 
     pub(super) fn size(&self) -> usize {
@@ -116,7 +118,10 @@ impl Roll {
         }
         for rank in ranks {
             let order = order(*rank);
-            self.stale[*rank] |= matches!(order, Order::Start(_));
+            if matches!(order, Order::Start(_)) {
+                self.stale[*rank] = true;
+                self.lost.retain(|(lost, _)| lost != rank);
+            }
             // One that is gone is heard to be.
             let _ = self.out[*rank].send(&order, &[]);
         }
@@ -124,7 +129,7 @@ impl Roll {
     }
 
     fn answers(&mut self, call: &'static str, ranks: &[usize]) -> Result<Vec<Answer>> {
-        let mut waiting = Waiting { call, answers: vec![None; self.size()], gone: Vec::new(), failed: None };
+        let mut waiting = Waiting { call, answers: vec![None; self.size()], failed: None };
         let mut parts: Vec<Vec<u8>> = vec![Vec::new(); self.size()];
         let (mut since, mut noticed, mut refused) = (Instant::now(), None, false);
         self.begun.iter_mut().for_each(|(_, at)| *at = Instant::now());
@@ -146,7 +151,7 @@ impl Roll {
                         waiting.answers[rank] = Some((Report::Output { last }, std::mem::take(&mut parts[rank])));
                     }
                 }
-                Ok((rank, Ok((Report::Gone { how, child: 0 }, _)))) => waiting.gone.push((rank, how)),
+                Ok((rank, Ok((Report::Gone { how, child: 0 }, _)))) => self.lost.push((rank, how)),
                 Ok((_, Ok((Report::Gone { .. }, _)))) => {}
                 Ok((rank, Ok(answer))) => {
                     since = Instant::now();
@@ -159,12 +164,12 @@ impl Roll {
                 }
                 Ok((rank, Err(how))) => {
                     self.closed[rank] = true;
-                    waiting.gone.push((rank, hung_up(&how)));
+                    self.lost.push((rank, hung_up(&how)));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => waiting.gone.extend((0..self.size()).map(|r| (r, "disconnected".into()))),
+                Err(RecvTimeoutError::Disconnected) => self.lost.extend((0..self.size()).map(|r| (r, "disconnected".into()))),
             }
-            if !waiting.gone.is_empty() {
+            if !self.lost.is_empty() {
                 noticed.get_or_insert_with(Instant::now);
             }
             let settled = noticed.is_some_and(|at| at.elapsed() >= SETTLE);
@@ -181,7 +186,7 @@ impl Roll {
     /// What the rank says that failed first, or else one that cannot do what was ordered; by name, unless all say so. Where others
     /// were left waiting for it, their processes are ended. None where a rank is gone, which is worse.
     fn refusal(&mut self, waiting: &Waiting, ranks: &[usize]) -> Option<DeviceError> {
-        if !waiting.gone.is_empty() {
+        if !self.lost.is_empty() {
             return None;
         }
         if let Some((rank, reason)) = &waiting.failed {
@@ -213,14 +218,13 @@ impl Roll {
 
     /// Who is to blame: ranks that are gone, those that give no sign of life, or else those that are behind the others.
     fn describe(&self, waiting: &Waiting) -> DeviceError {
-        let lost = |rank: usize| waiting.gone.iter().any(|(r, _)| *r == rank);
+        let lost = |rank: usize| self.lost.iter().any(|(r, _)| *r == rank);
         let done = |rank: usize| waiting.answers[rank].is_some();
         let silent = |rank: usize| !done(rank) && self.begun[rank].1.elapsed() > SILENCE;
         let furthest = self.begun.iter().map(|(n, _)| *n).max().unwrap_or(0);
         let (here, missing): (Vec<usize>, Vec<usize>) =
             (0..self.size()).partition(|rank| !lost(*rank) && !silent(*rank) && (done(*rank) || self.begun[*rank].0 == furthest));
-        let mut why: Vec<String> =
-            waiting.gone.iter().map(|(rank, how)| format!("{} is gone ({how})", self.name(*rank))).collect();
+        let mut why: Vec<String> = self.lost.iter().map(|(rank, how)| format!("{} is gone ({how})", self.name(*rank))).collect();
         why.extend(waiting.failed.iter().map(|(rank, reason)| format!("{} said: {reason}", self.name(*rank))));
         let code = if why.is_empty() {
             why.push(format!("no rank got on for {} s", self.patience.as_secs_f64()));
@@ -321,7 +325,6 @@ fn silence(error: &std::io::Error) -> String {
 struct Waiting {
     call: &'static str,
     answers: Vec<Option<Answer>>,
-    gone: Vec<(usize, String)>,
     /// The first that failed, and its words.
     failed: Option<(usize, String)>,
 }
@@ -338,5 +341,48 @@ impl Drop for Roll {
                 Err(_) => return,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::agent::between_relatives;
+    use super::super::channel::{Receiver as Input, Sender, Side, greet};
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    type Far = (Sender<Box<dyn Write + Send>>, Input<Box<dyn Read + Send>>);
+
+    /// Both ends of a connection to a rank.
+    fn rank(rank: usize) -> (Arrived, Far) {
+        let (near, far) = UnixStream::pair().unwrap();
+        let meet = |stream: UnixStream, side| {
+            let (read, write): (Box<dyn Read + Send>, Box<dyn Write + Send>) =
+                (Box::new(stream.try_clone().unwrap()), Box::new(stream));
+            greet(read, write, &between_relatives(), side).unwrap()
+        };
+        let far = std::thread::spawn(move || meet(far, Side::Caller));
+        let (out, input) = meet(near, Side::Listener);
+        let (host, boot, mpi) = ("h".into(), "b".into(), Err("none".into()));
+        let peer = Peer { rank, size: 2, host, boot, process: 7, local_rank: None, address: None, network: None, mpi };
+        (Arrived { peer, out, input }, far.join().unwrap())
+    }
+
+    #[test]
+    fn a_rank_that_went_after_its_answer_is_named_by_the_next_order() {
+        let ((first, mut one), (second, mut two)) = (rank(0), rank(1));
+        let mut roll = Roll::new(vec![first, second], Duration::from_secs(60));
+        let done = Report::Done { nanoseconds: 1 };
+        two.0.send(&done, &[]).unwrap();
+        two.0.send(&Report::Gone { how: "killed".into(), child: 0 }, &[]).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        one.0.send(&done, &[]).unwrap();
+        assert_eq!(roll.ask("running", |_| Order::Run(1)).unwrap().len(), 2);
+        let since = Instant::now();
+        let error = roll.ask("checking", |_| Order::Poison).unwrap_err().to_string();
+        assert!(error.contains("rank 1 (h, process 7) is gone (killed)"), "{error}");
+        assert!(since.elapsed() < Duration::from_secs(30), "{error}");
+        drop((one, two));
     }
 }
