@@ -11,11 +11,12 @@ pub(crate) use linux::{Place, join};
 mod linux {
     use super::{Device, Outcome};
     use crate::exit::{Exit, Failure};
-    use ridgepoint_device::launched::{self, Job};
+    use ridgepoint_device::launched::{self, Combination, Job};
     use std::collections::BTreeMap;
     use std::io::Write;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
 
     /// What this process is.
     #[derive(Clone)]
@@ -32,7 +33,7 @@ mod linux {
     pub(crate) fn join() -> Outcome<Place> {
         let Some(world) = launched::place().map_err(Failure::usage)? else { return Ok(Place::Alone) };
         if world.rank == 0 {
-            let waiting = |missing: &[usize], left: std::time::Duration| {
+            let waiting = |missing: &[usize], left: Duration| {
                 let (first, more) = missing.split_at(missing.len().min(16));
                 let list = first.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
                 let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
@@ -88,6 +89,13 @@ mod linux {
             }
         }
 
+        /// Has the libraries of a job's ranks use this algorithm and protocol, or choose, once devices take part anew.
+        pub(crate) fn sweep(&self, choice: Option<(&str, &str)>, limit: Duration) {
+            if let Self::First(job) = self {
+                job.sweep(Combination { choice: choice.map(|(a, p)| (a.to_owned(), p.to_owned())) }, limit);
+            }
+        }
+
         /// Whether a job's ranks take part.
         pub(crate) const fn launched(&self) -> bool {
             matches!(self, Self::First(_))
@@ -124,6 +132,8 @@ mod elsewhere {
         }
 
         pub(crate) fn in_pairs(&self) {}
+
+        pub(crate) fn sweep(&self, _choice: Option<(&str, &str)>, _limit: std::time::Duration) {}
 
         pub(crate) const fn launched(&self) -> bool {
             false

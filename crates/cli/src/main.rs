@@ -16,7 +16,6 @@ mod shapes;
 mod soak;
 mod store;
 mod sweep;
-mod transport;
 
 use clap::Parser;
 use ridgepoint::{exit, select, suites};

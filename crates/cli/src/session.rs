@@ -13,11 +13,10 @@ use crate::report::{self, Model};
 use crate::select;
 use crate::store::{self, Records, Writer};
 use crate::suites::{Listed, SUITES};
-use crate::transport;
 use indicatif::{ProgressBar, ProgressStyle};
 use ridgepoint_core::model::Pass;
 use ridgepoint_core::{Case, Environment, Line, Record, Seconds};
-use ridgepoint_device::{Device, open};
+use ridgepoint_device::{Device, open, transport};
 use ridgepoint_harness::{Counts, Measured, Policy, Profile, Scope, measure};
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -245,7 +244,14 @@ impl Session {
         let info = self.devices[device].info();
         let mut record = measured.record(case, provider, info, &self.environment.hash, started);
         if matches!(provider, "nccl" | "rccl") {
-            record.config.extend(transport::of_this_process(&self.environment.host));
+            let said = self.devices[device].collectives().map(|c| c.said()).unwrap_or_default();
+            record.config.extend(transport::config(&said));
+            let differences = transport::differences(&said);
+            record.labels.extend(differences.iter().map(|(what, _)| format!("ranks differ in {what}")));
+            if !differences.is_empty() {
+                let all: Vec<String> = differences.into_iter().map(|(_, text)| text).collect();
+                record.config.insert("ranks that differ".into(), all.join("; "));
+            }
         }
         self.keep(record)?;
         if !lost {

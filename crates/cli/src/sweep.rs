@@ -1,5 +1,6 @@
-//! Every algorithm and protocol of NCCL or RCCL by itself: a child for each, since the library reads its variables once, and
-//! since a combination that hangs can then be ended without the others. Records keep which it was in their provider.
+//! Every algorithm and protocol of NCCL or RCCL by itself: new processes for each, since the library reads its variables once, and
+//! since a combination that hangs can then be ended without the others: a child of this one, or the ranks of a launched job, each
+//! started anew by its launched process. Records keep which it was in their provider.
 
 use crate::args::Collectives;
 use crate::commands::print;
@@ -7,18 +8,20 @@ use crate::environment::{self, now};
 use crate::exit::{Failure, Outcome as Ends};
 use crate::launch::Place;
 use crate::report::{self, Model};
-use crate::session;
+use crate::session::{self, Session, Setup};
 use crate::store::{self, Writer};
 use crate::suites::SUITES;
-use crate::transport::{self, has_none};
 use ridgepoint_core::{Environment, Line, Outcome, Record};
 use ridgepoint_device::die_with_parent;
-use ridgepoint_harness::Profile;
-use std::collections::{BTreeMap, BTreeSet};
+use ridgepoint_device::transport::{Said, has_none};
+use ridgepoint_harness::{Counts, Profile};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// As `NCCL_ALGO` takes them; the library's own choice first, for comparison.
@@ -29,7 +32,7 @@ const PROTOCOLS: [&str; 3] = ["LL", "LL128", "Simple"];
 /// The library's log, in a child's folder.
 const LOG: &str = "nccl.log";
 
-/// What a child is told to use; None leaves the choice to the library.
+/// What the library is told to use; None leaves the choice to the library.
 type Choice = Option<(&'static str, &'static str)>;
 
 fn choices() -> impl Iterator<Item = Choice> {
@@ -42,8 +45,8 @@ fn provider(library: &str, choice: Choice) -> String {
     choice.map_or_else(|| library.into(), |(a, p)| format!("{library}-{}-{}", a.to_lowercase(), p.to_lowercase()))
 }
 
-/// Runs the sweep of `ids` on the device with this id.
-pub(crate) fn run(args: &Collectives, device: &str, library: &str, ids: &[String]) -> Ends {
+/// Runs the sweep of `ids` on the device with this id, or those of a job.
+pub(crate) fn run(args: &Collectives, place: &Place, device: &str, library: &str, ids: &[String]) -> Ends {
     if !matches!(library, "nccl" | "rccl") {
         return Err(Failure::usage(format!("--sweep is over NCCL's and RCCL's algorithms; {device} has its ranks by {library}")));
     }
@@ -51,21 +54,31 @@ pub(crate) fn run(args: &Collectives, device: &str, library: &str, ids: &[String
     let folder = args.out.clone().unwrap_or_else(session::default_folder);
     let mut writer = Writer::create(&folder)?;
     let opened = session::devices(&[device.to_owned()], &Place::Alone)?;
-    let own = environment::observe(&opened, Profile::Standard, args.seed, BTreeMap::new());
+    let own = environment::observe(&opened, Profile::Standard, args.seed, place.facts());
     writer.append(&Line::Environment(Box::new(own.clone())))?;
     drop(opened);
     let (mut environments, mut records) = (vec![own.clone()], Vec::new());
     for choice in choices() {
-        if interrupted.load(std::sync::atomic::Ordering::Relaxed) {
+        if interrupted.load(Ordering::Relaxed) {
             return Err(Failure::environment(format!("interrupted; what was done is in {}", folder.display())));
         }
         let by = provider(library, choice);
         let _ = writeln!(std::io::stderr(), "{by} …");
         let below = folder.join(&by);
-        let ended = child(args, device, choice, &below, Duration::from_secs(args.timeout))?;
+        let timeout = Duration::from_secs(args.timeout);
+        let (ended, said) = if place.launched() {
+            place.sweep(choice, timeout);
+            ranks(args, place, device, ids, &below, &interrupted)?
+        } else {
+            let ended = child(args, device, choice, &below, timeout)?;
+            (ended, Said::in_file(&below.join(LOG)))
+        };
         let found = store::read(&below).unwrap_or_default();
-        let log = transport::log(&below.join(LOG));
         for environment in found.environments {
+            // The ranks' variables are not those of this process, which has one environment.
+            if environments.iter().any(|known: &Environment| known.hash == environment.hash) {
+                continue;
+            }
             writer.append(&Line::Environment(Box::new(environment.clone())))?;
             environments.push(environment);
         }
@@ -73,9 +86,9 @@ pub(crate) fn run(args: &Collectives, device: &str, library: &str, ids: &[String
             let record = found.records.iter().find(|r| r.case.as_str() == id).cloned();
             let Some(mut record) = record.or_else(|| missing(id, device, &own, &ended)) else { continue };
             record.provider.clone_from(&by);
-            record.outcome = refused(record.outcome, library, &log);
+            record.outcome = refused(record.outcome, library, said.lacks());
             if let Outcome::Measured { .. } = record.outcome {
-                let ran = transport::ran(&log, record.work.bytes.0);
+                let ran = said.ran(record.work.bytes.0);
                 record.outcome = as_asked(record.outcome, library, choice, &ran);
                 record.labels.extend(labels(choice, &ran));
             } else {
@@ -91,6 +104,34 @@ pub(crate) fn run(args: &Collectives, device: &str, library: &str, ids: &[String
     print(&(report::format(report::FORMATS, &args.format)?.render)(&model))?;
     let _ = writeln!(std::io::stderr(), "records: {}\nreport:  {}", folder.join(store::RAW).display(), html.display());
     Ok(model.verdict())
+}
+
+/// Measures by the ranks of a job, in new processes; gives how that ended where it did not end well, and what their libraries wrote.
+fn ranks(
+    args: &Collectives,
+    place: &Place,
+    device: &str,
+    ids: &[String],
+    folder: &Path,
+    interrupted: &Arc<AtomicBool>,
+) -> Ends<(Option<String>, Said)> {
+    let opened = match session::devices(&[device.to_owned()], place) {
+        Ok(opened) => opened,
+        Err(failure) => return Ok((Some(failure.message), Said::default())),
+    };
+    let jobs = session::jobs_of(&opened, ids, &[])?;
+    let setup = Setup { place: place.clone(), ..Setup::new(Profile::Standard, args.seed, Some(folder)) };
+    let mut session = Session::begin(opened, &setup, Arc::clone(interrupted))?;
+    session.count(Counts { warmup: args.warmup, executions: args.iterations });
+    let ended = match session.measure(jobs.iter()) {
+        Ok(true) => None,
+        Ok(false) => Some("it was interrupted".into()),
+        Err(failure) => Some(failure.message),
+    };
+    let mut said = Said::default();
+    let told = session.devices.iter().filter_map(|device| device.collectives()).flat_map(|c| c.said());
+    told.for_each(|one| said.merge(one));
+    Ok((ended, said))
 }
 
 /// Measures the same by this program in a child of its own; gives how that ended where it did not end well.
@@ -183,9 +224,9 @@ fn missing(id: &str, device: &str, environment: &Environment, ended: &Option<Str
 }
 
 /// A combination that the library has not, as it says in its error or its log, is skipped: the codes are those of real errors too.
-fn refused(outcome: Outcome, library: &str, log: &str) -> Outcome {
+fn refused(outcome: Outcome, library: &str, lacks: bool) -> Outcome {
     match outcome {
-        Outcome::Failed { reason } if reason.starts_with("nccl") && (has_none(&reason) || has_none(log)) => {
+        Outcome::Failed { reason } if has_none(&reason) || lacks && reason.starts_with("nccl") => {
             Outcome::Skipped { reason: format!("{library} does not do this combination here: {reason}") }
         }
         other => other,
@@ -226,14 +267,10 @@ mod tests {
         let failed = |reason: &str| Outcome::Failed { reason: reason.into() };
         let skipped = |outcome: &Outcome| matches!(outcome, Outcome::Skipped { .. });
         let internal = "ncclGroupEnd failed: internal error (3)";
-        assert!(!skipped(&refused(failed(internal), "nccl", "NCCL WARN out of memory")));
-        assert!(skipped(&refused(failed(internal), "nccl", "NCCL WARN Error : no algorithm/protocol available")));
-        assert!(skipped(&refused(
-            failed("ncclAllReduce failed: invalid usage: no algorithm/protocol available for function AllReduce (5)"),
-            "nccl",
-            ""
-        )));
-        assert!(!skipped(&refused(failed("all_reduce failed: no rank got on"), "nccl", "no algorithm/protocol available")));
+        assert!(!skipped(&refused(failed(internal), "nccl", false)) && skipped(&refused(failed(internal), "nccl", true)));
+        let said = "the collective failed: rank 0 (a, process 7): ncclAllReduce failed: internal error; it wrote: Error : no algorithm/protocol available";
+        assert!(skipped(&refused(failed(said), "nccl", false)));
+        assert!(!skipped(&refused(failed("all_reduce failed: no rank got on"), "nccl", true)));
     }
 
     #[test]

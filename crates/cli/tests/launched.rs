@@ -383,8 +383,17 @@ fn gpus_of_launched_ranks_do_every_operation_check_for_themselves_and_end_with_o
     words.iter_mut().filter(|w| *w == "cpu").for_each(|w| *w = "cuda:0".into());
     for (job, fault, outcome) in [(6, "none", "measured"), (7, "corrupt", "wrong")] {
         let _ = std::fs::remove_dir_all(&folder);
-        let started =
-            |rank| Running::start(torchrun(rank, 3, job, &words).env("RIDGEPOINT_CUDA_PATH", path).env("RP_STUB_NCCL", fault));
+        // The last rank's host has another network; in the second run a user has the library write where they want it.
+        let theirs = gpus.join("rank-%p.log");
+        let started = |rank| {
+            let mut command = torchrun(rank, 3, job, &words);
+            command.env("RIDGEPOINT_CUDA_PATH", path).env("RP_STUB_NCCL", fault);
+            command.env("RP_STUB_NET", if rank == 2 { "socket" } else { "ib" });
+            if fault == "corrupt" {
+                command.env("NCCL_DEBUG", "INFO").env("NCCL_DEBUG_FILE", &theirs);
+            }
+            Running::start(&command)
+        };
         let others = [1, 2].map(started);
         let first = started(0).end();
         let (text, errors) = (out(&first), err(&first));
@@ -397,6 +406,22 @@ fn gpus_of_launched_ranks_do_every_operation_check_for_themselves_and_end_with_o
         // What the last rank, or the root, received has one wrong element, and a wrong one of each rank where each sends its own.
         let counts = ["\"wrong\":1}", "\"wrong\":3}"].map(|n| raw.matches(n).count());
         assert_eq!(counts, if fault == "corrupt" { [cases.len() - 1, 1] } else { [0, 0] }, "{raw}");
+        // What each rank's library wrote of its ways is in every record, and who goes another way.
+        for told in [
+            "\"transport\":\"NET/IB/1/GDRDMA, NET/Socket/0, P2P/CUMEM\"",
+            "\"network\":\"IB\"",
+            "\"GPUDirect RDMA\":\"used\"",
+            "\"NIC\":\"[0]mlx5_0:1/IB [1]mlx5_1:1/IB [RO]; OOB eth0:10.0.0.7<0>\"",
+            "rank 2: network Socket, where most have IB; rank 2: NICs [0]eth0, where most have [0]mlx5_0:1/IB [1]mlx5_1:1/IB; rank 2: GPUDirect RDMA not used",
+            "\"ranks differ in network\"",
+        ] {
+            assert_eq!(raw.matches(told).count(), cases.len(), "{told} {raw}");
+        }
+        let logs =
+            || std::fs::read_dir(&gpus).unwrap().filter(|e| e.as_ref().unwrap().path().extension() == Some("log".as_ref()));
+        let by_user = format!("the user's, NCCL_DEBUG_FILE={}", theirs.display());
+        let expected = if fault == "corrupt" { (3, cases.len()) } else { (0, 0) };
+        assert_eq!((logs().count(), raw.matches(&by_user).count()), expected, "{raw}");
         others.into_iter().for_each(|other| assert!(other.end().status.success()));
     }
     let (output, took) = disturbed("gpu-dies", "cuda:0", 8, &[("RIDGEPOINT_CUDA_PATH", path)], "-KILL");
@@ -405,6 +430,47 @@ fn gpus_of_launched_ranks_do_every_operation_check_for_themselves_and_end_with_o
     assert!(text.contains("that did not: 1") && took < Duration::from_secs(60), "{took:?} {text}");
     std::fs::remove_dir_all(folder).unwrap();
     std::fs::remove_dir_all(gpus).unwrap();
+}
+
+#[test]
+fn a_sweep_of_a_job_has_new_ranks_for_each_combination_and_goes_on_after_one_that_hangs() {
+    let Some(gpus) = common::stub_gpus("launched-swept", &["-DSWEPT"]) else { return };
+    let folder = scratch("swept");
+    let words = "collectives all_reduce all_gather -b 4K -n 1 -w 0 --out-of-place --device cuda:0 --sweep --format csv --out";
+    let words: Vec<String> = words.split(' ').chain([folder.to_str().unwrap()]).map(str::to_owned).collect();
+    let started = |rank| {
+        let mut command = torchrun(rank, 2, 15, &words);
+        // A user's own wish for the log does not blind the sweep.
+        command.env("RIDGEPOINT_CUDA_PATH", &gpus).env("RIDGEPOINT_PATIENCE", "3").env("NCCL_DEBUG", "WARN");
+        Running::start(&command)
+    };
+    let other = started(1);
+    let first = started(0).end();
+    let (csv, errors) = (out(&first), err(&first));
+    let of = |provider: &str, op: &str| {
+        let line = csv.lines().find(|l| l.contains(&format!("/{op}/")) && l.contains(&format!(",{provider},")));
+        line.unwrap_or_else(|| panic!("{provider} {op}\n{csv}{errors}"))
+    };
+    // As in one process: what ran is told, what the library has not is skipped, and what fails, dies or hangs is a failure.
+    for (provider, op, outcome, words) in [
+        ("nccl", "all_reduce", "measured", "Ring LL"),
+        ("nccl-ring-ll128", "all_gather", "measured", "Ring LL128"),
+        ("nccl-tree-ll", "all_reduce", "failed", "is gone (signal: 6 (SIGABRT)"),
+        ("nccl-nvls-simple", "all_gather", "failed", "ncclAllGather failed"),
+        ("nccl-nvlstree-ll128", "all_reduce", "failed", "no rank got on for 3 s, rank 0 ("),
+        ("nccl-nvlstree-simple", "all_reduce", "measured", "NVLSTree Simple"),
+        ("nccl-collnetdirect-ll", "all_reduce", "skipped", "does not do this combination here"),
+        ("nccl-collnetdirect-ll", "all_gather", "measured", "CollnetDirect LL"),
+        ("nccl-collnetchain-ll", "all_gather", "skipped", "nccl ran Ring LL where CollnetChain LL was asked for"),
+    ] {
+        let line = of(provider, op);
+        assert!(line.contains(&format!(",{outcome},")) && line.contains(words), "{provider} {op}: {line}");
+    }
+    assert_eq!((csv.lines().count(), first.status.code()), (1 + 2 * 19, Some(1)), "{csv}{errors}");
+    let raw = std::fs::read_to_string(folder.join("raw.jsonl")).unwrap();
+    assert!(raw.contains("\"algorithm\":\"NVLSTree\"") && raw.contains("\"launcher\":"), "{raw}");
+    assert!(other.end().status.success());
+    [gpus, folder].into_iter().for_each(|folder| std::fs::remove_dir_all(folder).unwrap());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! receives of it. Every engine (shared memory, MPI, NCCL, RCCL) takes its buffers' lengths and contents from here, and the
 //! suite checks against the same.
 
+use crate::transport::Said;
 use crate::{DeviceError, Result, Timing};
 use ridgepoint_core::minifloat::bf16_bits;
 use ridgepoint_core::{Bytes, Dtype, Library, Seconds, data};
@@ -450,6 +451,12 @@ pub trait Collectives {
 
     /// Where each rank is; empty where all are here.
     fn places(&self) -> Vec<RankPlace> {
+        Vec::new()
+    }
+
+    /// What the library has written so far of how it connects the ranks: of this process, or of each rank where they are processes
+    /// of a job. Empty where nothing is read.
+    fn said(&self) -> Vec<Said> {
         Vec::new()
     }
 

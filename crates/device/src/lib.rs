@@ -33,6 +33,7 @@ mod received;
 mod scales;
 mod sources;
 mod traits;
+pub mod transport;
 mod vulkan;
 
 pub use buffer::Buffer;

@@ -45,10 +45,10 @@ pub(crate) struct Collectives {
     /// Not in place as well.
     #[arg(long)]
     pub(crate) out_of_place: bool,
-    /// NCCL and RCCL: each algorithm with each protocol by itself, a child for each, the library's own choice first.
+    /// NCCL and RCCL: each algorithm with each protocol by itself, new processes for each, the library's own choice first.
     #[arg(long, conflicts_with_all = ["resume", "provider"])]
     pub(crate) sweep: bool,
-    /// Of a sweep: end a child after so many seconds.
+    /// Of a sweep: end what one combination runs after so many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub(crate) timeout: u64,
     /// Device of the first rank, as `devices` shows it, or `best`.

@@ -22,15 +22,10 @@ pub(crate) fn run(args: &Collectives) -> Outcome {
     let devices = session::devices(&select::devices(&args.device)?, &place)?;
     let [device] = devices.as_slice() else { return Err(Failure::usage("ranks begin on one device: name it")) };
     let ids = ids(args, &ops, &sizes, device.as_ref())?;
-    if args.sweep && place.launched() {
-        return Err(Failure::usage(
-            "--sweep starts children of its own, which a launched rank cannot: start it without a launcher",
-        ));
-    }
     if args.sweep {
         let (id, library) = (device.info().id.clone(), device.collectives().map_or("none", |c| c.provider()));
         drop(devices);
-        return sweep::run(args, &id, library, &ids);
+        return sweep::run(args, &place, &id, library, &ids);
     }
     let interrupted = session::on_interrupt()?;
     let jobs = session::jobs_of(&devices, &ids, &args.provider)?;

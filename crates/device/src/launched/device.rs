@@ -1,11 +1,13 @@
 //! A rank on a GPU: the device's own library (NCCL, RCCL) connects it, by a token that rank 0's library made. Not yet run on
 //! hardware.
 
+use super::log::Log;
 use super::message::Connected;
 use super::planted::Planted;
 use super::rank::{Progress, Worker};
 use super::world::World;
 use crate::probe::PROBES;
+use crate::transport::Said;
 use crate::{Checked, CollectiveProblem, Communicator, Device, DeviceError, Exchange, Result, open};
 use ridgepoint_core::Bytes;
 use std::sync::Arc;
@@ -21,11 +23,13 @@ pub(super) struct OnDevice {
     /// Token of the sweep over pairs that the communicator is of, if it is.
     paired_by: Vec<u8>,
     planted: Planted,
+    /// What its library writes.
+    log: Log,
 }
 
 impl OnDevice {
     /// Opens this process's GPU: the only one that it was given, or that of its number on its host.
-    pub(super) fn open(world: &World, backend: &str, progress: &Arc<Progress>) -> Result<Self> {
+    pub(super) fn open(world: &World, backend: &str, log: Log, progress: &Arc<Progress>) -> Result<Self> {
         let probe = PROBES.iter().find(|p| p.backend.name() == backend);
         let found = probe.map_or(0, |p| (p.discover)().devices.len());
         let index = match (found, world.local_rank) {
@@ -51,6 +55,7 @@ impl OnDevice {
             progress: Arc::clone(progress),
             paired_by: Vec::new(),
             planted: Planted::at(world.rank),
+            log,
         })
     }
 
@@ -94,6 +99,7 @@ impl Worker for OnDevice {
         self.progress.begin(times);
         self.planted.dawdle();
         let timing = self.communicator()?.run(times as usize)?;
+        self.log.keep_short();
         Ok((timing.seconds.0 * 1e9).round() as u64)
     }
 
@@ -128,6 +134,20 @@ impl Worker for OnDevice {
         let seen = seen.get(self.rank).copied().flatten();
         let Exchange { seconds, wrong } = seen.ok_or_else(|| DeviceError::invalid("the exchange left no trace"))?;
         Ok(((seconds.0 * 1e9 * times as f64).round() as u64, wrong))
+    }
+
+    fn tell(&mut self) -> Result<Said> {
+        Ok(self.log.said())
+    }
+
+    /// The library's codes say little; what it wrote meanwhile says more.
+    fn explain(&mut self, error: DeviceError) -> DeviceError {
+        match (error, self.log.warning()) {
+            (DeviceError::Call { call, code, message }, Some(warning)) => {
+                DeviceError::Call { call, code, message: format!("{message}; it wrote: {warning}") }
+            }
+            (error, _) => error,
+        }
     }
 
     fn leave(&mut self) {

@@ -1,6 +1,7 @@
 //! What travels between rank 0 and the ranks: orders out, reports back.
 
 use crate::CollectiveProblem;
+use crate::transport::Said;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 
@@ -30,6 +31,8 @@ pub(super) enum Order {
     /// Exchange messages of `bytes` with `partner`, `times` times; only wait for the others where there is none. The token is that of
     /// [`Order::Prepare`]: the same for all rounds of a sweep.
     Pair { partner: Option<usize>, bytes: u64, times: u64, token: Vec<u8> },
+    /// Tell what the device's library has written of how it connects the ranks.
+    Tell,
     /// The job is over.
     Leave,
 }
@@ -41,8 +44,32 @@ pub(super) enum Start {
     Mpi,
     /// TCP, from this address of the rank's host.
     Tcp { address: IpAddr },
-    /// The library of its device.
-    Device { backend: String },
+    /// The library of its device; of a sweep with what it is told to use.
+    Device { backend: String, swept: Option<Combination> },
+}
+
+/// What a sweep has a library use, as `NCCL_ALGO` and `NCCL_PROTO` take it; None leaves the choice to the library. No other variable
+/// can be set by an order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Combination {
+    /// Algorithm and protocol.
+    pub choice: Option<(String, String)>,
+}
+
+impl Combination {
+    /// The variables to set.
+    ///
+    /// # Errors
+    /// What is no name of either.
+    pub(super) fn variables(&self) -> Result<Vec<(&'static str, &str)>, String> {
+        let Some((algorithm, protocol)) = &self.choice else { return Ok(Vec::new()) };
+        let is_name = |word: &str| (1..=20).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_alphanumeric());
+        let variables = vec![("NCCL_ALGO", algorithm.as_str()), ("NCCL_PROTO", protocol.as_str())];
+        match variables.iter().find(|(_, word)| !is_name(word)) {
+            Some((name, word)) => Err(format!("'{}' is nothing to set {name} to", word.escape_debug())),
+            None => Ok(variables),
+        }
+    }
 }
 
 /// What a rank says.
@@ -64,6 +91,8 @@ pub(super) enum Report {
     Checked { checked: u64, wrong: u64, error: u64 },
     /// An exchange with another rank: the time of all its messages, and bytes that arrived wrong.
     Paired { nanoseconds: u64, wrong: u64 },
+    /// What the device's library has written so far.
+    Said(Said),
     /// Bytes of an output follow; the last ones are marked.
     Output { last: bool },
     /// A sign of life: executions begun since the start, and steps of whatever else takes long.

@@ -11,6 +11,7 @@ mod channel;
 mod device;
 mod greeting;
 mod host;
+mod log;
 mod meeting;
 mod message;
 mod mpi;
@@ -37,7 +38,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use world::World;
 
-pub use message::Peer;
+pub use message::{Combination, Peer};
 
 /// Seconds for all ranks to come, and for a rank to get nowhere.
 const PATIENCE_VARIABLE: &str = "RIDGEPOINT_PATIENCE";
@@ -177,6 +178,12 @@ impl Job {
     /// Says that ranks are to talk two by two, which those that share memory cannot: TCP stands in for it.
     pub fn in_pairs(&self) {
         self.pairs.store(true, Ordering::Relaxed);
+    }
+
+    /// Has the ranks' libraries use a combination of algorithm and protocol, from the next time on that their devices are opened and
+    /// for so long at most. What failed before is no hindrance, since their processes are started anew.
+    pub fn sweep(&self, combination: Combination, limit: Duration) {
+        self.roll().sweep(combination, limit);
     }
 
     /// Ranks by host.

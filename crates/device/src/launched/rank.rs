@@ -5,10 +5,12 @@ use super::agent::between_relatives;
 use super::channel::{MOST_BODY, Secret, Sender, Side, greet};
 use super::device::OnDevice;
 use super::host::Buffers;
+use super::log::Log;
 use super::message::{Connected, Order, Report, Start};
 use super::mpi::Mpi;
 use super::tcp::{Listening, Tcp};
 use super::world::{self, World};
+use crate::transport::Said;
 use crate::{Checked, CollectiveProblem, DeviceError, Result};
 use std::io::Write;
 use std::os::fd::FromRawFd;
@@ -73,6 +75,16 @@ pub(super) trait Worker {
     /// Sends `times` messages of `bytes` to a partner and receives as many: nanoseconds of the first, and bytes that came wrong.
     fn pair(&mut self, partner: Option<usize>, bytes: u64, times: u64, token: &[u8]) -> Result<(u64, u64)>;
 
+    /// What the device's library has written of how it connects the ranks.
+    fn tell(&mut self) -> Result<Said> {
+        Err(DeviceError::unsupported("no device's library connects this rank"))
+    }
+
+    /// What else is known of why something failed.
+    fn explain(&mut self, error: DeviceError) -> DeviceError {
+        error
+    }
+
     /// Takes leave of the others.
     fn leave(&mut self);
 }
@@ -98,7 +110,9 @@ pub(super) fn main() -> bool {
         UnixStream::from_raw_fd(fd)
     };
     keep_memory();
-    if let Err(error) = serve(stream, &start) {
+    // SAFETY: no other thread runs yet.
+    let log = unsafe { Log::begin(&start) };
+    if let Err(error) = serve(stream, &start, log) {
         let _ = writeln!(std::io::stderr(), "ridgepoint: a rank lost its launched process: {error}");
         std::process::exit(1);
     }
@@ -123,7 +137,7 @@ fn say(out: &Out, report: &Report, body: &[u8]) -> std::io::Result<()> {
     out.lock().unwrap_or_else(PoisonError::into_inner).send(report, body)
 }
 
-fn serve(stream: UnixStream, start: &Start) -> std::io::Result<()> {
+fn serve(stream: UnixStream, start: &Start, log: Result<Log>) -> std::io::Result<()> {
     let (out, mut input) = greet(stream.try_clone()?, stream, &between_relatives(), Side::Listener)?;
     let out: Out = Arc::new(Mutex::new(out));
     let progress = Arc::new(Progress::default());
@@ -133,7 +147,7 @@ fn serve(stream: UnixStream, start: &Start) -> std::io::Result<()> {
             std::thread::sleep(PULSE);
         }
     });
-    let mut worker = match connect(start, &progress, &out, &mut input) {
+    let mut worker = match log.and_then(|log| connect(start, log, &progress, &out, &mut input)) {
         Ok(worker) => worker,
         Err(error) => {
             say(&out, &answer(Err(error)), &[])?;
@@ -173,10 +187,12 @@ fn serve(stream: UnixStream, start: &Start) -> std::io::Result<()> {
             Order::Pair { partner, bytes, times, token } => {
                 worker.pair(partner, bytes, times, &token).map(|(nanoseconds, wrong)| Report::Paired { nanoseconds, wrong })
             }
+            Order::Tell => worker.tell().map(Report::Said),
             Order::Start(_) | Order::Connect { .. } | Order::Join { .. } | Order::Dismiss => {
                 Err(DeviceError::invalid("no order for a rank"))
             }
         };
+        let done = done.map_err(|error| worker.explain(error));
         say(&out, &answer(done), &[])?;
     }
 }
@@ -190,12 +206,12 @@ fn answer(done: Result<Report>) -> Report {
 }
 
 /// Connects this rank to the others.
-fn connect(start: &Start, progress: &Arc<Progress>, out: &Out, input: &mut In) -> Result<Box<dyn Worker>> {
+fn connect(start: &Start, log: Log, progress: &Arc<Progress>, out: &Out, input: &mut In) -> Result<Box<dyn Worker>> {
     let world: Option<World> = world::find(&|name| std::env::var(name).ok()).map_err(DeviceError::invalid)?;
     let world = world.ok_or_else(|| DeviceError::invalid("no launcher's variables are set"))?;
     match start {
         Start::Mpi => Ok(Box::new(Buffers::new(Mpi::connect(world.launcher)?, progress))),
-        Start::Device { backend } => Ok(Box::new(OnDevice::open(&world, backend, progress)?)),
+        Start::Device { backend, .. } => Ok(Box::new(OnDevice::open(&world, backend, log, progress)?)),
         Start::Tcp { address } => {
             let lost = |e: std::io::Error| DeviceError::invalid(format!("the launched process: {e}"));
             let (listening, address) = Listening::on(*address)?;

@@ -4,7 +4,7 @@
 
 use super::channel::Secret;
 use super::meeting::{Arrived, Out};
-use super::message::{Connected, Order, Peer, Report, Start};
+use super::message::{Combination, Connected, Order, Peer, Report, Start};
 use crate::{DeviceError, Result};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -44,6 +44,8 @@ pub(super) struct Roll {
     /// Number of the last process that joined a segment of shared memory, and those that have ended since, by rank.
     joined: u64,
     ended: BTreeMap<usize, String>,
+    /// What the ranks' libraries are told to use, and for how long that may take.
+    swept: Option<(Combination, Duration, Instant)>,
 }
 
 /// A rank's answer to an order, with the bytes that came before it.
@@ -71,8 +73,8 @@ impl Roll {
         }
         let (begun, steps) = (vec![(0, Instant::now()); peers.len()], vec![0; peers.len()]);
         let (closed, stale) = (vec![false; peers.len()], vec![false; peers.len()]);
-        let (broken, lost, down, joined, ended) = (None, Vec::new(), false, 0, BTreeMap::new());
-        Self { out, words, peers, patience, broken, begun, steps, closed, stale, lost, down, joined, ended }
+        let (broken, lost, down, joined, ended, swept) = (None, Vec::new(), false, 0, BTreeMap::new(), None);
+        Self { out, words, peers, patience, broken, begun, steps, closed, stale, lost, down, joined, ended, swept }
     }
 
     pub(super) fn size(&self) -> usize {
@@ -172,6 +174,12 @@ impl Roll {
             if !self.lost.is_empty() {
                 noticed.get_or_insert_with(Instant::now);
             }
+            if let Some((_, limit, from)) = &self.swept
+                && from.elapsed() > *limit
+            {
+                let message = format!("no end after {} s; the ranks' processes were ended", limit.as_secs());
+                return Err(DeviceError::Call { call: waiting.call, code: i64::from(libc::ETIMEDOUT), message });
+            }
             let settled = noticed.is_some_and(|at| at.elapsed() >= SETTLE);
             if settled || since.elapsed() > if refused { self.patience.min(REFUSED) } else { self.patience } {
                 return Err(self.refusal(&waiting, ranks).unwrap_or_else(|| self.describe(&waiting)));
@@ -239,9 +247,33 @@ impl Roll {
         DeviceError::Call { call: waiting.call, code: i64::from(code), message }
     }
 
+    /// From now on the ranks' libraries are told what to use, for so long at most; a failure before was that of other processes of
+    /// the ranks, unless a launched process is gone.
+    pub(super) fn sweep(&mut self, combination: Combination, limit: Duration) {
+        self.swept = Some((combination, limit, Instant::now()));
+        if self.closed.iter().all(|closed| !closed) {
+            self.broken = None;
+            self.lost.clear();
+        }
+    }
+
+    /// Of a sweep: what a library refused ends the ranks' processes and not the combination, of which it may do other collectives. A
+    /// rank that went or hung ends that.
+    pub(super) fn mend(&mut self) {
+        if self.swept.is_some() && matches!(self.broken, Some(DeviceError::Call { code: 0, .. })) {
+            self.broken = None;
+            self.down = true;
+        }
+    }
+
+    /// What the ranks' libraries are told to use.
+    pub(super) fn combination(&self) -> Option<&Combination> {
+        self.swept.as_ref().map(|(combination, ..)| combination)
+    }
+
     /// Has every rank open its device.
     pub(super) fn devices(&mut self, backend: &str) -> Result<Connected> {
-        let order = Order::Start(Start::Device { backend: backend.to_owned() });
+        let order = Order::Start(Start::Device { backend: backend.to_owned(), swept: self.combination().cloned() });
         let answers = self.ask("opening the ranks' devices", |_| order.clone())?;
         self.down = false;
         agreed(answers, self.size()).map_err(DeviceError::unsupported)

@@ -4,6 +4,7 @@ use super::Job;
 use super::message::{Connected, Order, Report};
 use super::planted::FAULT;
 use super::roll::Answer;
+use crate::transport::Said;
 use crate::{Checked, CollectiveProblem, Collectives, Communicator, DeviceError, Exchange, RankPlace, Result, Rounding, Timing};
 use ridgepoint_core::record::Clock;
 use ridgepoint_core::stats::median_of_sorted;
@@ -37,6 +38,8 @@ pub(super) struct Ranks {
     own: Option<Own>,
     /// Bytes of a sweep's messages, and the token by which its devices met.
     sweep: Mutex<Option<(Bytes, Vec<u8>)>>,
+    /// What the ranks' libraries wrote, as they told it last.
+    said: Mutex<Vec<Said>>,
 }
 
 /// Where it is devices that are connected: their backend, and rank 0's own library, which makes the tokens.
@@ -44,7 +47,7 @@ type Own = (String, Arc<dyn Collectives + Send + Sync>);
 
 impl Ranks {
     pub(super) fn new(job: &Arc<Job>, connected: Connected, own: Option<Own>) -> Self {
-        Self { job: Arc::clone(job), connected, own, sweep: Mutex::default() }
+        Self { job: Arc::clone(job), connected, own, sweep: Mutex::default(), said: Mutex::default() }
     }
 
     fn config(&self) -> BTreeMap<String, String> {
@@ -64,6 +67,14 @@ impl Ranks {
             ),
             ("launcher".into(), job.world.launcher.to_string()),
         ]);
+        if self.own.is_some() {
+            let chosen = job.roll().combination().and_then(|swept| swept.choice.clone());
+            let (algorithm, protocol) = chosen.map_or((None, None), |(algorithm, protocol)| (Some(algorithm), Some(protocol)));
+            for (key, name, told) in [("algorithm", "NCCL_ALGO", algorithm), ("protocol", "NCCL_PROTO", protocol)] {
+                let told = told.or_else(|| std::env::var(name).ok());
+                config.insert(key.into(), told.unwrap_or_else(|| "the library's choice".into()));
+            }
+        }
         if !self.connected.library.is_empty() {
             config.insert("library".into(), self.connected.library.clone());
         }
@@ -115,6 +126,7 @@ impl Collectives for Ranks {
         let order = Order::Prepare { problem: *problem, token };
         *self.sweep.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let mut roll = self.job.roll();
+        roll.mend();
         // A case that one rank alone could not do has left the others waiting inside their library.
         match &self.own {
             _ if !roll.down => {}
@@ -141,6 +153,20 @@ impl Collectives for Ranks {
             each: None,
             lateness: vec![Vec::new(); n],
         }))
+    }
+
+    fn said(&self) -> Vec<Said> {
+        let mut kept = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        // Where a case ended badly no one answers: what was known before it stays.
+        if self.own.is_some()
+            && let Ok(answers) = self.job.roll().ask("asking what the libraries wrote", |_| Order::Tell)
+        {
+            let said = |(report, _)| if let Report::Said(said) = report { said } else { Said::default() };
+            kept.resize_with(answers.len(), Said::default);
+            // Those of a sweep may have been started anew meanwhile.
+            kept.iter_mut().zip(answers.into_iter().map(said)).for_each(|(kept, said)| kept.merge(said));
+        }
+        kept.clone()
     }
 
     fn places(&self) -> Vec<RankPlace> {

@@ -3,8 +3,9 @@
 // call, a receive without its send. Ranks of several processes meet in a file of shared memory that the unique id names.
 //
 // -DVERSION=…; -DALLOC= and -DFREE=: the driver's functions that ncclMemAlloc is made of; -DFNUZ: FP8 as CDNA3 has it; -DOLD: without the calls that came late, all-to-all under RCCL's first name; -DBARE: without all of them;
-// -DSWEPT: no CollnetDirect, as old versions say it, Ring in silence for CollnetChain, an error where NVLS meets Simple, the end of
+// -DSWEPT: no CollnetDirect of all-reduce, as old versions say it, Ring in silence for CollnetChain, an error where NVLS meets Simple, the end of
 // the process where Tree meets LL, and none where NVLSTree meets LL128, which is stopped;
+// RP_STUB_NET=socket: among processes it says that it has no InfiniBand;
 // RP_STUB_NCCL=corrupt: a bit of what the last rank receives is flipped; RP_STUB_NCCL=async: an error found meanwhile; RP_STUB_NCCL=refuse: this
 // process's rank joins no others; RP_STUB_NCCL=init, =group: ncclCommInitAll or ncclGroupEnd does not come back.
 #include <fcntl.h>
@@ -212,17 +213,30 @@ static int run(void) {
   pending = 0;
   return status;
 }
-// A line of what NCCL writes, where it is asked to.
+// A line of what NCCL writes, where it is asked to. The file is opened once, and what it had is gone.
 static void inform(const char *line) {
-  const char *path = getenv("NCCL_DEBUG_FILE");
-  FILE *file = path && !strchr(path, '%') ? fopen(path, "a") : NULL;
-  if (!file) return;
-  fprintf(file, "stub:1:1 [0] NCCL %s\n", line);
-  fclose(file);
+  static FILE *file;
+  const char *level = getenv("NCCL_DEBUG"), *path = getenv("NCCL_DEBUG_FILE");
+  if (!level || strcmp(level, "INFO") || !path) return;
+  if (!file) {
+    char name[4096];
+    size_t n = 0;
+    for (const char *c = path; *c && n < sizeof name - 20; c++)
+      if (c[0] == '%' && c[1] == 'p') n += sprintf(name + n, "%d", (int)getpid()), c++;
+      else name[n++] = *c;
+    name[n] = 0;
+    if (!(file = fopen(name, "w"))) return;
+    setbuf(file, NULL);
+  }
+  fprintf(file, "stub:%d:1 [0] NCCL %s\n", (int)getpid(), line);
 }
-static void connected(void) {
-  inform("INFO Using network IB");
+static void connected(int among) {
+  const char *net = getenv("RP_STUB_NET");
+  int socket = net && !strcmp(net, "socket");
+  if (among) inform(socket ? "INFO NET/Socket : Using [0]eth0:10.0.0.9<0>" : "INFO NET/IB : Using [0]mlx5_0:1/IB [1]mlx5_1:1/IB [RO]; OOB eth0:10.0.0.7<0>");
+  inform(socket ? "INFO Using network Socket" : "INFO Using network IB");
   inform("INFO Channel 00/0 : 0[0] -> 1[1] via P2P/CUMEM");
+  if (among) inform(socket ? "INFO Channel 00/0 : 1[0] -> 2[0] [send] via NET/Socket/0" : "INFO Channel 00/0 : 1[0] -> 2[0] [send] via NET/IB/1/GDRDMA");
 }
 static int add(enum kind kind, const void *s, void *r, size_t count, int type, int op, int root, comm_t comm, void *stream) {
   if (type < 0 || type > 11 || !comm || !comm->live || !stream || (kind <= REDUCE_SCATTER && (op < 0 || op > 4))) return ARGUMENT;
@@ -230,7 +244,7 @@ static int add(enum kind kind, const void *s, void *r, size_t count, int type, i
   if (pending == MOST) return USAGE;
 #ifdef SWEPT
   const char *algorithm = getenv("NCCL_ALGO"), *protocol = getenv("NCCL_PROTO");
-  if (algorithm && !strcmp(algorithm, "CollnetDirect")) {
+  if (kind == ALL_REDUCE && algorithm && !strcmp(algorithm, "CollnetDirect")) {
     inform("WARN Error : no algorithm/protocol available");
     return INTERNAL;
   }
@@ -260,7 +274,7 @@ static comm_t make(int rank, int n) {
   return c;
 }
 int ncclCommInitRank(comm_t *c, int n, id_t128 id, int rank) {
-  connected();
+  connected(n > 1);
   for (int i = 0; i < 64; i++) if (id.internal[i] != 7) return ARGUMENT;
   if (n > RANKS) return ARGUMENT;
   say("InitRank %d of %d\n", rank, n);
@@ -283,7 +297,7 @@ static void stay(const char *where) {
 }
 int ncclCommInitAll(comm_t *c, int n, const int *devices) {
   stay("init");
-  connected();
+  connected(0);
   say("InitAll %d:", n);
   for (int i = 0; i < n; i++) say(" %d", devices[i]), c[i] = make(i, n);
   say("\n");
