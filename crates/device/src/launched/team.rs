@@ -159,6 +159,7 @@ impl Collectives for Ranks {
         let mut kept = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         // Where a case ended badly no one answers: what was known before it stays.
         if self.own.is_some()
+            && !self.job.roll().down
             && let Ok(answers) = self.job.roll().ask("asking what the libraries wrote", |_| Order::Tell)
         {
             let said = |(report, _)| if let Report::Said(said) = report { said } else { Said::default() };
