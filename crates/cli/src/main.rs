@@ -23,7 +23,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if ridgepoint_device::cpu::rank_main() {
+    if ridgepoint_device::cpu::rank_main(Some(ridgepoint_collectives::beside)) {
         return ExitCode::SUCCESS;
     }
     let args = args::Args::parse();

@@ -370,6 +370,16 @@ fn a_stopped_rank_is_named_by_its_silence_and_nothing_waits_for_it() {
     std::fs::remove_dir_all(gpus).unwrap();
 }
 
+/// A library that multiplies f32 on the host, beside the stubs in this folder.
+fn add_matrix_library(folder: &Path) {
+    let stub = common::root().join("crates/device/src/hip/stubs/blas.c");
+    let source = folder.join("cublaslt.c");
+    std::fs::write(&source, std::fs::read_to_string(stub).unwrap().replace("hipblasLt", "cublasLt")).unwrap();
+    let mut command = Command::new("cc");
+    command.args(["-shared", "-fPIC", "-w", "-O1", "-DCUBLAS"]).arg(&source).arg("-o").arg(folder.join("libcublasLt.so.13"));
+    assert!(command.status().unwrap().success());
+}
+
 #[test]
 fn gpus_of_launched_ranks_do_every_operation_check_for_themselves_and_end_with_one_that_dies() {
     let Some(gpus) = common::stub_gpus("launched", &[]) else { return };
@@ -378,6 +388,9 @@ fn gpus_of_launched_ranks_do_every_operation_check_for_themselves_and_end_with_o
     cases.extend(
         ["bf16/inplace", "e4m3/max", "i32", "f64/avg/symmetric"].map(|d| format!("collectives/reduce_scatter/r3/36KiB/{d}")),
     );
+    // One beside a product of each rank's own.
+    cases.push("collectives/overlap/all_reduce/r3/36KiB/f32/m64n64k64".into());
+    add_matrix_library(&gpus);
     let folder = scratch("gpus");
     let mut words = arguments(&cases.iter().map(String::as_str).collect::<Vec<_>>(), &folder);
     words.iter_mut().filter(|w| *w == "cpu").for_each(|w| *w = "cuda:0".into());
@@ -390,6 +403,7 @@ fn gpus_of_launched_ranks_do_every_operation_check_for_themselves_and_end_with_o
             command.env("RIDGEPOINT_CUDA_PATH", path).env("RP_STUB_NCCL", fault);
             command.env("RP_STUB_NET", if rank == 2 { "socket" } else { "ib" });
             if fault == "corrupt" {
+                command.env("RP_STUB_BLAS", if rank == 1 { fault } else { "none" });
                 command.env("NCCL_DEBUG", "INFO").env("NCCL_DEBUG_FILE", &theirs);
             }
             Running::start(&command)
@@ -403,9 +417,14 @@ fn gpus_of_launched_ranks_do_every_operation_check_for_themselves_and_end_with_o
         assert_eq!(seen, expected, "{text}{errors}");
         let raw = std::fs::read_to_string(folder.join("raw.jsonl")).unwrap();
         assert_eq!(raw.matches("every element of every rank, on its own device").count(), cases.len(), "{raw}");
-        // What the last rank, or the root, received has one wrong element, and a wrong one of each rank where each sends its own.
-        let counts = ["\"wrong\":1}", "\"wrong\":3}"].map(|n| raw.matches(n).count());
-        assert_eq!(counts, if fault == "corrupt" { [cases.len() - 1, 1] } else { [0, 0] }, "{raw}");
+        // What the last rank, or the root, received has one wrong element, and a wrong one of each rank where each sends its own. The
+        // second rank's product has another.
+        let counts = ["\"wrong\":1}", "\"wrong\":3}", "\"wrong\":2}"].map(|n| raw.matches(n).count());
+        assert_eq!(counts, if fault == "corrupt" { [cases.len() - 2, 1, 1] } else { [0, 0, 0] }, "{raw}");
+        for told in ["\"collective alone\":\"", "\"product alone\":\"", "\"product\":\"cublaslt on cuda:0\"", "rows against f64"]
+        {
+            assert!(raw.contains(told) || fault == "corrupt" && told.ends_with("alone\":\""), "{told} {raw}");
+        }
         // What each rank's library wrote of its ways is in every record, and who goes another way.
         for told in [
             "\"transport\":\"NET/IB/1/GDRDMA, NET/Socket/0, P2P/CUMEM\"",

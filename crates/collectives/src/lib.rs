@@ -13,10 +13,21 @@ mod variants;
 mod work;
 
 use cases::Shape;
-use overlap::Overlap;
-use ridgepoint_core::{Case, Component};
+use overlap::{Overlap, Place, Product};
+use ridgepoint_core::{Case, Component, Dtype};
+use ridgepoint_device::beside::Beside;
 use ridgepoint_device::{Device, DeviceError, Result};
 use ridgepoint_harness::{Prepared, Scope, Suite};
+
+/// Makes the product that a rank of a launched job runs beside its collective, of a size such as `m512n512k512`, on a device of its own
+/// by this id. For [`ridgepoint_device::cpu::rank_main`].
+///
+/// # Errors
+/// No size, or the device's: no library that multiplies this dtype, no memory.
+pub fn beside(device: &str, size: &str, dtype: Dtype, seed: u64) -> Result<Box<dyn Beside>> {
+    let parsed = size.parse().map_err(|()| DeviceError::invalid(format!("'{}' is no product's size", size.escape_debug())))?;
+    Ok(Box::new(Product::start(Place::Device(device.into()), parsed, dtype, seed)?))
+}
 
 /// The suite.
 pub struct CollectivesSuite;

@@ -1,7 +1,7 @@
 //! A collective and a matrix product at the same time, as training runs them: what does the longer one hide of the shorter?
 //!
 //! `collectives/overlap/all_reduce/r8/256MiB/bf16/m8192n8192k8192`: one execution is one collective and, beside it, one product on
-//! each rank's GPU. On a CPU the cores are divided, half of them for the ranks and half for one product, and so they stay when each
+//! each rank's GPU, in a launched job in each rank's process. On a CPU the cores are divided, half of them for the ranks and half for one product, and so they stay when each
 //! runs alone. Each sample times the collective alone, the product alone and both, in turn; the figure is the time of both.
 
 use crate::cases::Shape;
@@ -10,12 +10,14 @@ use crate::variants;
 use crate::work::work;
 use ridgepoint_core::record::Clock;
 use ridgepoint_core::{Backend, Case, CaseId, Component, Dtype, Flops, Level, Metric, Seconds, Verification, Work, stats};
+use ridgepoint_device::beside::{Beside, RanksBeside};
 use ridgepoint_device::{CollectiveProblem, Collectives, Communicator, Device, DeviceError, Result, Timing, open};
 use ridgepoint_harness::{Prepared, Ready};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use product::{Product, Size};
+pub(crate) use product::Product;
+use product::Size;
 
 mod product;
 
@@ -59,7 +61,8 @@ impl Overlap {
 struct Parties {
     #[cfg(target_os = "linux")]
     own: Option<ridgepoint_device::cpu::collectives::SharedMemory>,
-    products: Vec<Place>,
+    /// None where each rank of a job has one in its own process.
+    products: Option<Vec<Place>>,
     how: String,
 }
 
@@ -84,9 +87,10 @@ impl Place {
 impl Parties {
     fn of(device: &dyn Device, collectives: &dyn Collectives, ranks: usize) -> Result<Self> {
         let info = device.info();
-        if !collectives.places().is_empty() {
+        let launched = !collectives.places().is_empty();
+        if launched && info.backend == Backend::Cpu {
             return Err(DeviceError::unsupported(
-                "a launched rank has no product beside its collective yet: one process has both",
+                "a launched rank on a CPU has no cores for a product that are not its collective's: without a launcher the cores are divided",
             ));
         }
         if info.backend == Backend::Cpu {
@@ -101,7 +105,8 @@ impl Parties {
         Ok(Self {
             #[cfg(target_os = "linux")]
             own: None,
-            products: (0..ranks).map(|rank| Place::Device(format!("{backend}:{}", (first + rank) % all))).collect(),
+            products: (!launched)
+                .then(|| (0..ranks).map(|rank| Place::Device(format!("{backend}:{}", (first + rank) % all))).collect()),
             how: "a product on each rank's device, in a stream of its own".into(),
         })
     }
@@ -116,7 +121,7 @@ impl Parties {
         let list = |cores: &[usize]| cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
         Ok(Self {
             own: Some(ridgepoint_device::cpu::collectives::SharedMemory::new(ranks, last_level_cache)),
-            products: vec![Place::Cores(product.to_vec())],
+            products: Some(vec![Place::Cores(product.to_vec())]),
             how: format!("ranks on cores {}, the product on cores {}", list(ranks), list(product)),
         })
     }
@@ -129,16 +134,22 @@ pub(crate) fn prepare<'d>(overlap: Overlap, provider: &str, device: &'d dyn Devi
     #[cfg(target_os = "linux")]
     let collectives = parties.own.as_ref().map_or(collectives, |own| own);
     let problem = shape.problem(collectives.encoding(shape.dtype), seed);
-    let communicator = collectives.communicator(&problem)?;
-    let mut products = Vec::new();
-    for place in parties.products {
-        products.push(Product::start(place, overlap.product, shape.dtype, seed)?);
-    }
+    let mut communicator = collectives.communicator(&problem)?;
     let mut config = communicator.config();
     config.insert("overlap".into(), parties.how);
-    if let Some(product) = products.first() {
-        config.insert("product".into(), product.by.clone());
-    }
+    let products = match parties.products {
+        Some(places) => {
+            let start = |place| Product::start(place, overlap.product, shape.dtype, seed);
+            let products = places.into_iter().map(start).collect::<Result<Vec<Product>>>()?;
+            config.extend(products.first().map(|product| ("product".into(), product.by())));
+            Some(products)
+        }
+        None => {
+            let by = at_ranks(communicator.as_mut())?.ready(&overlap.product.to_string(), shape.dtype, seed)?;
+            config.insert("product".into(), by);
+            None
+        }
+    };
     let mut labels = Vec::new();
     if provider == "shared-memory" {
         labels.push("shared-memory engine".into());
@@ -150,11 +161,17 @@ pub(crate) fn prepare<'d>(overlap: Overlap, provider: &str, device: &'d dyn Devi
     Ok(Prepared { ready: Box::new(ready), config, labels, dtype: problem.dtype })
 }
 
+/// The ranks of a job, which have their products themselves.
+fn at_ranks(communicator: &mut dyn Communicator) -> Result<&mut dyn RanksBeside> {
+    communicator.beside().ok_or_else(|| DeviceError::unsupported("these ranks run nothing beside their collective"))
+}
+
 struct Both {
     // Before the products, whose threads it does not need.
     communicator: Box<dyn Communicator>,
     problem: CollectiveProblem,
-    products: Vec<Product>,
+    /// None where each rank has its own.
+    products: Option<Vec<Product>>,
     /// Of each sample: an execution of the collective alone, of the product alone, and of both.
     seconds: Vec<[f64; 3]>,
 }
@@ -162,13 +179,16 @@ struct Both {
 impl Both {
     /// `n` executions of what is asked for, by the host's clock.
     fn time(&mut self, n: usize, collective: bool, product: bool) -> Result<f64> {
+        let Some(products) = &self.products else {
+            return Ok(at_ranks(self.communicator.as_mut())?.time(n, collective, product)?.0);
+        };
         let start = Instant::now();
         if product {
-            self.products.iter().try_for_each(|p| p.begin(n))?;
+            products.iter().try_for_each(|p| p.begin(n))?;
         }
         let ran = if collective { self.communicator.run(n).map(drop) } else { Ok(()) };
         // Those that have begun are waited for in any case.
-        let ended = if product { self.products.iter().map(Product::end).collect::<Vec<_>>() } else { Vec::new() };
+        let ended = if product { products.iter().map(Product::end).collect::<Vec<_>>() } else { Vec::new() };
         ran?;
         ended.into_iter().collect::<Result<Vec<()>>>()?;
         Ok(start.elapsed().as_secs_f64())
@@ -197,8 +217,9 @@ impl Ready for Both {
     }
 
     fn poison(&mut self) -> Result<()> {
+        // A rank of a job overwrites what it has beside the collective with that.
         self.communicator.poison()?;
-        self.products.iter().try_for_each(Product::poison)
+        self.products.iter().flatten().try_for_each(Product::poison)
     }
 
     fn run_timed(&mut self, _first: usize, n: u64) -> Option<Result<Timing>> {
@@ -241,8 +262,11 @@ impl Ready for Both {
             checked: found.checked,
             wrong: found.wrong,
         };
-        for product in &self.products {
-            let seen = product.check()?;
+        let seen = match &self.products {
+            Some(products) => products.iter().map(Product::check).collect::<Result<Vec<_>>>()?,
+            None => vec![at_ranks(self.communicator.as_mut())?.check()?],
+        };
+        for seen in seen {
             total.checked += seen.checked;
             total.wrong += seen.wrong;
             if seen.error > total.error || seen.error.is_nan() {

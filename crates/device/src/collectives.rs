@@ -2,6 +2,7 @@
 //! receives of it. Every engine (shared memory, MPI, NCCL, RCCL) takes its buffers' lengths and contents from here, and the
 //! suite checks against the same.
 
+use crate::beside::RanksBeside;
 use crate::transport::Said;
 use crate::{DeviceError, Result, Timing};
 use ridgepoint_core::minifloat::bf16_bits;
@@ -531,6 +532,11 @@ pub trait Communicator {
     /// `Unsupported` where ranks talk only all together; names the ranks that did not arrive.
     fn pair(&mut self, _partners: &[Option<usize>], _times: u64) -> Result<Vec<Option<Exchange>>> {
         Err(DeviceError::unsupported("these ranks have no exchange between two alone"))
+    }
+
+    /// The ranks as those that can have work of their own beside the collective, where they are in processes of others.
+    fn beside(&mut self) -> Option<&mut dyn RanksBeside> {
+        None
     }
 
     /// How its reductions round.

@@ -5,6 +5,7 @@
 //! sentence in [`Discovery`] and a Skipped in a run.
 #![expect(unsafe_code, reason = "the one crate that talks to hardware; each block states why it is sound")]
 
+pub mod beside;
 mod buffer;
 mod cache;
 mod capability;

@@ -15,7 +15,7 @@ fn main() {}
 
 #[cfg(target_os = "linux")]
 fn main() {
-    if std::env::var_os(linux::DEAF).is_none() && ridgepoint_device::cpu::rank_main() {
+    if std::env::var_os(linux::DEAF).is_none() && ridgepoint_device::cpu::rank_main(None) {
         return;
     }
     linux::main();

@@ -27,7 +27,7 @@ use std::time::Duration;
 const SEED: u64 = 1;
 
 pub(crate) fn main() -> ExitCode {
-    if ridgepoint_device::cpu::rank_main() {
+    if ridgepoint_device::cpu::rank_main(Some(ridgepoint_collectives::beside)) {
         return ExitCode::SUCCESS;
     }
     match run() {

@@ -2,6 +2,7 @@
 
 use super::Place;
 use ridgepoint_core::{Dtype, data};
+use ridgepoint_device::beside::Beside;
 use ridgepoint_device::{Buffer, Checked, Device, DeviceError, GemmOperands, GemmPlan, GemmProblem, Result};
 use ridgepoint_harness::random;
 use ridgepoint_harness::verify::{Comparison, in_chunks};
@@ -58,7 +59,7 @@ type Answer = Result<Checked>;
 /// A product and its thread, which ends with it.
 pub(crate) struct Product {
     /// Who multiplies, and where.
-    pub(crate) by: String,
+    by: String,
     orders: Option<Sender<Order>>,
     answers: Receiver<Answer>,
     thread: Option<JoinHandle<()>>,
@@ -108,24 +109,27 @@ impl Product {
         self.tell(order)?;
         self.answers.recv().map_err(|_| ended())?
     }
+}
 
-    /// Has it multiply `n` times; [`Product::end`] waits for that.
-    pub(crate) fn begin(&self, n: usize) -> Result<()> {
+impl Beside for Product {
+    fn by(&self) -> String {
+        self.by.clone()
+    }
+
+    fn begin(&self, n: usize) -> Result<()> {
         self.tell(Order::Run(n))
     }
 
-    /// Waits for what was begun.
-    pub(crate) fn end(&self) -> Result<()> {
+    fn end(&self) -> Result<()> {
         self.answers.recv().map_err(|_| ended())?.map(drop)
     }
 
-    /// Overwrites C.
-    pub(crate) fn poison(&self) -> Result<()> {
+    fn poison(&self) -> Result<()> {
         self.ask(Order::Poison).map(drop)
     }
 
     /// Looks at every element of C, and computes some rows of it anew; the error is a multiple of what rounding allows.
-    pub(crate) fn check(&self) -> Answer {
+    fn check(&self) -> Answer {
         self.ask(Order::Check)
     }
 }

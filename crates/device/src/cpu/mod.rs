@@ -32,17 +32,17 @@ use std::time::Instant;
 pub use closure::{HostCall, Plain, host_kernel};
 
 /// To be called first in `main`: if this process was started as a rank, of its parent's own or of a launched job, serves until
-/// the parent is done, and returns true.
+/// the parent is done, and returns true. `make` makes what such a rank may run beside its collective.
 #[cfg(target_os = "linux")]
 #[must_use]
-pub fn rank_main() -> bool {
-    collectives::rank_main() || crate::launched::rank_main()
+pub fn rank_main(make: Option<crate::beside::MakeBeside>) -> bool {
+    collectives::rank_main() || crate::launched::rank_main(make)
 }
 
 /// Ranks are processes over Linux's shared memory; elsewhere there are none.
 #[cfg(not(target_os = "linux"))]
 #[must_use]
-pub fn rank_main() -> bool {
+pub fn rank_main(_make: Option<crate::beside::MakeBeside>) -> bool {
     false
 }
 

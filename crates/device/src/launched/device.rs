@@ -136,6 +136,10 @@ impl Worker for OnDevice {
         Ok(((seconds.0 * 1e9 * times as f64).round() as u64, wrong))
     }
 
+    fn device(&self) -> Option<&str> {
+        Some(&self.device.info().id)
+    }
+
     fn tell(&mut self) -> Result<Said> {
         Ok(self.log.said())
     }

@@ -2,6 +2,7 @@
 
 use crate::CollectiveProblem;
 use crate::transport::Said;
+use ridgepoint_core::Dtype;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 
@@ -31,6 +32,12 @@ pub(super) enum Order {
     /// Exchange messages of `bytes` with `partner`, `times` times; only wait for the others where there is none. The token is that of
     /// [`Order::Prepare`]: the same for all rounds of a sweep.
     Pair { partner: Option<usize>, bytes: u64, times: u64, token: Vec<u8> },
+    /// Make a product of this size ready beside the collective.
+    Beside { size: String, dtype: Dtype, seed: u64 },
+    /// Do the collective so many times, or the product, or both at once.
+    Together { times: u64, collective: bool, beside: bool },
+    /// Compare the product's result with what it must be.
+    CheckBeside,
     /// Tell what the device's library has written of how it connects the ranks.
     Tell,
     /// The job is over.
@@ -93,6 +100,8 @@ pub(super) enum Report {
     Paired { nanoseconds: u64, wrong: u64 },
     /// What the device's library has written so far.
     Said(Said),
+    /// By whom the product is done.
+    Beside { by: String },
     /// Bytes of an output follow; the last ones are marked.
     Output { last: bool },
     /// A sign of life: executions begun since the start, and steps of whatever else takes long.

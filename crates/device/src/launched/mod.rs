@@ -7,6 +7,7 @@
 //! library (`device.rs`), or over shared memory. So rank 0 runs suites as it would alone.
 
 mod agent;
+mod beside;
 mod channel;
 mod device;
 mod greeting;
@@ -22,6 +23,7 @@ mod tcp;
 mod team;
 pub mod world;
 
+use crate::beside::MakeBeside;
 use crate::cpu::collectives::{Elsewhere, SharedMemory};
 use crate::probe::Finding;
 use crate::{Collectives, DeviceError, Result, network};
@@ -48,8 +50,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// To be called first in `main`: if this process was started as a rank, serves until its parent is done, and returns true.
 #[must_use]
-pub(crate) fn rank_main() -> bool {
-    rank::main()
+pub(crate) fn rank_main(make: Option<MakeBeside>) -> bool {
+    rank::main(make)
 }
 
 /// The place of this process in a job of several, by its environment; None where it is alone.

@@ -2,6 +2,7 @@
 //! life four times a second. What connects it to the others is a [`Worker`]'s business.
 
 use super::agent::between_relatives;
+use super::beside::Own;
 use super::channel::{MOST_BODY, Secret, Sender, Side, greet};
 use super::device::OnDevice;
 use super::host::Buffers;
@@ -10,6 +11,7 @@ use super::message::{Connected, Order, Report, Start};
 use super::mpi::Mpi;
 use super::tcp::{Listening, Tcp};
 use super::world::{self, World};
+use crate::beside::MakeBeside;
 use crate::transport::Said;
 use crate::{Checked, CollectiveProblem, DeviceError, Result};
 use std::io::Write;
@@ -75,6 +77,11 @@ pub(super) trait Worker {
     /// Sends `times` messages of `bytes` to a partner and receives as many: nanoseconds of the first, and bytes that came wrong.
     fn pair(&mut self, partner: Option<usize>, bytes: u64, times: u64, token: &[u8]) -> Result<(u64, u64)>;
 
+    /// Id of the device that is this rank's alone; None for a share of a host.
+    fn device(&self) -> Option<&str> {
+        None
+    }
+
     /// What the device's library has written of how it connects the ranks.
     fn tell(&mut self) -> Result<Said> {
         Err(DeviceError::unsupported("no device's library connects this rank"))
@@ -91,7 +98,7 @@ pub(super) trait Worker {
 
 /// To be called first in `main`: if this process was started as such a rank, serves until the job is over, and returns true.
 #[must_use]
-pub(super) fn main() -> bool {
+pub(super) fn main(make: Option<MakeBeside>) -> bool {
     let mut args = std::env::args_os().skip(1);
     if args.next().is_none_or(|first| first != FLAG) {
         return false;
@@ -112,7 +119,7 @@ pub(super) fn main() -> bool {
     keep_memory();
     // SAFETY: no other thread runs yet.
     let log = unsafe { Log::begin(&start) };
-    if let Err(error) = serve(stream, &start, log) {
+    if let Err(error) = serve(stream, &start, log, Own::none_yet(make)) {
         let _ = writeln!(std::io::stderr(), "ridgepoint: a rank lost its launched process: {error}");
         std::process::exit(1);
     }
@@ -137,7 +144,7 @@ fn say(out: &Out, report: &Report, body: &[u8]) -> std::io::Result<()> {
     out.lock().unwrap_or_else(PoisonError::into_inner).send(report, body)
 }
 
-fn serve(stream: UnixStream, start: &Start, log: Result<Log>) -> std::io::Result<()> {
+fn serve(stream: UnixStream, start: &Start, log: Result<Log>, mut beside: Own) -> std::io::Result<()> {
     let (out, mut input) = greet(stream.try_clone()?, stream, &between_relatives(), Side::Listener)?;
     let out: Out = Arc::new(Mutex::new(out));
     let progress = Arc::new(Progress::default());
@@ -164,8 +171,11 @@ fn serve(stream: UnixStream, start: &Start, log: Result<Log>) -> std::io::Result
                 worker.leave();
                 return Ok(());
             }
-            Order::Prepare { problem, token } => worker.prepare(&problem, &token).map(|()| DONE),
-            Order::Poison => worker.poison().map(|()| DONE),
+            Order::Prepare { problem, token } => {
+                beside.end();
+                worker.prepare(&problem, &token).map(|()| DONE)
+            }
+            Order::Poison => worker.poison().and_then(|()| beside.poison()).map(|()| DONE),
             Order::Run(times) => worker.run(times).map(|nanoseconds| Report::Done { nanoseconds }),
             Order::Look(times) => worker.look(times).map(|waited| Report::Looked { waited }),
             Order::Output => match worker.output() {
@@ -181,12 +191,20 @@ fn serve(stream: UnixStream, start: &Start, log: Result<Log>) -> std::io::Result
                 Err(error) => Err(error),
             },
             Order::Check { tolerance } => worker.check(tolerance).and_then(|found| match found {
-                Some(Checked { checked, wrong, error }) => Ok(Report::Checked { checked, wrong, error: error.to_bits() }),
+                Some(found) => Ok(checked(found)),
                 None => Err(DeviceError::unsupported("this rank checks nothing by itself")),
             }),
             Order::Pair { partner, bytes, times, token } => {
                 worker.pair(partner, bytes, times, &token).map(|(nanoseconds, wrong)| Report::Paired { nanoseconds, wrong })
             }
+            Order::Beside { size, dtype, seed } => {
+                beside.ready(worker.as_ref(), &size, dtype, seed).map(|by| Report::Beside { by })
+            }
+            Order::Together { times, collective, beside: with } => {
+                let took = beside.together(worker.as_mut(), times, collective, with);
+                took.map(|nanoseconds| Report::Done { nanoseconds })
+            }
+            Order::CheckBeside => beside.check().map(checked),
             Order::Tell => worker.tell().map(Report::Said),
             Order::Start(_) | Order::Connect { .. } | Order::Join { .. } | Order::Dismiss => {
                 Err(DeviceError::invalid("no order for a rank"))
@@ -195,6 +213,10 @@ fn serve(stream: UnixStream, start: &Start, log: Result<Log>) -> std::io::Result
         let done = done.map_err(|error| worker.explain(error));
         say(&out, &answer(done), &[])?;
     }
+}
+
+fn checked(Checked { checked, wrong, error }: Checked) -> Report {
+    Report::Checked { checked, wrong, error: error.to_bits() }
 }
 
 fn answer(done: Result<Report>) -> Report {

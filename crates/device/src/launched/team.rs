@@ -4,6 +4,7 @@ use super::Job;
 use super::message::{Connected, Order, Report};
 use super::planted::FAULT;
 use super::roll::Answer;
+use crate::beside::RanksBeside;
 use crate::transport::Said;
 use crate::{Checked, CollectiveProblem, Collectives, Communicator, DeviceError, Exchange, RankPlace, Result, Rounding, Timing};
 use ridgepoint_core::record::Clock;
@@ -151,6 +152,7 @@ impl Collectives for Ranks {
             runs: 0,
             begun: false,
             each: None,
+            together: [0.0; 4],
             lateness: vec![Vec::new(); n],
         }))
     }
@@ -210,6 +212,8 @@ struct Team {
     begun: bool,
     /// Seconds of an execution, by the last run.
     each: Option<f64>,
+    /// As much of the collective alone, of what is beside it, and of both; 0 where there was none.
+    together: [f64; 4],
     /// Nanoseconds that each rank came later than the first, each time that it was looked at.
     lateness: Vec<Vec<u64>>,
 }
@@ -285,13 +289,11 @@ impl Communicator for Team {
             Err(DeviceError::Unsupported(_)) => return Ok(None),
             answers => answers?,
         };
-        let mut total = Checked::default();
-        for (report, _) in answers {
-            if let Report::Checked { checked, wrong, error } = report {
-                total.merge(Checked { checked, wrong, error: f64::from_bits(error) });
-            }
-        }
-        Ok(Some(total))
+        Ok(Some(in_all(answers)))
+    }
+
+    fn beside(&mut self) -> Option<&mut dyn RanksBeside> {
+        self.on_devices.then_some(self as &mut dyn RanksBeside)
     }
 
     fn rounding(&self) -> Rounding {
@@ -321,5 +323,50 @@ impl Communicator for Team {
 
     fn config(&self) -> BTreeMap<String, String> {
         self.config.clone()
+    }
+}
+
+/// What all ranks found.
+fn in_all(answers: Vec<Answer>) -> Checked {
+    let mut total = Checked::default();
+    for (report, _) in answers {
+        if let Report::Checked { checked, wrong, error } = report {
+            total.merge(Checked { checked, wrong, error: f64::from_bits(error) });
+        }
+    }
+    total
+}
+
+impl RanksBeside for Team {
+    fn ready(&mut self, size: &str, dtype: Dtype, seed: u64) -> Result<String> {
+        let order = Order::Beside { size: size.to_owned(), dtype, seed };
+        let answers = self.job.roll().ask("making what is beside the collective ready", |_| order.clone())?;
+        let by = answers.into_iter().find_map(|(report, _)| if let Report::Beside { by } = report { Some(by) } else { None });
+        by.ok_or_else(|| DeviceError::invalid("no rank says what is beside the collective"))
+    }
+
+    fn time(&mut self, n: usize, collective: bool, beside: bool) -> Result<Seconds> {
+        let (mut left, mut seconds, which) = (n as u64, 0.0, usize::from(collective) + 2 * usize::from(beside));
+        while left > 0 {
+            // As a run: in pieces.
+            let most = if self.together[which] > 0.0 { (PIECE.0 / self.together[which]) as u64 } else { 1 };
+            let times = most.clamp(1, left);
+            let answers = self.job.roll().ask("the collective with a product beside it", |_| Order::Together {
+                times,
+                collective,
+                beside,
+            })?;
+            let took = |(report, _): &Answer| if let Report::Done { nanoseconds } = report { *nanoseconds } else { 0 };
+            let took = answers.iter().map(took).max().unwrap_or(0) as f64 / 1e9;
+            self.together[which] = took / times as f64;
+            self.begun |= collective;
+            seconds += took;
+            left -= times;
+        }
+        Ok(Seconds(seconds))
+    }
+
+    fn check(&mut self) -> Result<Checked> {
+        self.job.roll().ask("checking what is beside the collective", |_| Order::CheckBeside).map(in_all)
     }
 }

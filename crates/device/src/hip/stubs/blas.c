@@ -1,5 +1,5 @@
 // A hipBLASLt that writes what it is told to the file that RP_STUB_LOG names, offers three algorithms of which one does not fit
-// the workspace and one does not work, and multiplies f32 on the host, batches too. With its names replaced and CUBLAS defined it is a cublasLt.
+// the workspace and one does not work, and multiplies f32 on the host, batches too (RP_STUB_BLAS=corrupt: the last element is wrong). With its names replaced and CUBLAS defined it is a cublasLt.
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -91,5 +91,7 @@ int hipblasLtMatmul(H h, struct desc *d, const float *alpha, const float *a, str
         sum += a[d->op[0] == TRANSPOSED ? l + i * la->ld : i + l * la->ld] * b[d->op[1] == TRANSPOSED ? j + l * lb->ld : l + j * lb->ld];
       out[i + j * lo->ld] = sum;
     }
+  const char *fault = getenv("RP_STUB_BLAS");
+  if (fault && !strcmp(fault, "corrupt")) ((float *)c)[lo->rows - 1 + (lo->cols - 1) * lo->ld] += 1000;
   return 0;
 }
