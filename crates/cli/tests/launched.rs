@@ -551,6 +551,15 @@ fn a_rank_that_comes_late_is_named_whatever_connects_the_ranks() {
         named(&folder, &started(0).end());
         others.into_iter().for_each(|other| assert!(other.end().status.success()));
     }
+    if let Some(path) = path {
+        // Three of its GPUs in one process.
+        let folder = scratch("late-gpu");
+        let mut words = arguments(&cases, &folder);
+        words.iter_mut().filter(|w| *w == "cpu").for_each(|w| *w = "cuda:0".into());
+        let mut alone = Command::new(BINARY);
+        clean(&mut alone).args(words).env("RIDGEPOINT_CUDA_PATH", path).env("RP_STUB_SLOW", "1");
+        named(&folder, &running::output(&alone));
+    }
     gpus.into_iter().for_each(|folder| std::fs::remove_dir_all(folder).unwrap());
     let Some(mut three) = mpirun(3) else { return };
     let folder = scratch("late-mpi");

@@ -539,6 +539,15 @@ pub trait Communicator {
         None
     }
 
+    /// Has the ranks of this process meet all others once, each after it went over a buffer of its own: how long each of them waited
+    /// for the last to come. Overwrites what was received.
+    ///
+    /// # Errors
+    /// `Unsupported` where ranks meet in no other way than by the collective; names the ranks that did not arrive.
+    fn meet(&mut self) -> Result<Vec<Seconds>> {
+        Err(DeviceError::unsupported("these ranks meet by the collective alone"))
+    }
+
     /// How its reductions round.
     fn rounding(&self) -> Rounding {
         Rounding::EachStep

@@ -22,6 +22,7 @@ mod gpu;
 mod hip;
 mod host_memory;
 mod kernel;
+mod lateness;
 #[cfg(target_os = "linux")]
 pub mod launched;
 #[cfg(test)]

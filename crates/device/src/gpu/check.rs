@@ -53,7 +53,7 @@ impl Found {
 }
 
 impl Programs {
-    fn function(&self, ctx: &Arc<Context>, name: &'static str, entry: &str) -> Result<Function> {
+    pub(super) fn function(&self, ctx: &Arc<Context>, name: &'static str, entry: &str) -> Result<Function> {
         let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
         let module = modules.entry((ctx.device, name)).or_insert_with(|| {
             let missing = || DeviceError::unsupported(format!("{name} has no C++ source"));

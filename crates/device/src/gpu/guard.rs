@@ -147,12 +147,21 @@ impl Communicator for Guarded {
         self.ask(move |team| team.pair(&partners, times))?
     }
 
+    fn meet(&mut self) -> Result<Vec<Seconds>> {
+        self.ask(Team::meet)?
+    }
+
+    fn forget(&mut self) {
+        // What hangs is told by whatever is asked next.
+        let _ = self.ask(Team::forget);
+    }
+
     fn times(&self) -> Vec<Seconds> {
         self.ask(|team| team.times()).unwrap_or_default()
     }
 
-    fn working(&self) -> Vec<Seconds> {
-        self.ask(|team| team.working()).unwrap_or_default()
+    fn lateness(&self) -> Vec<Seconds> {
+        self.ask(|team| team.lateness()).unwrap_or_default()
     }
 
     fn config(&self) -> BTreeMap<String, String> {

@@ -10,6 +10,7 @@ pub(crate) mod dnn;
 pub(crate) mod driver;
 mod guard;
 pub(crate) mod matmul;
+mod meeting;
 pub(crate) mod nccl;
 mod pairs;
 mod ranks;

@@ -57,6 +57,8 @@ macro_rules! has {
 
 /// `NCCL_WIN_COLL_SYMMETRIC`.
 pub(crate) const SYMMETRIC: c_int = 1;
+/// `ncclInt8`.
+pub(crate) const INT8: c_int = 0;
 /// FP8 came with this version.
 const FP8_SINCE: i32 = 22400;
 
@@ -115,7 +117,7 @@ pub(crate) fn dotted(v: i32) -> String {
 /// A sentence for a dtype that the library lacks.
 pub(crate) fn dtype(dtype: Dtype, name: &str, version: i32) -> Result<c_int, String> {
     Ok(match dtype {
-        Dtype::I8 => 0,
+        Dtype::I8 => INT8,
         Dtype::I32 => 2,
         Dtype::F16 => 6,
         Dtype::F32 => 7,

@@ -2,7 +2,7 @@
 //! run on more than stubs.
 
 use super::driver::Buffer as Memory;
-use super::nccl::failed;
+use super::nccl::{INT8, failed};
 use super::ranks::Member;
 use super::stream::{Event, elapsed_ms};
 use super::sys::Ptr;
@@ -12,8 +12,6 @@ use ridgepoint_core::{Bytes, Dtype, Seconds};
 
 /// How often the messages of a pair are exchanged; the best counts, since a device that was busy meanwhile is no slow link.
 const REPEATS: usize = 3;
-/// `ncclInt8`.
-const BYTE: i32 = 0;
 
 /// The collective whose buffers messages of `bytes` between `ranks` lie in.
 pub(crate) fn messages(ranks: usize, bytes: Bytes) -> CollectiveProblem {
@@ -77,7 +75,7 @@ impl Team {
     /// events around the messages, by member.
     fn messages(&self, sides: &[Side<'_>], lower_first: bool, times: u64) -> Result<Vec<Vec<Event>>> {
         let words = |forward: bool| {
-            let word = |side: &Side<'_>| (side.word.ptr, side.word.ptr, 1, BYTE);
+            let word = |side: &Side<'_>| (side.word.ptr, side.word.ptr, 1, INT8);
             self.step(sides, |side| side.sends(lower_first) == forward, word)
         };
         let mut events: Vec<Vec<Event>> = self.members.iter().map(|_| Vec::new()).collect();

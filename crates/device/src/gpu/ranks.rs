@@ -8,6 +8,7 @@ use super::nccl::{self, Nccl, UniqueId, dotted, failed};
 use super::stream::Stream;
 use super::sys::{Handle, Ptr};
 use super::team::Team;
+use crate::lateness::Lateness;
 use crate::transport::Said;
 use crate::{CollectiveOp, CollectiveProblem, Collectives, Communicator, DeviceError, Exchange, Registration, Result};
 use ridgepoint_core::{Bytes, Dtype, Library};
@@ -88,6 +89,8 @@ impl Ranks {
             patience: patience()?,
             pulse: Arc::clone(&self.pulse),
             single: None,
+            lateness: Lateness::of(ours.len()),
+            meeting: None,
         };
         for rank in ours.clone() {
             self.pulse.at("opening the devices");

@@ -6,10 +6,12 @@
 
 use super::check::Programs;
 use super::guard::Pulse;
+use super::meeting::Meeting;
 use super::nccl::{self, Nccl, failed};
 use super::ranks::{Member, Numbers};
 use super::stream::{Event, elapsed_ms};
 use super::sys::status;
+use crate::lateness::Lateness;
 use crate::{Checked, CollectiveProblem, Communicator, DeviceError, Exchange, Registration, Result, Timing};
 use ridgepoint_core::Seconds;
 use ridgepoint_core::record::Clock;
@@ -34,6 +36,9 @@ pub(super) struct Team {
     pub(super) pulse: Arc<Pulse>,
     /// Seconds of an execution, as the last ones took.
     pub(super) single: Option<f64>,
+    pub(super) lateness: Lateness,
+    /// What the ranks meet by, once they have.
+    pub(super) meeting: Option<Meeting>,
 }
 
 /// Executions are enqueued for no more than this part of the patience at a time: each batch shows that the ranks get on.
@@ -89,31 +94,33 @@ impl Team {
         Ok(())
     }
 
+    /// An event in every rank's stream.
+    pub(super) fn mark(&self, events: &mut [Vec<Event>]) -> Result<()> {
+        for (member, events) in self.members.iter().zip(events) {
+            events.push(member.stream.record()?);
+        }
+        Ok(())
+    }
+
     /// Enqueues `n` executions on every rank, and gives the events around what counts.
     fn enqueue(&self, n: usize) -> Result<Vec<Vec<Event>>> {
         let p = &self.problem;
         let mut events: Vec<Vec<Event>> = self.members.iter().map(|_| Vec::new()).collect();
-        let mark = |events: &mut Vec<Vec<Event>>| -> Result<()> {
-            for (member, events) in self.members.iter().zip(events) {
-                events.push(member.stream.record()?);
-            }
-            Ok(())
-        };
         if !p.consumes() {
-            mark(&mut events)?;
+            self.mark(&mut events)?;
         }
         for _ in 0..n {
             if p.consumes() {
                 self.members.iter().try_for_each(|member| member.restore(p))?;
-                mark(&mut events)?;
+                self.mark(&mut events)?;
             }
             self.group(|member| member.enqueue(&self.api, p, self.numbers))?;
             if p.consumes() {
-                mark(&mut events)?;
+                self.mark(&mut events)?;
             }
         }
         if !p.consumes() {
-            mark(&mut events)?;
+            self.mark(&mut events)?;
         }
         Ok(events)
     }
@@ -165,14 +172,17 @@ impl Team {
 
     /// Ranks whose streams came to the collective, and those that did not.
     fn hung(&self, events: &[Vec<Event>]) -> DeviceError {
-        let came = |(member, events): &(&Member, &Vec<Event>)| {
-            let Some(first) = events.first() else { return false };
+        let passed = |(member, events): &(&Member, &Vec<Event>), at: usize| {
+            let Some(event) = events.get(at) else { return false };
             // SAFETY: a live event of the device made current.
-            member.ctx.api().is_ok_and(|api| unsafe { api.event_query(first.handle) }.is_ok())
+            member.ctx.api().is_ok_and(|api| unsafe { api.event_query(event.handle) }.is_ok())
         };
         // One without events had nothing to do.
-        let awaited = self.members.iter().zip(events).filter(|(_, events)| !events.is_empty());
-        let (here, missing): (Vec<_>, Vec<_>) = awaited.partition(came);
+        let awaited: Vec<_> = self.members.iter().zip(events).filter(|(_, events)| !events.is_empty()).collect();
+        // The first that not all came out of; each has an event before it and one behind.
+        let pairs = events.iter().map(|events| events.len() / 2).max().unwrap_or(0);
+        let at = (0..pairs).find(|i| !awaited.iter().all(|of| passed(of, 2 * i + 1))).unwrap_or(0);
+        let (here, missing): (Vec<_>, Vec<_>) = awaited.into_iter().partition(|of| passed(of, 2 * at));
         let list = |of: &[(&Member, &Vec<Event>)]| match of {
             [] => "none".to_owned(),
             of => of.iter().map(|(m, _)| format!("{} (device {})", m.rank, m.ctx.device)).collect::<Vec<_>>().join(", "),
@@ -218,6 +228,10 @@ impl Communicator for Team {
     fn poison(&mut self) -> Result<()> {
         if let Some(error) = &self.broken {
             return Err(error.clone());
+        }
+        if self.single.is_some() {
+            self.pulse.at("looking who is late");
+            self.look().inspect_err(|error| self.give_up(error))?;
         }
         self.pulse.at("poisoning the outputs");
         for member in &self.members {
@@ -284,9 +298,26 @@ impl Communicator for Team {
         Ok(Some(total))
     }
 
+    fn meet(&mut self) -> Result<Vec<Seconds>> {
+        if let Some(error) = &self.broken {
+            return Err(error.clone());
+        }
+        let waited = self.meetings(1, false).inspect_err(|error| self.give_up(error))?;
+        Ok(waited.into_iter().next().unwrap_or_default())
+    }
+
+    fn forget(&mut self) {
+        self.times.0.fill(0.0);
+        self.times.1 = 0;
+    }
+
     fn times(&self) -> Vec<Seconds> {
         let (sums, n) = &self.times;
         if *n == 0 { Vec::new() } else { sums.iter().map(|sum| Seconds(sum / *n as f64)).collect() }
+    }
+
+    fn lateness(&self) -> Vec<Seconds> {
+        self.lateness.medians()
     }
 
     fn config(&self) -> BTreeMap<String, String> {

@@ -320,6 +320,48 @@ fn child_gets_wrong_bytes() {
 }
 
 #[test]
+fn the_gpu_that_comes_late_is_named() {
+    for hip in [false, true] {
+        let Some(machine) = machine("late", hip, &[]) else { return };
+        for slow in ["5", "0"] {
+            let (text, log) = run(&machine, hip, "child_looks_who_is_late", &[("RP_STUB_SLOW", slow)]);
+            assert_eq!(text.matches(&format!("late: [{slow}]\n")).count(), 2, "{slow}: {text}");
+            // Eight ranks meet in three rounds of a word.
+            assert!(
+                log.contains("Send rank 6 of 8 count 1 type 0 op 0 root 2 ") && log.contains("Recv rank 2 of 8 count 1 type 0")
+            );
+        }
+        let (text, _) = run(&machine, hip, "child_looks_who_is_late", &[]);
+        assert_eq!(text.matches("late: []\n").count(), 2, "{text}");
+    }
+}
+
+#[test]
+#[ignore = "run by another test, on the machine that it makes"]
+fn child_looks_who_is_late() {
+    let device = device();
+    let c = device.collectives().unwrap();
+    for (op, in_place) in [(CollectiveOp::AllReduce, true), (CollectiveOp::Broadcast, false)] {
+        let p = CollectiveProblem { in_place, ..problem(c, op, 8, Dtype::F32) };
+        let mut communicator = c.communicator(&p).unwrap();
+        communicator.poison().unwrap();
+        assert!(communicator.lateness().is_empty(), "ranks are connected by the first execution");
+        communicator.run(2).unwrap();
+        assert_eq!(communicator.times().len(), 8);
+        communicator.forget();
+        assert!(communicator.times().is_empty());
+        communicator.poison().unwrap();
+        // A GPU that is slow takes a second for its part; whatever this host is busy with takes less.
+        let late: Vec<usize> =
+            (0..8).zip(communicator.lateness()).filter(|(_, late)| late.0 > 0.5).map(|(rank, _)| rank).collect();
+        assert_eq!(communicator.lateness().len(), 8);
+        println!("late: {late:?}");
+        communicator.run(1).unwrap();
+        assert_eq!(wrong(&p, communicator.as_mut()), [], "{op:?}");
+    }
+}
+
+#[test]
 fn a_rank_that_hangs_is_named_in_bounded_time_and_a_wrong_result_is_found() {
     for hip in [false, true] {
         let Some(machine) = machine("faults", hip, &[]) else { return };

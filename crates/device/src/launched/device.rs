@@ -103,10 +103,17 @@ impl Worker for OnDevice {
         Ok((timing.seconds.0 * 1e9).round() as u64)
     }
 
-    /// All leave an execution together, and the device's clock says how long the next one took from when this rank came to it.
+    /// All leave a meeting together, and the device's clock says how long the next one took from when this rank came to it.
     fn look(&mut self, times: u64) -> Result<Vec<u64>> {
-        self.communicator()?.run(1)?;
-        (0..times).map(|_| self.run(1)).collect()
+        self.communicator()?.meet()?;
+        let mut waited = Vec::new();
+        for _ in 0..times {
+            self.progress.begin(1);
+            self.planted.dawdle();
+            let own = self.communicator()?.meet()?;
+            waited.extend(own.first().map(|seconds| (seconds.0 * 1e9).round() as u64));
+        }
+        Ok(waited)
     }
 
     fn check(&mut self, tolerance: f64) -> Result<Option<Checked>> {

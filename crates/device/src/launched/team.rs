@@ -5,10 +5,10 @@ use super::message::{Connected, Order, Report};
 use super::planted::FAULT;
 use super::roll::Answer;
 use crate::beside::RanksBeside;
+use crate::lateness::{LOOKS, Lateness};
 use crate::transport::Said;
 use crate::{Checked, CollectiveProblem, Collectives, Communicator, DeviceError, Exchange, RankPlace, Result, Rounding, Timing};
 use ridgepoint_core::record::Clock;
-use ridgepoint_core::stats::median_of_sorted;
 use ridgepoint_core::{Bytes, Dtype, Library, Seconds};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,10 +24,6 @@ const TRANSPORT: [&str; 8] = [
     "MPIR_CVAR_CH4_NETMOD",
     "MPIR_CVAR_CH4_SHM",
 ];
-
-/// How often it is looked who is late, at most, and on devices for how many bytes of a collective together.
-const LOOKS: u64 = 9;
-const LOOKED_AT: Bytes = Bytes::mib(64);
 
 /// About how long executions on devices are ordered at once: a fraction of any patience.
 const PIECE: Seconds = Seconds(1.0);
@@ -147,13 +143,12 @@ impl Collectives for Ranks {
             rounding,
             job: Arc::clone(&self.job),
             config: self.config(),
-            bytes: problem.bytes,
             times: vec![0; n],
             runs: 0,
             begun: false,
             each: None,
             together: [0.0; 4],
-            lateness: vec![Vec::new(); n],
+            lateness: Lateness::of(n),
         }))
     }
 
@@ -204,7 +199,6 @@ struct Team {
     on_devices: bool,
     rounding: Rounding,
     config: BTreeMap<String, String>,
-    bytes: Bytes,
     /// Nanoseconds of each rank in all executions, and their number.
     times: Vec<u64>,
     runs: u64,
@@ -214,8 +208,7 @@ struct Team {
     each: Option<f64>,
     /// As much of the collective alone, of what is beside it, and of both; 0 where there was none.
     together: [f64; 4],
-    /// Nanoseconds that each rank came later than the first, each time that it was looked at.
-    lateness: Vec<Vec<u64>>,
+    lateness: Lateness,
 }
 
 impl Team {
@@ -236,18 +229,14 @@ impl Team {
 
     /// Sees who is late. Never within a run: its last execution is to be the one that is checked, and its time that of nothing else.
     fn look(&mut self) -> Result<()> {
-        // Devices execute the collective for it: what takes long tells as much at once.
-        let times = if self.on_devices { (LOOKED_AT.0 / self.bytes.0.max(1)).clamp(1, LOOKS) } else { LOOKS };
-        let answers = self.job.roll().ask("looking who is late", |_| Order::Look(times))?;
+        let answers = self.job.roll().ask("looking who is late", |_| Order::Look(LOOKS as u64))?;
         let waited: Vec<&Vec<u64>> = answers
             .iter()
             .filter_map(|(report, _)| if let Report::Looked { waited } = report { Some(waited) } else { None })
             .collect();
-        for i in 0..times as usize {
-            // Whoever comes first waits longest.
-            let at = |waited: &&Vec<u64>| waited.get(i).copied().unwrap_or(0);
-            let longest = waited.iter().map(at).max().unwrap_or(0);
-            self.lateness.iter_mut().zip(&waited).for_each(|(late, waited)| late.push(longest - at(waited)));
+        for i in 0..LOOKS {
+            let at = |waited: &&Vec<u64>| Seconds(waited.get(i).map_or(0.0, |ns| *ns as f64 / 1e9));
+            self.lateness.saw(&waited.iter().map(at).collect::<Vec<_>>());
         }
         Ok(())
     }
@@ -313,12 +302,7 @@ impl Communicator for Team {
     }
 
     fn lateness(&self) -> Vec<Seconds> {
-        let median = |late: &Vec<u64>| {
-            let mut seconds: Vec<f64> = late.iter().map(|ns| *ns as f64 / 1e9).collect();
-            seconds.sort_by(f64::total_cmp);
-            (!seconds.is_empty()).then(|| Seconds(median_of_sorted(&seconds)))
-        };
-        self.lateness.iter().filter_map(median).collect()
+        self.lateness.medians()
     }
 
     fn config(&self) -> BTreeMap<String, String> {

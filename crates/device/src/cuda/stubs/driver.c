@@ -142,6 +142,16 @@ static int stuck(void) {
   return !strcmp(strchr(v, ':'), chosen);
 }
 static int hangs(int d) { return stuck() && atoi(getenv("RP_STUB_HANG")) == d; }
+// Nanoseconds that a device's clock is ahead of this host's, by what it was kept busy with: of each copy on the device that
+// RP_STUB_SLOW names a second, in which nobody need wait.
+static long long ahead[64];
+static int enqueue_copy(struct op o) {
+  const char *slow = getenv("RP_STUB_SLOW");
+  if (slow && atoi(slow) == current) ahead[current] += 1000000000;
+  return enqueue(o);
+}
+// A device waits for another, as the stub of NCCL says.
+void rp_stub_wait(int device, int other) { if (ahead[device] < ahead[other]) ahead[device] = ahead[other]; }
 int cuCtxSetCurrent(H c) { current = (int)(intptr_t)c - 1; return 0; }
 int cuCtxSynchronize(void) { return 0; }
 int cuMemGetInfo_v2(size_t *f, size_t *t) { *f = *t = TOTAL; return 0; }
@@ -158,7 +168,7 @@ int cuMemcpyDtoHAsync_v2(void *d, P s, size_t n, H q) {
 }
 int cuMemcpyDtoDAsync_v2(P d, P s, size_t n, H q) {
   if (at_device(s) != at_device(d)) return INVALID;
-  return kind(s, n) == 1 && kind(d, n) == 1 ? enqueue((struct op){0, 0, d, s, n}) : INVALID;
+  return kind(s, n) == 1 && kind(d, n) == 1 ? enqueue_copy((struct op){0, 0, d, s, n}) : INVALID;
 }
 int cuMemcpyAsync(P d, P s, size_t n, H q) { return kind(s, n) && kind(d, n) ? enqueue((struct op){0, 0, d, s, n}) : INVALID; }
 int cuMemcpyPeerAsync(P d, H to, P s, H from, size_t n, H q) {
@@ -193,7 +203,12 @@ int cuGraphDestroy(H g) { free(g); return 0; }
 int cuGraphExecDestroy(H e) { free(e); return 0; }
 struct event { struct timespec at; int device; };
 int cuEventCreate(H *e, unsigned f) { *e = malloc(sizeof(struct event)); return 0; }
-int cuEventRecord(H e, H s) { ((struct event *)e)->device = current; return clock_gettime(CLOCK_MONOTONIC, e); }
+int cuEventRecord(H e, H s) {
+  struct event *event = e;
+  int status = clock_gettime(CLOCK_MONOTONIC, &event->at);
+  event->at.tv_sec += ahead[event->device = current] / 1000000000;
+  return status;
+}
 int cuEventSynchronize(H e) { return 0; }
 int cuEventQuery(H e) { return hangs(((struct event *)e)->device) ? 600 : 0; }
 int cuEventElapsedTime(float *ms, H a, H b) {

@@ -8,6 +8,7 @@
 // RP_STUB_NET=socket: among processes it says that it has no InfiniBand;
 // RP_STUB_NCCL=corrupt: a bit of what the last rank receives is flipped; RP_STUB_NCCL=async: an error found meanwhile; RP_STUB_NCCL=refuse: this
 // process's rank joins no others; RP_STUB_NCCL=init, =group: ncclCommInitAll or ncclGroupEnd does not come back.
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <math.h>
 #include <signal.h>
@@ -31,7 +32,19 @@ struct shared {
   struct { volatile int full; struct piece piece; } box[RANKS][RANKS];  // what the first sends to the second, until it is taken
   char sent[RANKS][SHARE];
 };
-typedef struct comm { int rank, n, live; struct shared *shared; unsigned met; } *comm_t;
+typedef struct comm { int rank, n, live, device; struct shared *shared; unsigned met; } *comm_t;
+// Devices of this process: the first waits for the other, as the stub of the driver has it, with which this is linked or beside which it lies.
+void rp_stub_wait(int device, int other) __attribute__((weak));
+static void follow(struct comm *own, struct comm *other) {
+  static void (*wait)(int, int);
+  char path[4096];
+  if (!wait && !(wait = rp_stub_wait)) {
+    snprintf(path, sizeof path, "%s/libcuda.so.1", getenv("RIDGEPOINT_CUDA_PATH") ? getenv("RIDGEPOINT_CUDA_PATH") : "");
+    void *driver = dlopen(path, RTLD_NOW | RTLD_NOLOAD);
+    if (driver) wait = dlsym(driver, "rp_stub_wait");
+  }
+  if (wait) wait(own->device, other->device);
+}
 static struct op { enum kind kind; char *s, *r; size_t count; int type, op, root; comm_t comm; int done; } ops[MOST];
 static int depth, pending;
 
@@ -118,6 +131,7 @@ static void give(struct op *o, int n, char **in, int rank) {
   if (fault && !strcmp(fault, "corrupt") && rank == last) to[size(o->type) - 1] ^= size(o->type) == 1 ? 0x10 : 1;
 }
 static void take(struct op *o, struct op *from) {
+  if (from->comm) follow(o->comm, from->comm);
   memmove(o->r, from->s, o->count * size(o->type));
   const char *fault = getenv("RP_STUB_NCCL");
   if (fault && !strcmp(fault, "corrupt") && o->comm->rank == o->comm->n - 1) o->r[size(o->type) - 1] ^= 1;
@@ -136,6 +150,7 @@ static int collective(struct op *first) {
     in[r] = memcpy(malloc(bytes + 1), of_rank[r]->s, bytes);
   }
   for (int r = 0; r < n; r++) give(of_rank[r], n, in, r), of_rank[r]->done = 1;
+  for (int i = 0; i < 2 * n; i++) follow(of_rank[(i + 1) % n]->comm, of_rank[i % n]->comm);
   for (int r = 0; r < n; r++) free(in[r]);
   return 0;
 }
@@ -270,7 +285,7 @@ int ncclGetUniqueId(id_t128 *id) {
 const char *ncclGetErrorString(int code) { return code == USAGE ? "invalid usage" : code == ARGUMENT ? "invalid argument" : "other"; }
 static comm_t make(int rank, int n) {
   comm_t c = malloc(sizeof *c);
-  *c = (struct comm){rank, n, 1, NULL, 0};
+  *c = (struct comm){rank, n, 1, 0, NULL, 0};
   return c;
 }
 int ncclCommInitRank(comm_t *c, int n, id_t128 id, int rank) {
@@ -299,7 +314,7 @@ int ncclCommInitAll(comm_t *c, int n, const int *devices) {
   stay("init");
   connected(0);
   say("InitAll %d:", n);
-  for (int i = 0; i < n; i++) say(" %d", devices[i]), c[i] = make(i, n);
+  for (int i = 0; i < n; i++) say(" %d", devices[i]), c[i] = make(i, n), c[i]->device = devices[i];
   say("\n");
   return 0;
 }
