@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::OnceLock;
 
 /// A folder of libraries, removed at the end.
 pub(crate) struct Machine {
@@ -40,17 +41,24 @@ impl Machine {
 
     /// With the kernels of stubs/kernels.cpp, and what links another library with them. None where there is no compiler.
     pub(crate) fn with_kernels(self) -> Option<(Self, Vec<String>)> {
-        let own = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cuda/stubs/kernels.cpp");
-        let built = Command::new("g++")
-            .args(["-shared", "-fPIC", "-w", "-O1", "-std=c++17", own])
-            .args(["-I", concat!(env!("CARGO_MANIFEST_DIR"), "/../../kernels"), "-o"])
-            .arg(self.dir.join("libkernels.so"))
-            .output();
-        let Ok(built) = built else {
-            println!("SKIP: host compiler: g++ is not installed (apt-get install g++)");
-            return None;
+        // They take longest to build, and are the same for all.
+        static BUILT: OnceLock<Option<Vec<u8>>> = OnceLock::new();
+        let library = self.dir.join("libkernels.so");
+        let build = || {
+            let own = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cuda/stubs/kernels.cpp");
+            let built = Command::new("g++")
+                .args(["-shared", "-fPIC", "-w", "-O1", "-std=c++17", own])
+                .args(["-I", concat!(env!("CARGO_MANIFEST_DIR"), "/../../kernels"), "-o"])
+                .arg(&library)
+                .output();
+            let Ok(built) = built else {
+                println!("SKIP: host compiler: g++ is not installed (apt-get install g++)");
+                return None;
+            };
+            assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+            Some(std::fs::read(&library).unwrap())
         };
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        std::fs::write(&library, BUILT.get_or_init(build).as_ref()?).unwrap();
         let dir = self.dir.display();
         let linked = vec!["-DKERNELS".into(), format!("-L{dir}"), format!("-Wl,-rpath,{dir}"), "-l:libkernels.so".into()];
         Some((self, linked))

@@ -7,6 +7,7 @@ pub(crate) mod running;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 pub(crate) fn ridgepoint(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_ridgepoint")).args(args).output().unwrap()
@@ -41,11 +42,7 @@ pub(crate) fn stub_gpus(name: &str, nccl: &[&str]) -> Option<PathBuf> {
     let (folder, stubs) = (scratch(name), root().join("crates/device/src/cuda/stubs"));
     let (search, path) = (format!("-L{}", text(&folder)), format!("-Wl,-rpath,{}", text(&folder)));
     let includes = format!("-I{}", text(&root().join("kernels")));
-    for (compiler, source, library, options) in [
-        ("g++", "kernels.cpp", "libkernels.so", &["-std=c++17", &includes][..]),
-        ("cc", "driver.c", "libcuda.so.1", &["-DDEVICES=8", "-DKERNELS", &search, &path, "-l:libkernels.so", "-lm"]),
-        ("cc", "nccl.c", "libnccl.so.2", &[&["-DVERSION=23203", "-lm"], nccl].concat()),
-    ] {
+    let build = |compiler: &str, source: &str, library: &str, options: &[&str]| {
         let mut command = Command::new(compiler);
         command.args(["-shared", "-fPIC", "-w", "-O1"]).arg(stubs.join(source)).args(options).arg("-o").arg(folder.join(library));
         let Ok(built) = command.output() else {
@@ -53,7 +50,14 @@ pub(crate) fn stub_gpus(name: &str, nccl: &[&str]) -> Option<PathBuf> {
             return None;
         };
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    }
+        Some(std::fs::read(folder.join(library)).unwrap())
+    };
+    // The kernels take longest to build, and are the same for all.
+    static KERNELS: OnceLock<Option<Vec<u8>>> = OnceLock::new();
+    let kernels = KERNELS.get_or_init(|| build("g++", "kernels.cpp", "libkernels.so", &["-std=c++17", &includes]));
+    std::fs::write(folder.join("libkernels.so"), kernels.as_ref()?).unwrap();
+    build("cc", "driver.c", "libcuda.so.1", &["-DDEVICES=8", "-DKERNELS", &search, &path, "-l:libkernels.so", "-lm"])?;
+    build("cc", "nccl.c", "libnccl.so.2", &[&["-DVERSION=23203", "-lm"], nccl].concat())?;
     Some(folder)
 }
 
