@@ -438,7 +438,7 @@ fn gpus_of_launched_ranks_do_every_operation_check_for_themselves_and_end_with_o
         }
         let logs =
             || std::fs::read_dir(&gpus).unwrap().filter(|e| e.as_ref().unwrap().path().extension() == Some("log".as_ref()));
-        let by_user = format!("the user's, NCCL_DEBUG_FILE={}", theirs.display());
+        let by_user = format!("as the environment has it: NCCL_DEBUG_FILE={}", theirs.display());
         let expected = if fault == "corrupt" { (3, cases.len()) } else { (0, 0) };
         assert_eq!((logs().count(), raw.matches(&by_user).count()), expected, "{raw}");
         others.into_iter().for_each(|other| assert!(other.end().status.success()));

@@ -14,7 +14,7 @@ const MOST_WAYS: usize = 64;
 const MOST_RAN: usize = 2000;
 /// Ranks that are named one by one.
 const NAMED: usize = 16;
-/// The fact that a user has the library write elsewhere.
+/// The fact that the environment, a user's mostly, has the library write elsewhere.
 const LOG: &str = "library's log";
 
 /// Algorithms and protocols by the numbers that older versions write.
@@ -52,10 +52,10 @@ impl Said {
         said
     }
 
-    /// What the library of this process has written so far where its user told it to write (`NCCL_DEBUG`, `NCCL_DEBUG_FILE`); None
-    /// where no one did.
+    /// What the library of this process has written so far where the environment has it write (`NCCL_DEBUG`, `NCCL_DEBUG_FILE`);
+    /// None where it says nothing.
     #[must_use]
-    pub fn by_the_users_wish() -> Option<Self> {
+    pub fn by_the_environment() -> Option<Self> {
         let [level, file] =
             ["NCCL_DEBUG", "NCCL_DEBUG_FILE"].map(|name| std::env::var(name).ok().filter(|text| !text.is_empty()));
         if let Some(named) = &file {
@@ -64,12 +64,12 @@ impl Said {
             let host = host.trim().split('.').next().unwrap_or_default();
             let name = named.replace("%h", host).replace("%p", &std::process::id().to_string());
             let mut said = Self::in_file(Path::new(&name));
-            said.facts.insert(LOG.into(), format!("the user's, NCCL_DEBUG_FILE={}", plain(named, 200)));
+            said.facts.insert(LOG.into(), format!("as the environment has it: NCCL_DEBUG_FILE={}", plain(named, 200)));
             return Some(said);
         }
         let mut said = Self::default();
         let level = plain(&level?, 20);
-        said.facts.insert(LOG.into(), format!("the user's, by NCCL_DEBUG={level} and without NCCL_DEBUG_FILE; not read"));
+        said.facts.insert(LOG.into(), format!("as the environment has it: NCCL_DEBUG={level} without NCCL_DEBUG_FILE, not read"));
         Some(said)
     }
 

@@ -235,7 +235,7 @@ impl Collectives for Ranks {
     }
 
     fn said(&self) -> Vec<Said> {
-        Said::by_the_users_wish().into_iter().collect()
+        Said::by_the_environment().into_iter().collect()
     }
 
     fn exchange(&self, partners: &[Option<usize>], bytes: Bytes, times: u64) -> Result<Vec<Option<Exchange>>> {

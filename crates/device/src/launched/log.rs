@@ -36,7 +36,7 @@ impl Log {
     /// No other thread may run: variables are set.
     pub(super) unsafe fn begin(start: &Start) -> Result<Self> {
         let Start::Device { swept, .. } = start else { return Ok(Self::default()) };
-        if swept.is_none() && Said::by_the_users_wish().is_some() {
+        if swept.is_none() && Said::by_the_environment().is_some() {
             return Ok(Self::default());
         }
         // SAFETY: the name is a string that lives as long as the program.
@@ -97,7 +97,7 @@ impl Log {
         self.catch_up();
         match self.file {
             Some(_) => self.said.clone(),
-            None => Said::by_the_users_wish().unwrap_or_default(),
+            None => Said::by_the_environment().unwrap_or_default(),
         }
     }
 
