@@ -1,8 +1,28 @@
 //! A run by a launcher (mpirun, srun, torchrun, a Kubernetes job): rank 0 measures and reports, every other process serves it and
 //! prints nothing.
 
-use crate::exit::Outcome;
+use crate::exit::{Exit, Outcome};
 use ridgepoint_device::Device;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Where torchrun looks for a failed process's own words, to say them in its summary beside the exit code.
+const WORDS: &str = "TORCHELASTIC_ERROR_FILE";
+
+/// Leaves a failure's words where the launcher looks for them.
+pub(crate) fn tell_launcher(outcome: &Outcome) {
+    let Some(path) = std::env::var_os(WORDS).filter(|path| !path.is_empty()) else { return };
+    let message = match outcome {
+        Ok(Exit::Pass) => return,
+        Ok(exit) => {
+            format!("ridgepoint ends with {}: a result was wrong, failed or could not be had; it is told above", *exit as i32)
+        }
+        Err(failure) => format!("ridgepoint ends with {}: {failure}", failure.exit as i32),
+    };
+    let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let words = serde_json::json!({ "message": message, "timestamp": timestamp });
+    // Where they cannot be left, they are on stderr all the same.
+    let _ = std::fs::write(path, words.to_string());
+}
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{Place, join};

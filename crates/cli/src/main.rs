@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         args::Command::Doctor => commands::doctor::run(),
         args::Command::Schema => commands::schema::run(),
     };
+    launch::tell_launcher(&result);
     match result {
         Ok(exit) => exit.into(),
         Err(failure) => {

@@ -6,6 +6,7 @@
 //! launcher.
 
 use super::channel::{Receiver, Secret, Sender, Side};
+use super::descriptors;
 use super::greeting::{self, GREETING, MOST_GREETED, Until};
 use super::message::{Peer, Report};
 use super::world::{Address, World};
@@ -197,10 +198,9 @@ impl Post {
     /// A name may take a while to lead anywhere: a pod's does, until the cluster knows of it.
     fn take(world: &World, deadline: Instant) -> Result<Self, String> {
         let named = std::env::var(INTERFACE).ok().map(|name| interface(&name)).transpose()?;
-        let bind = |at: SocketAddr| TcpListener::bind(at).map_err(|e| format!("rank 0 cannot listen on {at}: {e}"));
         if world.one_host {
             let secret = Secret::random().map_err(|e| format!("cannot make a secret: {e}"))?;
-            let listener = bind(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0))?;
+            let listener = listen(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0), 1)?;
             let port = listener.local_addr().map_err(|e| e.to_string())?.port();
             let note = Note::leave(note(world)?, port, &secret)?;
             return Ok(Self { listener, secret: Secret::new(secret)?, _note: Some(note) });
@@ -218,10 +218,30 @@ impl Post {
                 }
             },
         };
-        let listener =
-            bind(at).map_err(|e| format!("{e}. Is it this host's address? {INTERFACE} names the interface to listen on"))?;
-        Ok(Self { listener, secret, _note: None })
+        Ok(Self { listener: listen(at, world.ports)?, secret, _note: None })
     }
+}
+
+/// Listens on the first of so many ports that is no one else's.
+fn listen(at: SocketAddr, ports: u16) -> Result<TcpListener, String> {
+    let mut taken = Vec::new();
+    for port in (at.port()..=u16::MAX).take(usize::from(ports)) {
+        match TcpListener::bind((at.ip(), port)) {
+            Ok(listener) => return Ok(listener),
+            Err(e) if e.kind() == ErrorKind::AddrInUse => taken.push(port.to_string()),
+            Err(e) => {
+                return Err(format!(
+                    "rank 0 cannot listen on {}:{port}: {e}. Is it this host's address? {INTERFACE} names the interface to listen on",
+                    at.ip()
+                ));
+            }
+        }
+    }
+    let taken = taken.join(", ");
+    Err(format!(
+        "rank 0 cannot listen on {}: port {taken} is in use. RIDGEPOINT_RENDEZVOUS=HOST:PORT names another, for all ranks",
+        at.ip()
+    ))
 }
 
 fn no_address(world: &World) -> String {
@@ -245,6 +265,7 @@ pub(super) fn gather(
     patience: Duration,
     waiting: &mut dyn FnMut(&[usize], Duration),
 ) -> Result<(Vec<Arrived>, Option<IpAddr>), String> {
+    descriptors::room("rank 0", world.size, 2)?;
     let post = Post::take(world, Instant::now() + patience)?;
     let own = post.listener.local_addr().ok().map(|at| at.ip());
     post.listener.set_nonblocking(true).map_err(|e| format!("rank 0 cannot wait for the others: {e}"))?;
@@ -271,7 +292,16 @@ pub(super) fn gather(
             waiting(&missing, deadline.saturating_duration_since(Instant::now()));
         }
         while greeted < MOST_GREETED {
-            let Ok((stream, from)) = post.listener.accept() else { break };
+            let (stream, from) = match post.listener.accept() {
+                Ok(call) => call,
+                Err(e) if matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+                    return Err(format!(
+                        "rank 0 cannot hear {} ranks: {e}; raise the limit of open files (ulimit -n)",
+                        world.size
+                    ));
+                }
+                Err(_) => break,
+            };
             greeted += 1;
             let (met, secret) = (met.clone(), post.secret.clone());
             // Each in a thread of its own: one that says nothing holds up no other.
@@ -313,7 +343,7 @@ pub(super) fn call(world: &World, peer: &Peer, patience: Duration) -> Result<(Ou
     let deadline = Instant::now() + patience;
     let given = if world.one_host { None } else { Some(given_secret()?.ok_or_else(no_secret)?) };
     let path = if world.one_host { Some(note(world)?) } else { None };
-    let attempt = || -> Result<(Out, In), String> {
+    let attempt = |further: u16| -> Result<(Out, In), String> {
         let (at, secret) = match (&path, &given) {
             (Some(path), _) => {
                 let (port, secret) = Note::read(path).ok_or("rank 0 has not said yet where it is")?;
@@ -321,7 +351,9 @@ pub(super) fn call(world: &World, peer: &Peer, patience: Duration) -> Result<(Ou
             }
             (None, Some(secret)) => {
                 let address = world.leader.as_ref().ok_or_else(|| no_address(world))?;
-                (resolve(address).map_err(|e| format!("{address}: {e}"))?, secret.clone())
+                let mut at = resolve(address).map_err(|e| format!("{address}: {e}"))?;
+                at.set_port(address.port.saturating_add(further));
+                (at, secret.clone())
             }
             (None, None) => return Err(no_secret()),
         };
@@ -333,13 +365,22 @@ pub(super) fn call(world: &World, peer: &Peer, patience: Duration) -> Result<(Ou
         Ok((out, input))
     };
     loop {
-        match attempt() {
-            Ok(ends) => return Ok(ends),
-            Err(reason) if Instant::now() >= deadline => {
-                return Err(format!("rank {} cannot reach rank 0 ({} s): {reason}", world.rank, patience.as_secs_f64()));
+        let mut reasons = Vec::new();
+        for further in 0..world.ports.max(1) {
+            match attempt(further) {
+                Ok(ends) => return Ok(ends),
+                Err(reason) => reasons.push(reason),
             }
-            Err(_) => std::thread::sleep(AGAIN),
+            if Instant::now() >= deadline {
+                break;
+            }
         }
+        if Instant::now() >= deadline {
+            reasons.dedup();
+            let reasons = reasons.join("; ");
+            return Err(format!("rank {} cannot reach rank 0 ({} s): {reasons}", world.rank, patience.as_secs_f64()));
+        }
+        std::thread::sleep(AGAIN);
     }
 }
 
@@ -356,6 +397,7 @@ mod tests {
             local_rank: None,
             one_host: true,
             leader: None,
+            ports: 1,
             job: format!("{job}-{}", std::process::id()),
             mpi: false,
         }
@@ -414,6 +456,16 @@ mod tests {
         drop((strangers.join().unwrap(), caller.join().unwrap()));
         let error = call(&world(1, 3, "nobody"), &peer(1, 3), Duration::from_millis(200)).err().unwrap();
         assert!(error.contains("rank 1 cannot reach rank 0"), "{error}");
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_left_to_its_owner_and_named_if_there_is_no_other() {
+        let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let at = other.local_addr().unwrap();
+        let error = listen(at, 1).unwrap_err();
+        assert!(error.contains(&format!("port {} is in use", at.port())) && error.contains("RIDGEPOINT_RENDEZVOUS"), "{error}");
+        let own = listen(at, 4).unwrap().local_addr().unwrap();
+        assert!(own.port() > at.port() && own.port() - at.port() < 4, "{own}");
     }
 
     #[test]

@@ -11,8 +11,10 @@ use std::net::{IpAddr, SocketAddr};
 pub(super) enum Order {
     /// Start the rank's own process.
     Start(Start),
-    /// The other ranks' addresses, and what all prove themselves by.
-    Connect { addresses: Vec<SocketAddr>, secret: String },
+    /// Addresses of ranks, following those that came before: a part, since a message is bounded and a job is not. No answer.
+    Addresses(Vec<SocketAddr>),
+    /// All ranks' addresses were told: connect. The secret is what all prove themselves by.
+    Connect { secret: String },
     /// Start rank `rank` over the shared memory behind descriptor `fd` of process `process` of this host, as child `child`.
     Join { process: u32, fd: i32, rank: usize, child: u64 },
     /// End the process that was started, if it has not ended by itself.
@@ -42,6 +44,16 @@ pub(super) enum Order {
     Tell,
     /// The job is over.
     Leave,
+}
+
+/// Addresses in one message: the longest that there are fit twice.
+const PART: usize = 2048;
+
+impl Order {
+    /// All ranks' addresses, in parts.
+    pub(super) fn of_addresses(all: &[SocketAddr]) -> impl Iterator<Item = Self> {
+        all.chunks(PART).map(|part| Self::Addresses(part.to_vec()))
+    }
 }
 
 /// What connects a rank to the others.

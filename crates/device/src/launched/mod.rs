@@ -9,6 +9,7 @@
 mod agent;
 mod beside;
 mod channel;
+mod descriptors;
 mod device;
 mod greeting;
 mod host;

@@ -3,18 +3,20 @@
 
 use super::agent::between_relatives;
 use super::beside::Own;
-use super::channel::{MOST_BODY, Secret, Sender, Side, greet};
+use super::channel::{MOST_BODY, Receiver, Secret, Sender, Side, greet};
+use super::descriptors;
 use super::device::OnDevice;
 use super::host::Buffers;
 use super::log::Log;
 use super::message::{Connected, Order, Report, Start};
 use super::mpi::Mpi;
 use super::tcp::{Listening, Tcp};
-use super::world::{self, World};
+use super::world::{self, MOST_RANKS, World};
 use crate::beside::MakeBeside;
 use crate::transport::Said;
 use crate::{Checked, CollectiveProblem, DeviceError, Result};
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::os::fd::FromRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -138,7 +140,7 @@ fn keep_memory() {
 }
 
 type Out = Arc<Mutex<Sender<UnixStream>>>;
-type In = super::channel::Receiver<UnixStream>;
+type In = Receiver<UnixStream>;
 
 fn say(out: &Out, report: &Report, body: &[u8]) -> std::io::Result<()> {
     out.lock().unwrap_or_else(PoisonError::into_inner).send(report, body)
@@ -206,7 +208,7 @@ fn serve(stream: UnixStream, start: &Start, log: Result<Log>, mut beside: Own) -
             }
             Order::CheckBeside => beside.check().map(checked),
             Order::Tell => worker.tell().map(Report::Said),
-            Order::Start(_) | Order::Connect { .. } | Order::Join { .. } | Order::Dismiss => {
+            Order::Start(_) | Order::Addresses(_) | Order::Connect { .. } | Order::Join { .. } | Order::Dismiss => {
                 Err(DeviceError::invalid("no order for a rank"))
             }
         };
@@ -227,6 +229,19 @@ fn answer(done: Result<Report>) -> Report {
     }
 }
 
+/// Hears of all ranks' addresses, and by what they prove themselves.
+fn others(input: &mut Receiver<impl Read>) -> Result<(Vec<SocketAddr>, Secret)> {
+    let mut all = Vec::new();
+    loop {
+        match input.receive::<Order>() {
+            Ok((Order::Addresses(part), _)) if all.len() + part.len() <= MOST_RANKS => all.extend(part),
+            Ok((Order::Connect { secret }, _)) => return Ok((all, Secret::new(secret).map_err(DeviceError::invalid)?)),
+            Ok(_) => return Err(DeviceError::invalid("the addresses of the others did not come")),
+            Err(error) => return Err(DeviceError::invalid(format!("the launched process: {error}"))),
+        }
+    }
+}
+
 /// Connects this rank to the others.
 fn connect(start: &Start, log: Log, progress: &Arc<Progress>, out: &Out, input: &mut In) -> Result<Box<dyn Worker>> {
     let world: Option<World> = world::find(&|name| std::env::var(name).ok()).map_err(DeviceError::invalid)?;
@@ -238,11 +253,43 @@ fn connect(start: &Start, log: Log, progress: &Arc<Progress>, out: &Out, input: 
             let lost = |e: std::io::Error| DeviceError::invalid(format!("the launched process: {e}"));
             let (listening, address) = Listening::on(*address)?;
             say(out, &Report::Listening { address }, &[]).map_err(lost)?;
-            let Order::Connect { addresses, secret } = input.receive::<Order>().map_err(lost)?.0 else {
-                return Err(DeviceError::invalid("the addresses of the others did not come"));
-            };
-            let secret = Secret::new(secret).map_err(DeviceError::invalid)?;
+            let (addresses, secret) = others(input)?;
+            descriptors::room(&format!("rank {}", world.rank), addresses.len(), 1).map_err(DeviceError::unsupported)?;
             Ok(Box::new(Buffers::new(Tcp::new(listening.connect(world.rank, &addresses, &secret)?), progress)))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv6Addr;
+
+    /// What rank 0 tells a rank, by way of the messages themselves.
+    fn heard(all: &[SocketAddr]) -> Result<(Vec<SocketAddr>, Secret)> {
+        let (near, far) = UnixStream::pair().unwrap();
+        let told = all.to_vec();
+        let rank_0 = std::thread::spawn(move || {
+            let (mut out, _) = greet(near.try_clone().unwrap(), near, &between_relatives(), Side::Caller).unwrap();
+            let orders = Order::of_addresses(&told).chain([Order::Connect { secret: "a secret of enough bytes".into() }]);
+            // A rank that refuses them has hung up.
+            orders.into_iter().try_for_each(|order| out.send(&order, &[]))
+        });
+        let (_, mut input) = greet(far.try_clone().unwrap(), far, &between_relatives(), Side::Listener).unwrap();
+        let heard = others(&mut input);
+        drop(input);
+        let sent = rank_0.join().unwrap();
+        assert!(sent.is_ok() || heard.is_err(), "{sent:?}");
+        heard
+    }
+
+    #[test]
+    fn addresses_of_twenty_thousand_ranks_arrive_in_their_order() {
+        let longest = Ipv6Addr::new(0xfd00, 0xaaaa, 0xbbbb, 0xcccc, 0xdddd, 0xeeee, 0xffff, 0x9999);
+        let all: Vec<SocketAddr> = (0..20_000).map(|rank| SocketAddr::new(longest.into(), 40_000 + rank)).collect();
+        assert!(heard(&all).unwrap().0 == all);
+        let most = vec![all[0]; MOST_RANKS + 1];
+        assert_eq!(heard(&most[1..]).unwrap().0.len(), MOST_RANKS);
+        assert!(heard(&most).err().unwrap().to_string().contains("did not come"));
     }
 }

@@ -291,7 +291,8 @@ impl Roll {
             .filter_map(|(report, _)| if let Report::Listening { address } = report { Some(*address) } else { None })
             .collect();
         let failed = |e: std::io::Error| DeviceError::invalid(format!("cannot make a secret: {e}"));
-        let order = Order::Connect { addresses, secret: Secret::random().map_err(failed)? };
+        Order::of_addresses(&addresses).for_each(|part| self.tell(|_| part.clone()));
+        let order = Order::Connect { secret: Secret::random().map_err(failed)? };
         let answers = self.ask("connecting the ranks", |_| order.clone())?;
         self.down = false;
         agreed(answers, self.size()).map_err(DeviceError::unsupported)

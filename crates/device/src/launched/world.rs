@@ -10,6 +10,8 @@ use std::fmt;
 pub const MOST_RANKS: usize = 65_536;
 /// The port where rank 0 is met if nothing says another.
 const PORT: u16 = 29_555;
+/// Ports that are tried where no one chose rank 0's.
+const PORTS: u16 = 4;
 
 /// What started the processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +98,8 @@ pub struct World {
     pub one_host: bool,
     /// Where rank 0 is, where the launcher says.
     pub leader: Option<Address>,
+    /// So many ports from the leader's on may be where it listens: one that was made up may be someone else's.
+    pub ports: u16,
     /// Names the job, the same in all its processes: two jobs of one user on one host must not meet.
     pub job: String,
     /// The launcher can bootstrap an MPI library.
@@ -129,7 +133,7 @@ pub fn find(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<World>, Strin
         if let Some(mut world) = of(launcher, &env)? {
             if let Some(text) = env("RIDGEPOINT_RENDEZVOUS") {
                 world.leader = Some(text.parse().map_err(|e| format!("RIDGEPOINT_RENDEZVOUS: {e}"))?);
-                world.one_host = false;
+                (world.one_host, world.ports) = (false, 1);
             }
             return Ok(Some(world));
         }
@@ -187,6 +191,7 @@ fn of(launcher: Launcher, env: Env<'_>) -> Result<Option<World>, String> {
         local_rank: first(env, local_rank)?,
         one_host,
         leader,
+        ports: if launcher == Launcher::Slurm || env("TORCHELASTIC_RUN_ID").is_some() { PORTS } else { 1 },
         job,
         mpi: match launcher {
             Launcher::OpenMpi => true,
@@ -213,12 +218,14 @@ fn meeting(launcher: Launcher, env: Env<'_>) -> Result<(Option<Address>, String)
         }
         Launcher::Torchrun => {
             let port = number(env, "MASTER_PORT")?;
-            let port = port.map(|p| u16::try_from(p).ok().filter(|p| (1..u16::MAX).contains(p)).ok_or("MASTER_PORT is no port"));
+            let port = port
+                .map(|p| u16::try_from(p).ok().filter(|p| (1..=u16::MAX - PORTS).contains(p)).ok_or("MASTER_PORT is no port"));
             // torchrun's own store listens on the port itself.
             let next = u16::from(env("TORCHELASTIC_RUN_ID").is_some());
             let port = port.transpose()?.map_or(PORT, |p| p + next);
             let leader = env("MASTER_ADDR").map(|host| Address { host, port });
-            (leader, format!("{}-{}-{port}", any(&["TORCHELASTIC_RUN_ID"]), any(&["MASTER_ADDR"])))
+            let attempt = any(&["TORCHELASTIC_RESTART_COUNT"]);
+            (leader, format!("{}-{attempt}-{}-{port}", any(&["TORCHELASTIC_RUN_ID"]), any(&["MASTER_ADDR"])))
         }
         Launcher::Kubernetes => {
             // The pod with index 0 is <job>-0.<service>, by Kubernetes' rule for a job with a subdomain.
@@ -304,7 +311,10 @@ mod tests {
         let nested: Vec<_> = SLURM.iter().chain(&OPEN_MPI).copied().collect();
         assert_eq!(place(&nested).0, Launcher::OpenMpi);
         let torchrun: Vec<_> = nested.iter().chain(&TORCH).copied().chain([("TORCHELASTIC_RUN_ID", "none")]).collect();
-        // Its own store has the port that it names.
+        // Its own store has the port that it names. What is started again is another job.
+        let again: Vec<_> = torchrun.iter().copied().chain([("TORCHELASTIC_RESTART_COUNT", "1")]).collect();
+        let (first, second) = (world(&torchrun).unwrap().unwrap(), world(&again).unwrap().unwrap());
+        assert!(first.job != second.job && first.ports == PORTS && world(&TORCH).unwrap().unwrap().ports == 1);
         assert_eq!(place(&torchrun), (Launcher::Torchrun, 1, 2, false, Some("node7:29501".into())));
         // A script under mpirun that sets such variables has a rank each, which the library can be asked for; torchrun's own share one.
         let mpi = |rank, more: &[(&str, &str)]| {
