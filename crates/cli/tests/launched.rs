@@ -23,7 +23,7 @@ fn scratch(name: &str) -> PathBuf {
 fn clean(command: &mut Command) -> &mut Command {
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
-        if ["OMPI_", "PMI", "SLURM_", "RIDGEPOINT_"].iter().any(|prefix| name.starts_with(prefix)) {
+        if ["OMPI_", "PMI", "SLURM_", "RIDGEPOINT_", "TORCHELASTIC_"].iter().any(|prefix| name.starts_with(prefix)) {
             command.env_remove(name);
         }
     }
@@ -53,14 +53,35 @@ fn arguments(cases: &[&str], folder: &Path) -> Vec<String> {
     ["run"].iter().chain(cases).chain(&tail).map(|s| (*s).to_owned()).collect()
 }
 
-/// Rank `rank` of `size`, as torchrun would start it, of this program's job number `job` of forty. Another run of this program at the
-/// same time has ports of its own.
+/// Rank `rank` of `size`, as torchrun 2.15 starts it on one host, of this program's job number `job` of forty. Another run of this
+/// program at the same time has ports of its own.
 fn torchrun(rank: usize, size: usize, job: u16, arguments: &[String]) -> Command {
     let mut command = Command::new(BINARY);
     clean(&mut command).args(arguments);
     let port = 20_000 + std::process::id() as usize % 300 * 40 + usize::from(job);
-    let variables = [("RANK", rank), ("WORLD_SIZE", size), ("LOCAL_RANK", rank), ("MASTER_PORT", port)];
-    command.envs(variables.map(|(name, value)| (name, value.to_string()))).env("MASTER_ADDR", "127.0.0.1");
+    let numbers = [
+        ("GROUP_RANK", 0),
+        ("GROUP_WORLD_SIZE", 1),
+        ("LOCAL_RANK", rank),
+        ("LOCAL_WORLD_SIZE", size),
+        ("MASTER_PORT", port),
+        ("OMP_NUM_THREADS", 1),
+        ("RANK", rank),
+        ("ROLE_RANK", rank),
+        ("ROLE_WORLD_SIZE", size),
+        ("TORCHELASTIC_MAX_RESTARTS", 0),
+        ("TORCHELASTIC_RESTART_COUNT", 0),
+        ("TORCH_NCCL_ASYNC_ERROR_HANDLING", 1),
+        ("WORLD_SIZE", size),
+    ];
+    command.envs(numbers.map(|(name, value)| (name, value.to_string())));
+    command.envs([
+        ("MASTER_ADDR", "localhost"),
+        ("ROLE_NAME", "default"),
+        ("TORCHELASTIC_RUN_ID", "e690bde6-0609-4048-bac6-07f02ead46d7"),
+        ("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGHUP,SIGQUIT"),
+        ("TORCHELASTIC_USE_AGENT_STORE", "True"),
+    ]);
     command
 }
 
@@ -130,6 +151,47 @@ fn mpirun_connects_every_operation_by_the_library() {
 }
 
 #[test]
+fn mpiexec_of_mpich_connects_by_either_abi() {
+    let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/python");
+    if !home.join("bin/mpiexec").exists() {
+        return println!("SKIP: mpich: there is no MPICH in target/python (scripts/test installs it)");
+    }
+    // The standard ABI, beside the launcher, which the machine's own libraries do not come before; and MPICH's own, which was asked for.
+    let own = scratch("mpich-abi");
+    std::fs::create_dir(&own).unwrap();
+    for name in ["libmpi.so.12", "mpich"] {
+        std::os::unix::fs::symlink(home.join("lib").join(name), own.join(name)).unwrap();
+    }
+    for (library, path, cases) in [
+        ("libmpi_abi.so.1", "", &["all_reduce/r2/24KiB/f32", "all_reduce/r2/24KiB/bf16"][..]),
+        (
+            "libmpi.so.12",
+            own.to_str().unwrap(),
+            &[
+                "reduce_scatter/r2/24KiB/i32/inplace",
+                "all_reduce/r2/24KiB/bf16",
+                "scatter/r2/24KiB/f32/inplace",
+                "sendrecv/r2/24KiB/f64",
+            ],
+        ),
+    ] {
+        let (folder, mut two) = (scratch("mpich"), Command::new(home.join("bin/mpiexec")));
+        clean(&mut two).args(["-n", "2"]).env_remove("VIRTUAL_ENV");
+        if !path.is_empty() {
+            two.env("RIDGEPOINT_MPI_PATH", path);
+        }
+        let cases: Vec<String> = cases.iter().map(|case| format!("collectives/{case}")).collect();
+        let output = run(&mut two, &cases.iter().map(String::as_str).collect::<Vec<_>>(), &folder);
+        let expected: Vec<[String; 3]> = cases.iter().map(|c| [c.clone(), "mpi".into(), "measured".into()]).collect();
+        assert_eq!(rows(&out(&output)), expected, "{library} {}{}", out(&output), err(&output));
+        let raw = std::fs::read_to_string(folder.join("raw.jsonl")).unwrap();
+        assert!(raw.contains(&format!("/{library}\"")) && out(&output).contains("MPICH 5"), "{library} {raw}");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+    std::fs::remove_dir_all(own).unwrap();
+}
+
+#[test]
 fn variables_as_torchrun_sets_them_make_one_job_over_shared_memory() {
     let (folder, cases) = (scratch("torchrun"), ["collectives/all_reduce/r3/12KiB/f32", "collectives/scatter/r3/12KiB/bf16"]);
     let arguments = arguments(&cases, &folder);
@@ -152,9 +214,19 @@ fn variables_as_torchrun_sets_them_make_one_job_over_shared_memory() {
 #[test]
 fn a_rank_that_does_not_come_is_named() {
     let arguments = arguments(&["collectives/all_reduce/r3/12KiB/f32"], &scratch("missing"));
-    let impatient = |rank| Running::start(torchrun(rank, 3, 1, &arguments).env("RIDGEPOINT_PATIENCE", "3"));
+    // torchrun is told why, too.
+    let words = scratch("words");
+    let impatient = |rank| {
+        let mut command = torchrun(rank, 3, 1, &arguments);
+        Running::start(
+            command.env("RIDGEPOINT_PATIENCE", "3").env("TORCHELASTIC_ERROR_FILE", words.with_extension(rank.to_string())),
+        )
+    };
     let (first, second) = (impatient(0), impatient(2));
     let (first, second) = (first.end(), second.end());
+    let told: serde_json::Value = serde_json::from_slice(&std::fs::read(words.with_extension("0")).unwrap()).unwrap();
+    assert!(told["message"].as_str().unwrap().contains("that did not: 1") && told["timestamp"].as_u64() > Some(1), "{told}");
+    [0, 2].into_iter().for_each(|rank| drop(std::fs::remove_file(words.with_extension(rank.to_string()))));
     assert_eq!(first.status.code(), Some(3), "{}", err(&first));
     assert!(err(&first).contains("ranks that arrived: 0, 2; that did not: 1"), "{}", err(&first));
     // Meanwhile it was said for whom it waits.
@@ -165,6 +237,14 @@ fn a_rank_that_does_not_come_is_named() {
     );
     // It came, and was sent home without a result of its own.
     assert_eq!(out(&second), "");
+    // More than can be heard at once are not waited for.
+    let many = torchrun(0, 1000, 1, &arguments);
+    let mut limited = Command::new("sh");
+    clean(&mut limited).args(["-c", "ulimit -n 300 && exec \"$0\" \"$@\"", BINARY]).args(&arguments);
+    limited.envs(many.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let limited = running::output(&limited);
+    let expected = "rank 0 needs 2896 open files for 1000 ranks and may have 300 (ulimit -Hn)";
+    assert!(limited.status.code() == Some(3) && err(&limited).contains(expected), "{}", err(&limited));
 }
 
 #[test]
@@ -573,7 +653,12 @@ fn the_columns_of_nccl_tests_are_printed_once_with_each_ranks_process() {
         ["collectives", "all_reduce", "-b", "8K", "-n", "5", "-w", "1", "--device", "cpu", "--format", "nccl-tests", "--out"];
     let folder = scratch("columns");
     let words: Vec<String> = words.iter().copied().chain([folder.to_str().unwrap()]).map(str::to_owned).collect();
-    let started = |rank| Running::start(&torchrun(rank, 2, 9, &words));
+    // Of two hosts, as it seems, on the first of which the port after that of torchrun's store is taken.
+    let port = torchrun(0, 2, 9, &words).get_envs().find(|(name, _)| *name == "MASTER_PORT").unwrap().1.unwrap().to_owned();
+    let taken = std::net::TcpListener::bind(("127.0.0.2", port.to_str().unwrap().parse::<u16>().unwrap() + 1)).unwrap();
+    std::thread::spawn(move || taken.incoming().for_each(drop));
+    let hosts = [("MASTER_ADDR", "127.0.0.2"), ("LOCAL_WORLD_SIZE", "1"), ("RIDGEPOINT_SECRET", "a secret of enough bytes")];
+    let started = |rank| Running::start(torchrun(rank, 2, 9, &words).envs(hosts));
     let second = started(1);
     let (first, other) = (started(0), second.id());
     let own = first.id();
@@ -585,6 +670,19 @@ fn the_columns_of_nccl_tests_are_printed_once_with_each_ranks_process() {
         assert!(text.contains(&format!("#  Rank  {rank} Group  0 Pid {pid:>6} on ")), "{text}");
     }
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn the_script_for_torchrun_wants_a_secret_for_several_hosts() {
+    let started = |secret: &str, nodes: &str| {
+        let mut command = script("torchrun/run");
+        command.env("TORCHRUN", "echo").env("RIDGEPOINT_SECRET", secret);
+        running::output(command.args([nodes, "--nproc-per-node", "8", "--", "ridgepoint", "run"]))
+    };
+    assert_eq!(out(&started("", "--nnodes=1")), "--nnodes=1 --nproc-per-node 8 --no-python ridgepoint run\n");
+    assert_eq!(out(&started("0123456789abcdef", "--nnodes=2")), "--nnodes=2 --nproc-per-node 8 --no-python ridgepoint run\n");
+    let refused = started("", "--nnodes=2");
+    assert!(refused.status.code() == Some(2) && err(&refused).contains("RIDGEPOINT_SECRET_FILE"), "{}", err(&refused));
 }
 
 /// A script of the tree's, as a command.

@@ -168,7 +168,7 @@ fn open_siblings(wanted: &Wanted, path: &Path) {
 }
 
 /// The library's files in a folder, preferred names first, then whatever else begins with the stem.
-fn files_of(dir: &Path, wanted: &Wanted) -> Vec<PathBuf> {
+pub(crate) fn files_of(dir: &Path, wanted: &Wanted) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = wanted.sonames.iter().map(|n| dir.join(n)).filter(|p| p.is_file()).collect();
     for f in named(dir, wanted.stem) {
         if !files.contains(&f) {

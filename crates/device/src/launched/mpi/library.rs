@@ -1,17 +1,19 @@
 //! An MPI library found at run time, by one table for all: functions have the same C signatures everywhere, and what differs are
 //! the handles of predefined objects. Open MPI's are addresses of its own variables (`ompi_mpi_comm_world`); the standard ABI of
-//! MPI 5 (MPICH 5, Intel MPI to come) has small numbers. Both are as wide as a pointer.
+//! MPI 5 (MPICH 5) has small numbers; both are as wide as a pointer. MPICH's own ABI (MPICH 3 and 4, Intel MPI, MVAPICH, Cray MPICH)
+//! has numbers of 32 bits: a register or a place on the stack that is twice as wide carries them as well, and what a call makes is
+//! written to the lower half of a handle that was null, on machines that begin with that half.
 //!
 //! Which library is asked for depends on who started the processes: one that another manager bootstraps would find itself alone.
 
 use crate::dl::{Opened, table};
-use crate::finder::{Layout, Places, Search, Wanted, find};
+use crate::finder::{Layout, Places, Search, Wanted, files_of, find};
 use crate::launched::world::Launcher;
 use crate::probe::Finding;
 use crate::{DeviceError, Redop};
 use ridgepoint_core::Dtype;
 use std::ffi::{c_char, c_int, c_void};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The variable that names a folder with an MPI library, or `none`.
 pub(in crate::launched) const VARIABLE: &str = "RIDGEPOINT_MPI_PATH";
@@ -51,14 +53,14 @@ const STANDARD: Wanted = Wanted {
     get: &[(0, "pip install mpich")],
 };
 
-/// MPICH's own ABI, of MPICH 3 and 4 and what was made from them: its handles are numbers that its header alone names.
+/// MPICH's own ABI, of MPICH 3 and 4 and what was made from them.
 const MPICH: Wanted = Wanted {
     stem: "libmpi.so",
-    sonames: &["libmpi.so.12", "libmpich.so.12"],
-    proof: "MPIR_Err_return_comm",
+    sonames: &["libmpi.so.12", "libmpich.so.12", "libmpi_cray.so.12"],
+    proof: "MPI_Allreduce",
     siblings: &[],
     of_driver: false,
-    get: &[],
+    get: &[(0, "apt-get install mpich")],
 };
 
 /// A handle, as wide as a pointer.
@@ -140,6 +142,7 @@ pub(super) struct Library {
 pub(in crate::launched) enum Flavour {
     OpenMpi,
     Standard,
+    Mpich,
 }
 
 impl Flavour {
@@ -147,6 +150,7 @@ impl Flavour {
         match self {
             Self::OpenMpi => &OPEN_MPI,
             Self::Standard => &STANDARD,
+            Self::Mpich => &MPICH,
         }
     }
 
@@ -155,18 +159,70 @@ impl Flavour {
         match self {
             Self::OpenMpi => "openmpi",
             Self::Standard => "mpi-abi",
+            Self::Mpich => "mpich-abi",
         }
     }
+
+    /// Finds it, and nothing else under one of its names.
+    fn find(self, places: &Places) -> Search {
+        find(self.wanted(), places, &|opened| match self {
+            Self::Mpich if opened.address(&["ompi_mpi_comm_world"]).is_some() => Err("it is Open MPI".into()),
+            Self::Mpich if cfg!(target_endian = "big") => Err("its handles are read on little-endian machines alone".into()),
+            _ => Ok(()),
+        })
+    }
 }
+
+/// A predefined object: Open MPI's variable, the standard's number and MPICH's.
+struct Predefined(&'static str, usize, usize);
+
+const WORLD: Predefined = Predefined("ompi_mpi_comm_world", 0x101, 0x4400_0000);
+const BYTE: Predefined = Predefined("ompi_mpi_byte", 0x247, 0x4c00_010d);
+const ERRORS_RETURN: Predefined = Predefined("ompi_mpi_errors_return", 0x143, 0x5400_0001);
+const FLOAT: Predefined = Predefined("ompi_mpi_float", 0x210, 0x4c00_040a);
+const DOUBLE: Predefined = Predefined("ompi_mpi_double", 0x214, 0x4c00_080b);
+const INT8: Predefined = Predefined("ompi_mpi_int8_t", 0x240, 0x4c00_0137);
+const INT32: Predefined = Predefined("ompi_mpi_int32_t", 0x250, 0x4c00_0439);
+const SUM: Predefined = Predefined("ompi_mpi_op_sum", 0x21, 0x5800_0003);
+const MIN: Predefined = Predefined("ompi_mpi_op_min", 0x22, 0x5800_0002);
+const MAX: Predefined = Predefined("ompi_mpi_op_max", 0x23, 0x5800_0001);
+const PROD: Predefined = Predefined("ompi_mpi_op_prod", 0x24, 0x5800_0004);
 
 /// Libraries that processes of this launcher can be connected by, the preferred first. Slurm bootstraps Open MPI by PMIx alone.
 fn flavours(launcher: Launcher) -> &'static [Flavour] {
     match launcher {
         Launcher::OpenMpi => &[Flavour::OpenMpi],
-        Launcher::Pmi => &[Flavour::Standard],
-        _ if std::env::var_os("PMIX_RANK").is_some() => &[Flavour::OpenMpi, Flavour::Standard],
-        _ => &[Flavour::Standard],
+        _ if launcher != Launcher::Pmi && std::env::var_os("PMIX_RANK").is_some() => {
+            &[Flavour::OpenMpi, Flavour::Standard, Flavour::Mpich]
+        }
+        _ => &[Flavour::Standard, Flavour::Mpich],
     }
+}
+
+/// Folders of the libraries that belong to whatever started this process: a launcher bootstraps its own.
+fn of_the_launcher() -> Vec<PathBuf> {
+    /// How far up it is looked for.
+    const GENERATIONS: usize = 8;
+    let mut folders = Vec::new();
+    // SAFETY: takes nothing and cannot fail.
+    let mut process = unsafe { libc::getppid() };
+    for _ in 0..GENERATIONS {
+        let program = std::fs::read_link(format!("/proc/{process}/exe")).unwrap_or_default();
+        let name = program.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if ["hydra", "mpiexec", "mpirun", "orte", "prte"].iter().any(|begin| name.starts_with(begin)) {
+            let home = program.parent().and_then(Path::parent).map(Path::to_owned).unwrap_or_default();
+            folders.extend(["lib", "lib64", "lib/release"].map(|part| home.join(part)));
+        }
+        // The parent's number comes after the name, which may hold anything, and a letter.
+        let about = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        let parent = about.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)).and_then(|text| text.parse().ok());
+        match parent {
+            Some(parent) if parent > 1 => process = parent,
+            _ => break,
+        }
+    }
+    folders.retain(|folder| folder.is_dir());
+    folders
 }
 
 /// The library for processes of this launcher.
@@ -174,13 +230,22 @@ fn flavours(launcher: Launcher) -> &'static [Flavour] {
 /// # Errors
 /// What was looked for, in vain, and how to get it.
 pub(in crate::launched) fn search(launcher: Launcher) -> Result<(Opened, Flavour), String> {
-    let mut reasons = Vec::new();
-    for flavour in flavours(launcher) {
+    let (mut reasons, places) = (Vec::new(), places());
+    // What was asked for comes before what the launcher brings, and that before what the machine has, of whichever kind it is.
+    let has = |folders: &[PathBuf], wanted| folders.iter().any(|folder| !files_of(folder, wanted).is_empty());
+    let distance = |flavour: &Flavour| {
         let wanted = flavour.wanted();
-        let search = find(wanted, &places(), &|_| Ok(()));
-        let sentence = search.sentence(wanted, None);
+        if has(&places.asked_for, wanted) { 0 } else { 2 - u8::from(has(&places.beside, wanted)) }
+    };
+    let mut flavours = flavours(launcher).to_vec();
+    flavours.sort_by_key(distance);
+    for flavour in flavours {
+        let search = flavour.find(&places);
+        let sentence = search.sentence(flavour.wanted(), None);
         match search.found {
-            Some(opened) => return Ok((opened, *flavour)),
+            Some(opened) => return Ok((opened, flavour)),
+            // What was asked for is used or reported, never replaced by another.
+            None if distance(&flavour) == 0 => return Err(sentence),
             None => reasons.push(sentence),
         }
     }
@@ -188,38 +253,33 @@ pub(in crate::launched) fn search(launcher: Launcher) -> Result<(Opened, Flavour
 }
 
 fn places() -> Places {
-    Places::of_this_machine(&LAYOUT)
+    Places { beside: of_the_launcher(), ..Places::of_this_machine(&LAYOUT) }
 }
 
-/// What `doctor` says of both.
+/// What `doctor` says of them.
 pub(in crate::launched) fn findings() -> Vec<Finding> {
-    let found = |wanted| -> Search { find(wanted, &places(), &|_| Ok(())) };
-    let mut all: Vec<Finding> = [OPEN_MPI, STANDARD].iter().map(|wanted| found(wanted).finding(wanted, None, None)).collect();
-    // Said only where it is there: whoever has it wonders why it is not used.
-    if let Some(opened) = found(&MPICH).found {
-        all.push(Finding {
-            what: "libmpi.so.12".into(),
-            ok: false,
-            detail: format!("{} has MPICH's ABI of before MPI 5, which is not used", opened.path.display()),
-            remedy: Some("MPICH 5 has the standard ABI: pip install mpich; or Open MPI: apt-get install openmpi-bin".into()),
-        });
-    }
-    all
+    let places = places();
+    let finding = |flavour: &Flavour| {
+        let finding = flavour.find(&places).finding(flavour.wanted(), None, None);
+        // Two of them have one name but for its number.
+        if *flavour == Flavour::Mpich { Finding { what: "libmpi.so.12".into(), ..finding } } else { finding }
+    };
+    [Flavour::OpenMpi, Flavour::Standard, Flavour::Mpich].iter().map(finding).collect()
 }
 
 impl Library {
     pub(super) fn load(launcher: Launcher) -> crate::Result<Self> {
         let (opened, flavour) = search(launcher).map_err(DeviceError::unsupported)?;
         let mut mpi = Self { table: Table::bind(opened), world: std::ptr::null_mut(), byte: std::ptr::null_mut(), flavour };
-        mpi.world = mpi.handle("ompi_mpi_comm_world", 0x101)?;
-        mpi.byte = mpi.handle("ompi_mpi_byte", 0x247)?;
+        mpi.world = mpi.handle(&WORLD)?;
+        mpi.byte = mpi.handle(&BYTE)?;
         Ok(mpi)
     }
 
-    /// A predefined object: Open MPI's variable, or the standard's number.
-    fn handle(&self, variable: &str, number: usize) -> crate::Result<Handle> {
+    fn handle(&self, &Predefined(variable, standard, mpich): &Predefined) -> crate::Result<Handle> {
         match self.flavour {
-            Flavour::Standard => Ok(std::ptr::without_provenance_mut(number)),
+            Flavour::Standard => Ok(std::ptr::without_provenance_mut(standard)),
+            Flavour::Mpich => Ok(std::ptr::without_provenance_mut(mpich)),
             Flavour::OpenMpi => self
                 .table
                 .library
@@ -230,28 +290,38 @@ impl Library {
 
     /// Errors are returned, not the end of the process.
     pub(super) fn errors_return(&self) -> crate::Result<Handle> {
-        self.handle("ompi_mpi_errors_return", 0x143)
+        self.handle(&ERRORS_RETURN)
+    }
+
+    /// `MPI_IN_PLACE`.
+    pub(super) const fn in_place(&self) -> *const c_void {
+        std::ptr::without_provenance(if matches!(self.flavour, Flavour::Mpich) { usize::MAX } else { 1 })
+    }
+
+    /// `MPI_STATUS_IGNORE`.
+    pub(super) const fn no_status(&self) -> *mut c_void {
+        std::ptr::without_provenance_mut(if matches!(self.flavour, Flavour::Mpich) { 1 } else { 0 })
     }
 
     /// The library's own type for a dtype, where it has one that it can reduce.
     pub(super) fn datatype(&self, dtype: Dtype) -> Option<crate::Result<Handle>> {
-        let (variable, number) = match dtype {
-            Dtype::F32 => ("ompi_mpi_float", 0x210),
-            Dtype::F64 => ("ompi_mpi_double", 0x214),
-            Dtype::I8 => ("ompi_mpi_int8_t", 0x240),
-            Dtype::I32 => ("ompi_mpi_int32_t", 0x250),
+        let own = match dtype {
+            Dtype::F32 => &FLOAT,
+            Dtype::F64 => &DOUBLE,
+            Dtype::I8 => &INT8,
+            Dtype::I32 => &INT32,
             _ => return None,
         };
-        Some(self.handle(variable, number))
+        Some(self.handle(own))
     }
 
     /// The library's own operation; MPI has no average.
     pub(super) fn op(&self, redop: Redop) -> crate::Result<Handle> {
         match redop {
-            Redop::Sum => self.handle("ompi_mpi_op_sum", 0x21),
-            Redop::Min => self.handle("ompi_mpi_op_min", 0x22),
-            Redop::Max => self.handle("ompi_mpi_op_max", 0x23),
-            Redop::Prod => self.handle("ompi_mpi_op_prod", 0x24),
+            Redop::Sum => self.handle(&SUM),
+            Redop::Min => self.handle(&MIN),
+            Redop::Max => self.handle(&MAX),
+            Redop::Prod => self.handle(&PROD),
             Redop::Avg => Err(DeviceError::unsupported("MPI has no average")),
         }
     }

@@ -39,8 +39,6 @@ struct Element {
 }
 
 const NOTHING: Element = Element { datatype: std::ptr::null_mut(), op: std::ptr::null_mut(), own: false };
-/// MPI_IN_PLACE: the same number in both ABIs.
-const IN_PLACE: *const c_void = std::ptr::without_provenance(1);
 /// MPI counts with an int. The calls with wider counts are of MPI 4, which Open MPI 4 is not.
 const MOST: usize = c_int::MAX as usize;
 /// Another limit, for tests: no test has buffers beyond the real one.
@@ -148,7 +146,8 @@ impl Mpi {
         // What is moved is counted in bytes, or in blocks of them.
         let (byte, unit) = self.block.as_ref().map_or((self.library.byte, 1), |block| (block.datatype, block.bytes));
         let whole = receive.as_mut_ptr().cast::<c_void>();
-        let from: *const c_void = if p.in_place { IN_PLACE } else { send.as_ptr().cast() };
+        let in_place = self.library.in_place();
+        let from: *const c_void = if p.in_place { in_place } else { send.as_ptr().cast() };
         let counted = |elements: usize| (elements * size / unit) as c_int;
         let (bytes, part) = (counted(p.count()), counted(p.part(rank).len()));
         // SAFETY: a part ends within the buffer.
@@ -183,7 +182,7 @@ impl Mpi {
                 }
                 Op::Scatter => {
                     let to = match p.in_place {
-                        true if is_root => IN_PLACE.cast_mut(),
+                        true if is_root => in_place.cast_mut(),
                         true => at(p.receives_from(rank)),
                         false => whole,
                     };
@@ -204,7 +203,7 @@ impl Mpi {
                 }
                 Op::SendRecv => {
                     let (to, of) = (((rank + 1) % n) as c_int, ((rank + n - 1) % n) as c_int);
-                    t.sendrecv(from, bytes, byte, to, 0, whole, bytes, byte, of, 0, world, std::ptr::null_mut())
+                    t.sendrecv(from, bytes, byte, to, 0, whole, bytes, byte, of, 0, world, self.library.no_status())
                 }
             }
         }
@@ -270,11 +269,11 @@ impl Fabric for Mpi {
     }
 
     fn hear(&mut self, bytes: &mut [u8], peer: usize) -> Result<()> {
-        let (len, nowhere) = (bytes.len(), std::ptr::null_mut());
+        let (len, nowhere) = (bytes.len(), self.library.no_status());
         for start in (0..len.max(1)).step_by(MESSAGE) {
             let part = &mut bytes[start..len.min(start + MESSAGE)];
             let (at, n) = (part.as_mut_ptr().cast(), part.len() as c_int);
-            // SAFETY: the buffer holds so many bytes; a null status is MPI_STATUS_IGNORE in both ABIs.
+            // SAFETY: the buffer holds so many bytes, and the status is one that is ignored.
             unsafe { self.library.table.recv(at, n, self.library.byte, peer as c_int, 0, self.library.world, nowhere) }
                 .map_err(failed)?;
         }
