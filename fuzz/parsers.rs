@@ -128,6 +128,7 @@ pub(crate) fn model(bytes: &[u8]) {
             batch,
             context: 1 << 20,
             tokens: 1 << 20,
+            queries: 3,
             tp,
             dtype: "e4m3".into(),
             attention: None,

@@ -1,7 +1,7 @@
 // Absorbed MLA decode for Hopper (sm_90a): every query head attends over one latent cache whose 576 columns are the key and whose first
 // 512 are the value, bf16 or f16, f32 inside.
 //
-// Tile: a block takes 64 rows (query, head) of a sequence and one split of its keys, 64 keys a tile. The 64 × 512 output does not fit in
+// Tile: a block takes 64 rows (head, query) of a sequence and one split of its keys, 64 keys a tile. The 64 × 512 output does not fit in
 // one warpgroup's registers, so two hold 64 × 256 each: group 0 the left half, group 1 the right. They walk the keys in pairs of
 // tiles: group 0 scores the even tile, group 1 the odd one, and each multiplies both tiles' P with its half of V, so that one's
 // softmax runs under the other's products. P and the scales pass through shared memory.
@@ -13,7 +13,7 @@
 // Limits: at 128 heads the tensor core and, nearly, L2 (33 bytes a clock an SM); below 64 rows the loads. With pages of 16 keys
 // the loads, too: a box of 2 KB for each and slab (1640 GB/s on an H200, 2199 without pages). With FP8 widening (671 GB/s, 307 TFLOP/s of 517).
 //
-// Host contract. Q [B,Sq,Hq,576], cache [B,Sk,576], O [B,Sq,Hq,512], contiguous, 16-byte aligned; rows = Sq · Hq; scale > 0.
+// Host contract. Q [B,Hq,Sq,576], cache [B,Sk,576], O [B,Hq,Sq,512], contiguous, 16-byte aligned; rows = Hq · Sq; scale > 0.
 // Causal at the end: query i of a sequence of length L sees keys j ≤ i + L − Sq. A row that sees no key gives zeros.
 //   mq, mk    4-d tensor maps over (64, rows or Sk, 9, B) elements, strides (1152, 128, 1152 · (rows or Sk)) bytes, box (64, 64, 1, 1),
 //             128-byte swizzle, out of bounds zero
@@ -51,7 +51,7 @@ enum { SCORED0 = 1, MAX0, P0_READY, P1_READY, P0_FREE, P1_FREE, SUMS, TAKEN };
 // Parts of a cache tile, loaded and freed on their own: columns 0–255, 256–511, 512–575.
 enum { LEFT, RIGHT, ROPE };
 
-struct Problem { int rows, heads, keys, splits; float scale, value; };  // `value`: what V is multiplied by
+struct Problem { int rows, queries, keys, splits; float scale, value; };  // `value`: what V is multiplied by
 
 template <bool F16, bool KV8> struct Kernel {
     u32 q, k[2], p[2], bars;
@@ -323,14 +323,14 @@ template <bool F16, bool KV8> struct Kernel {
 
     __device__ __forceinline__ void consume(const u16* query, u16* o, float* partial, float2* stats, const Problem& p_, unsigned char* smem, int group, int row, int batch,
                                             int length, int begin, int end, int pairs, int split) const {
-        const int warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32, r0 = row + warp * 16 + lane / 4, queries = p_.rows / p_.heads;
+        const int warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32, r0 = row + warp * 16 + lane / 4;
         State w;
 #pragma unroll
         for (int i = 0; i < 128; i++) w.o[i] = 0;
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             w.top[r] = minus_infinity(); w.sum[r] = 0;
-            w.limit[r] = min(end, length - queries + (r0 + 8 * r) / p_.heads + 1);
+            w.limit[r] = min(end, length - p_.queries + (r0 + 8 * r) % p_.queries + 1);
         }
 #pragma unroll
         for (int i = 0; i < 16; i++) {  // fragment word i of step i / 4: row 8·(i mod 2), columns 16·(i / 4) + 8·(i / 2 mod 2)
@@ -394,9 +394,9 @@ RP_DEVICE void run(const TensorMap* mq, const TensorMap* mk, const u16* q, u16* 
 // `scales` of FP8 alone.
 #define RP_ENTRY(NAME, F16)                                                                                                        \
     extern "C" __global__ void __launch_bounds__(384, 1) NAME(const __grid_constant__ TensorMap mq, const __grid_constant__ TensorMap mk, const u16* q, u16* o, float* partial, \
-        float2* stats, const int* lengths, const int* table, const float* scales, int page_shift, int rows, int heads, int keys, int splits, float scale) { \
+        float2* stats, const int* lengths, const int* table, const float* scales, int page_shift, int rows, int queries, int keys, int splits, float scale) { \
         const float value = RP_KV8 ? scales[1] : 1;                                                                                \
-        RP_MLA::run<F16, RP_KV8>(&mq, &mk, q, o, partial, stats, lengths, {table, page_shift, 1, 0}, {rows, heads, keys, splits, RP_KV8 ? scale * scales[0] * value : scale, value}); \
+        RP_MLA::run<F16, RP_KV8>(&mq, &mk, q, o, partial, stats, lengths, {table, page_shift, 1, 0}, {rows, queries, keys, splits, RP_KV8 ? scale * scales[0] * value : scale, value}); \
     }
 #if RP_KV8
 RP_ENTRY(rp_mla_decode_sm90_kv8_bf16, false)

@@ -11,7 +11,7 @@ inline float normal() { auto next = [] { state = state * 1664525u + 1013904223u;
 struct Shape {
     int b, hq, hkv, sq, sk; float scale;  // `scale` multiplies Q: a sharp softmax, whose maximum moves
     int d, dv; bool f16, causal;
-    int window = 0, page = 0; bool sinks = false, kv8 = false, latent = false, q8 = false;  // `latent`: one K a sequence, V its first columns; Q [B,Sq,Hq,D]
+    int window = 0, page = 0; bool sinks = false, kv8 = false, latent = false, q8 = false;  // `latent`: one K a sequence, V its first columns
     std::vector<int> lengths = {};
 };
 
@@ -68,7 +68,7 @@ inline void check(const char* name, const Operands& t) {
         const std::vector<double> k = rows(t.k, s.d), v = s.latent ? k : rows(t.v, s.dv); const int step = s.latent ? s.d : s.dv;  // of V's rows
         for (int h = kv * group; h < (kv + 1) * group; h++) for (int i = 0; i < s.sq; i++) {
             int sees = s.causal ? std::min(length, i + length - s.sq + 1) : length, first = s.window ? std::max(0, sees - s.window) : 0;
-            size_t row = s.latent ? ((size_t)x * s.sq + i) * s.hq + h : ((size_t)x * s.hq + h) * s.sq + i;
+            size_t row = ((size_t)x * s.hq + h) * s.sq + i;
             std::vector<double> q, p(std::max(sees, 0)), out(s.dv, 0.0); double top = s.sinks ? t.sinks[h] : -1e300, sum = 0;
             for (int c = 0; c < s.d; c++) q.push_back(t.query(row * s.d + c));
             for (int j = first; j < sees; j++) { double y = 0; for (int c = 0; c < s.d; c++) y += q[c] * k[(size_t)j * s.d + c]; p[j] = y * t.scale * t.k_scale; top = std::max(top, p[j]); }

@@ -496,7 +496,7 @@ typedef void (*Mla)(const TensorMap, const TensorMap, const u16*, u16*, float*, 
 static void mla(const char* name, Mla run, Combine combine, Shape s, int splits) {
     s.latent = true; Operands t(s); int rows = s.sq * s.hq; Splits join(s, splits);
     auto mq = tensor_map(t.q.data(), 576, rows, s.b, 64, 1), mk = s.page ? tensor_map(t.k.data(), 576, t.pool * s.page, 1, std::min(s.page, 64), 1) : tensor_map(t.k.data(), 576, s.sk, s.b, 64, 1);
-    fibres::launch(dim3((rows + 63) / 64, splits, s.b), dim3(384), [&] { run(mq, mk, t.q.data(), t.o.data(), join.partial.data(), join.pairs(), t.lengths(), s.page ? t.table.data() : nullptr, nullptr, __builtin_ctz(s.page | 1 << 30), rows, s.hq, s.sk, splits, t.scale); });
+    fibres::launch(dim3((rows + 63) / 64, splits, s.b), dim3(384), [&] { run(mq, mk, t.q.data(), t.o.data(), join.partial.data(), join.pairs(), t.lengths(), s.page ? t.table.data() : nullptr, nullptr, __builtin_ctz(s.page | 1 << 30), rows, s.sq, s.sk, splits, t.scale); });
     join.join(combine, t);
     check(name, t);
 }
@@ -507,7 +507,7 @@ static void mla_kv8(const char* name, Mla run, Combine combine, Shape s, int spl
     HostMap m{t.k.data(), {64, keys, 9, s.page ? 1 : (u64)s.b}, {576, 64, 576 * keys}, {64, (u32)(s.page ? std::min(s.page, 64) : 64), 1, 1}, 16, 1};
     TensorMap mk; memcpy(&mk, &m, sizeof m);
     auto mq = tensor_map(t.q.data(), 576, rows, s.b, 64, 1);
-    fibres::launch(dim3((rows + 63) / 64, splits, s.b), dim3(384), [&] { run(mq, mk, t.q.data(), t.o.data(), join.partial.data(), join.pairs(), t.lengths(), s.page ? t.table.data() : nullptr, scales, __builtin_ctz(s.page | 1 << 30), rows, s.hq, s.sk, splits, t.scale); });
+    fibres::launch(dim3((rows + 63) / 64, splits, s.b), dim3(384), [&] { run(mq, mk, t.q.data(), t.o.data(), join.partial.data(), join.pairs(), t.lengths(), s.page ? t.table.data() : nullptr, scales, __builtin_ctz(s.page | 1 << 30), rows, s.sq, s.sk, splits, t.scale); });
     join.join(combine, t);
     t.k_scale = t.v_scale = scales[1];
     check(name, t);

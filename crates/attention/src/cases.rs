@@ -74,6 +74,7 @@ fn ids(scope: &Scope) -> Vec<&'static str> {
             "prefill/b3hq8hkv2sq512sk512d128/f32/causal/page16/ragged",
             "decode/b4hq64hkv8sq1sk4096d64/bf16/causal/w128/page16/sinks/ragged",
             "mla-decode/b4hq16hkv1sq1sk1024d576v512/f32/page64/ragged",
+            "mla-decode/b4hq16hkv1sq2sk1024d576v512/f32/causal",
         ],
         (Profile::Full, Class::Gpu) => &[
             "prefill/b4hq16hkv16sq4096sk4096d96/bf16/causal",
@@ -87,6 +88,7 @@ fn ids(scope: &Scope) -> Vec<&'static str> {
             "decode/b128hq64hkv8sq1sk8192d128/bf16/kv=e4m3/page64/ragged",
             "mla-decode/b64hq128hkv1sq1sk8192d576v512/bf16/page64/ragged",
             "mla-decode/b128hq128hkv1sq1sk8192d576v512/bf16/kv=e4m3/page64",
+            "mla-decode/b64hq128hkv1sq2sk8192d576v512/bf16/causal/page64",
         ],
         _ => &[],
     };

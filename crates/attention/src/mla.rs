@@ -16,7 +16,7 @@ pub(crate) const PROVIDER: &str = "mla-decode-sm90";
 /// Columns of the latent and of its part that is V.
 const LATENT: u64 = 576;
 const VALUE: u64 = 512;
-/// Rows (query heads) of a block.
+/// Rows (query heads times queries) of a block.
 const ROWS: u64 = 64;
 /// Keys of a tile, and so the most of a load.
 const KEYS: u64 = 64;
@@ -24,7 +24,7 @@ const KEYS: u64 = 64;
 const THREADS: u32 = 384;
 const SHARED: u32 = 230_912;
 
-/// True for the shapes that the kernel takes. With one query a sequence, its rows (query, head) are our (head, query).
+/// True for the shapes that the kernel takes. It masks as a causal decode does, which of one query's mask is none.
 pub(crate) fn fits(shape: Shape) -> bool {
     let half =
         matches!(shape.dtype, Dtype::Bf16 | Dtype::F16) && Shape { ragged: false, page: None, kv: shape.dtype, ..shape }.plain();
@@ -33,12 +33,13 @@ pub(crate) fn fits(shape: Shape) -> bool {
         && half
         && kv
         && paged_by_tma(shape)
-        && (shape.hkv, shape.sq, shape.dqk, shape.dv) == (1, 1, LATENT, VALUE)
+        && (shape.causal || shape.sq == 1)
+        && (shape.hkv, shape.dqk, shape.dv) == (1, LATENT, VALUE)
 }
 
 /// A key is 1152 bytes, and a block's partial results, which L2 holds, are 128 KB; a block walks keys two tiles of 64 at a time.
 fn costs(shape: Shape) -> Costs {
-    Costs { blocks: shape.hq.div_ceil(ROWS), block: 64, partial: 128, least: 512 }
+    Costs { blocks: (shape.hq * shape.sq).div_ceil(ROWS), block: 64, partial: 128, least: 512 }
 }
 
 /// The kernel for one shape.
@@ -55,8 +56,8 @@ impl<'d> Plan<'d> {
     /// # Errors
     /// As [`Device::compile`] and [`Device::alloc`]; `Unsupported` for more rows than the kernels count.
     pub(crate) fn new(shape: Shape, device: &'d dyn Device) -> Result<Self> {
-        if shape.b > 0xffff {
-            return Err(DeviceError::unsupported("more sequences than a grid has blocks along z"));
+        if shape.b > 0xffff || i32::try_from(shape.hq * shape.sq).is_err() {
+            return Err(DeviceError::unsupported("more sequences or queries than the kernel counts"));
         }
         if shape.page.is_some_and(|tokens| i32::try_from(layout::pool(shape) * tokens).is_err()) {
             return Err(DeviceError::unsupported("more keys than the kernel counts"));
@@ -88,7 +89,8 @@ impl<'d> Plan<'d> {
 impl AttentionPlan for Plan<'_> {
     fn enqueue(&self, operands: &AttentionOperands<'_>) -> Result<()> {
         let AttentionOperands { q, k, o, .. } = *operands;
-        let Shape { b, hq: rows, sk, page, dtype, kv, .. } = self.shape;
+        let Shape { b, hq, sq, sk, page, dtype, kv, .. } = self.shape;
+        let rows = hq * sq;
         let keys = match page {
             None => self.map(k, kv, sk, b, KEYS),
             Some(tokens) => self.map(k, kv, layout::pool(self.shape) * tokens, 1, tokens.min(KEYS)),
@@ -106,7 +108,7 @@ impl AttentionPlan for Plan<'_> {
             given(kv == Dtype::E4m3, operands.scales, "scales")?,
             Arg::I32(page.map_or(0, |tokens| tokens.ilog2() as i32)),
             Arg::I32(rows as i32),
-            Arg::I32(rows as i32),
+            Arg::I32(sq as i32),
             Arg::I32(sk as i32),
             Arg::I32(self.splits.count as i32),
             Arg::F32(scale(self.shape)),
@@ -139,6 +141,7 @@ mod tests {
         assert_eq!(at("b1hq128hkv1sq1sk65536d576v512"), 64);
         assert_eq!(at("b1hq16hkv1sq1sk4096d576v512"), 8);
         assert_eq!(at("b1hq16hkv1sq1sk7d576v512"), 1);
+        assert_eq!(at("b1hq128hkv1sq2sk65536d576v512"), 32);
     }
 
     #[test]
@@ -152,7 +155,10 @@ mod tests {
         assert!(!fits("mla-decode/b8hq16hkv1sq1sk4096d576v512/bf16/page48"));
         assert!(fits("mla-decode/b8hq16hkv1sq1sk4096d576v512/bf16/kv=e4m3/page64/ragged"));
         assert!(!fits("mla-decode/b8hq16hkv1sq1sk4096d576v512/e4m3"));
+        assert!(fits("mla-decode/b8hq16hkv1sq2sk4096d576v512/bf16/causal"));
+        assert!(fits("mla-decode/b8hq128hkv1sq4sk4096d576v512/f16/kv=e4m3/causal/page64/ragged"));
         assert!(!fits("mla-decode/b8hq16hkv1sq2sk4096d576v512/bf16"));
+        assert!(!fits("mla-decode/b8hq16hkv1sq2sk4096d576v512/bf16/causal/sinks"));
         assert!(!fits("mla-decode/b8hq16hkv1sq1sk4096d576v512/f32"));
         assert!(!fits("mla-decode/b8hq16hkv2sq1sk4096d576v512/bf16"));
         assert!(!fits("mla-decode/b8hq16hkv1sq1sk4096d320v256/bf16"));

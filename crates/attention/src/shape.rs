@@ -139,7 +139,7 @@ impl Shape {
         self.hq.is_multiple_of(self.hkv)
             && matches!(self.dtype, Dtype::F32 | Dtype::F16 | Dtype::Bf16 | Dtype::E4m3)
             && matches!(self.kv, kv if kv == self.dtype || kv == Dtype::E4m3)
-            && (!latent || (self.dv <= self.dqk && !self.causal))
+            && (!latent || (self.dv <= self.dqk && self.window.is_none()))
             // A window as long as the keys masks nothing: that is another id's problem.
             && self.window.is_none_or(|w| self.causal && w < self.sk)
             && self.page.is_none_or(|_| i32::try_from(layout::pool(self)).is_ok())
@@ -220,7 +220,9 @@ impl Shape {
         let (mut pairs, mut tokens) = (0u64, 0u64);
         for b in 0..self.b {
             let length = self.length(b);
-            pairs = pairs.checked_add(self.pairs(length))?;
+            // By convention a latent decode's mask is no discount: a few of many thousand keys.
+            let latent = Self { causal: self.causal && self.kind != Kind::MlaDecode, ..self };
+            pairs = pairs.checked_add(latent.pairs(length))?;
             tokens += self.seen(length);
         }
         let flops = pairs.checked_mul(2 * (self.dqk + self.dv))?.checked_mul(self.hq)?;
@@ -285,8 +287,7 @@ mod tests {
             |(kind, (b, group, hkv, sq, sk, dqk, dv), dtype, (causal, sinks, ragged, fp8), window, page)| {
                 let latent = kind == Kind::MlaDecode;
                 let (dqk, dv) = if latent { (dqk.max(dv), dqk.min(dv)) } else { (dqk, dv) };
-                let causal = causal && !latent;
-                let window = window.filter(|w| causal && *w < sk);
+                let window = window.filter(|w| causal && !latent && *w < sk);
                 let kv = if fp8 { Dtype::E4m3 } else { dtype };
                 Shape { kind, b, hq: group * hkv, hkv, sq, sk, dqk, dv, dtype, kv, causal, window, page, sinks, ragged }
             },
@@ -376,6 +377,9 @@ mod tests {
         let work = shape("mla-decode/b2hq16hkv1sq1sk100d576v512/bf16").work().unwrap();
         assert_eq!(work.bytes.0, 2 * (2 * 100 * 576 + 2 * 16 * (576 + 512)));
         assert_eq!(work.flops.0, 2 * 2 * 16 * 100 * (576 + 512));
+        let several = shape("mla-decode/b2hq16hkv1sq3sk100d576v512/bf16/causal").work().unwrap();
+        assert_eq!(several.bytes.0, 2 * (2 * 100 * 576 + 3 * 2 * 16 * (576 + 512)));
+        assert_eq!(several.flops.0, 3 * work.flops.0);
     }
 
     #[test]

@@ -19,7 +19,7 @@ const CASES: &[(&str, &str, &str, &[&str])] = &[
     ),
     ("decode/b1hq36hkv1sq1sk300d64/bf16/kv=e4m3/sinks", "hip:1", "decode-mfma", &["rp_decode_amd 1x2x1 by 256"]),
     (
-        "mla-decode/b2hq3hkv1sq2sk600d576v512/bf16/page64/sinks/ragged",
+        "mla-decode/b2hq3hkv1sq2sk600d576v512/bf16/causal/page64/sinks/ragged",
         "hip:0",
         "mla-decode-cdna",
         &["rp_mla_decode_cdna 4x1x1 by 256", "rp_combine 3x1x1 by 128"],

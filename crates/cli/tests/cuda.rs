@@ -199,7 +199,7 @@ fn every_kernel_of_hopper_is_handed_what_it_is_written_for() {
             ("attention/prefill/b2hq4hkv2sq70sk300d64/e4m3", "flash-fp8-sm90"),
             ("attention/prefill/b1hq2hkv1sq140sk150d256/e4m3/causal", "flash-fp8-sm90"),
             ("attention/mla-decode/b1hq16hkv1sq1sk1100d576v512/bf16", "mla-decode-sm90"),
-            ("attention/mla-decode/b3hq70hkv1sq1sk150d576v512/f16/page16/ragged", "mla-decode-sm90"),
+            ("attention/mla-decode/b3hq24hkv1sq3sk150d576v512/f16/causal/page16/ragged", "mla-decode-sm90"),
             ("attention/mla-decode/b2hq16hkv1sq1sk150d576v512/bf16/kv=e4m3/page64/ragged", "mla-decode-sm90"),
             ("attention/mla-decode/b2hq16hkv1sq1sk150d576v512/f16/kv=e4m3", "mla-decode-sm90"),
             ("attention/decode/b2hq8hkv2sq1sk600d64/f16", "decode-splitkv"),

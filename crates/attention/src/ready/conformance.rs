@@ -39,7 +39,7 @@ const SHORT: &[Edges] = &[
     ("decode/b2hq2hkv2sq1sk70d96", &["bf16"], &["", "/sinks"]),
     ("decode/b2hq2hkv2sq1sk70d256", &["f16"], &["", "/page16"]),
     ("mla-prefill/b1hq2hkv2sq1sk70d192v128", &["bf16"], &["/causal"]),
-    ("mla-decode/b3hq1hkv1sq1sk65d576v512", &["f32"], &["", "/page16/ragged"]),
+    ("mla-decode/b3hq1hkv1sq2sk65d576v512", &["f32"], &["/causal", "/page16/ragged"]),
 ];
 
 /// Those of them with logits in the thousands (in FP8 the hundreds), of which exponentials without the maximum would be infinite.
@@ -94,6 +94,7 @@ const EDGES: &[Edges] = &[
     ("mla-decode/b2hq16hkv1sq1sk65d576v512", ALL, &["", "/sinks"]),
     ("mla-decode/b1hq6hkv1sq1sk1100d576v512", NARROW, &["", "/page64"]),
     ("mla-decode/b3hq6hkv1sq1sk150d576v512", ALL, &["/ragged", "/page16/ragged"]),
+    ("mla-decode/b3hq6hkv1sq3sk90d576v512", NARROW, &["/causal", "/causal/page16/ragged"]),
 ];
 
 /// Those of them with huge logits.

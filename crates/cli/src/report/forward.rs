@@ -53,6 +53,7 @@ impl Column<'_> {
         match self.pass.phase {
             Phase::Prefill if *batch > 1 => format!("prefill {batch} × {} of {context}", tokens / batch),
             Phase::Prefill => format!("prefill {tokens} of {context}"),
+            Phase::Decode if tokens > batch => format!("decode {batch} × {} of {context}", tokens / batch.max(&1)),
             Phase::Decode => format!("decode {batch} × {context}"),
         }
     }

@@ -31,6 +31,9 @@ pub(super) struct Models {
     /// Tokens of each prompt's chunk of prefill, the last of its context. Default: 2048.
     #[arg(long, value_name = "SIZES", value_parser = Axis::parse, requires = "model")]
     tokens: Option<Axis>,
+    /// New tokens of each sequence in a pass of decode: 2 to 4 where drafted ones are verified (speculative decoding, MTP). Default: 1.
+    #[arg(long, value_name = "SIZES", value_parser = Axis::parse, requires = "model")]
+    new_tokens: Option<Axis>,
     /// GPUs that share each layer (tensor parallelism). Default: 1.
     #[arg(long, value_name = "SIZES", value_parser = Axis::parse, requires = "model")]
     tp: Option<Axis>,
@@ -67,15 +70,15 @@ impl Models {
     pub(super) fn passes(&self, dtypes: &[String]) -> Outcome<Vec<Pass>> {
         let values = |axis: &Option<Axis>, default: u64| axis.as_ref().map_or_else(|| vec![default], |a| a.values.clone());
         let (batches, contexts) = (values(&self.batch, 1), values(&self.context, 8192));
-        let (tokens, degrees) = (values(&self.tokens, 2048), values(&self.tp, 1));
+        let (tokens, queries, degrees) = (values(&self.tokens, 2048), values(&self.new_tokens, 1), values(&self.tp, 1));
         let phase = self.phase.unwrap_or(PhaseArg::Both);
-        // Decode knows no chunk.
+        // Tokens of a sequence: of a prompt's chunk, or new ones.
         let mut hows: Vec<(Phase, u64, u64)> = Vec::new();
         if phase != PhaseArg::Decode {
             hows.extend(batches.iter().flat_map(|batch| tokens.iter().map(|tokens| (Phase::Prefill, *batch, *tokens))));
         }
         if phase != PhaseArg::Prefill {
-            hows.extend(batches.iter().map(|batch| (Phase::Decode, *batch, 1)));
+            hows.extend(batches.iter().flat_map(|batch| queries.iter().map(|new| (Phase::Decode, *batch, *new))));
         }
         let count = [self.model.len(), dtypes.len(), degrees.len(), contexts.len(), hows.len()].into_iter().product::<usize>();
         if count > MOST {
@@ -96,6 +99,7 @@ impl Models {
                                 batch: *batch,
                                 context: *context,
                                 tokens: *tokens,
+                                queries: *tokens,
                                 tp: *tp,
                                 dtype: dtype.clone(),
                                 attention: self.attention_dtype,
@@ -150,6 +154,7 @@ pub(crate) fn heading(pass: &Pass) -> String {
     let what = match phase {
         Phase::Prefill if *batch > 1 => format!("prefill of {batch} × {} tokens", tokens / batch),
         Phase::Prefill => format!("prefill of {tokens} tokens"),
+        Phase::Decode if tokens > batch => format!("decode of {} tokens each, batch {batch}", tokens / batch.max(&1)),
         Phase::Decode => format!("decode, batch {batch}"),
     };
     let attention = if attention.is_empty() { String::new() } else { format!(", attention {attention}") };

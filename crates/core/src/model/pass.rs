@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub enum Phase {
     /// The last chunk of a prompt.
     Prefill,
-    /// One more token for each sequence of a batch.
+    /// One more token for each sequence of a batch, or a few.
     Decode,
 }
 
@@ -28,6 +28,8 @@ pub struct Use {
     pub context: u64,
     /// Tokens of each sequence's chunk of prefill.
     pub tokens: u64,
+    /// New tokens of each sequence in a decode: more than one where drafted ones are verified (speculative decoding, MTP).
+    pub queries: u64,
     /// GPUs that share each layer.
     pub tp: u64,
     /// Dtype of the products, as it ends an id.
@@ -102,7 +104,7 @@ impl Model {
             format!("{} GPUs do not divide the {what} of {}; degrees that do: {}", how.tp, self.name, others.join(", "))
         })?;
         let prefill = how.phase == Phase::Prefill;
-        let tokens = how.batch.saturating_mul(if prefill { how.tokens.min(how.context) } else { 1 });
+        let tokens = how.batch.saturating_mul(if prefill { how.tokens } else { how.queries }.min(how.context));
         let mut parts = Parts { rows: tokens, dtype: &how.dtype, list: Vec::new() };
         self.attention(how, &mut parts);
         if let Some(mlp) = self.dense {
@@ -114,8 +116,8 @@ impl Model {
         if let Some(experts) = self.experts {
             self.mixture(experts, how.tp, &mut parts);
         }
-        // Only the last token of each sequence is asked for the next one; heads stay wide where the layers are narrow.
-        let head = Parts { rows: how.batch, dtype: wide(&how.dtype), list: Vec::new() };
+        // Of a prompt only the last token is asked for the next one; heads stay wide where the layers are narrow.
+        let head = Parts { rows: if prefill { how.batch } else { tokens }, dtype: wide(&how.dtype), list: Vec::new() };
         parts.list.extend(head.with("lm head", self.vocab / how.tp, self.hidden));
         Ok(Pass {
             model: self.name.clone(),
@@ -277,7 +279,7 @@ impl Parts<'_> {
         if let Some(kv) = how.kv.filter(|kv| cached && *kv != dtype) {
             id += &format!("/kv={kv}");
         }
-        if how.phase == Phase::Prefill || window.is_some() {
+        if how.phase == Phase::Prefill || window.is_some() || sq > 1 {
             id += "/causal";
         }
         if let Some(keys) = window {
@@ -299,7 +301,7 @@ mod tests {
 
     fn how(phase: Phase, batch: u64, tp: u64) -> Use {
         let (attention, kv, page) = (None, None, None);
-        Use { phase, batch, context: 8192, tokens: 2048, tp, dtype: "bf16".into(), attention, kv, page }
+        Use { phase, batch, context: 8192, tokens: 2048, queries: 1, tp, dtype: "bf16".into(), attention, kv, page }
     }
 
     fn pass(model: &str, phase: Phase, tp: u64) -> Result<Pass, String> {
@@ -405,6 +407,12 @@ mod tests {
         // A latent cache; what a prompt's attention reads was made of it.
         let latent = attentions("deepseek-v3", &cache(Phase::Decode));
         assert_eq!(latent, ["mla-decode/b2hq128hkv1sq1sk8192d576v512/bf16/kv=e4m3/page64"]);
+        // Drafted tokens see the cache and those before them, and all of them are asked for the next one.
+        let drafted = Use { queries: 3, ..cache(Phase::Decode) };
+        let several = attentions("deepseek-v3", &drafted);
+        assert_eq!(several, ["mla-decode/b2hq128hkv1sq3sk8192d576v512/bf16/kv=e4m3/causal/page64"]);
+        let last = Model::shipped("deepseek-v3").unwrap().pass(&drafted).unwrap().parts.pop().unwrap();
+        assert_eq!(last.case, "gemm/m6n129280k7168/bf16");
         let made = attentions("deepseek-v3", &cache(Phase::Prefill));
         assert_eq!(made, ["mla-prefill/b2hq128hkv128sq2048sk8192d192v128/bf16/causal"]);
         // All of it in FP8, said once.

@@ -25,7 +25,7 @@ pub(crate) fn variants() -> Vec<AttentionProblem> {
         AttentionProblem { batch: 2, causal: true, paged, ragged: true, sinks: true, ..p },
         AttentionProblem { sinks: true, ..p },
         AttentionProblem { batch: 2, hq: 4, hkv: 1, sq: 1, dqk: 24, dv: 16, shared_kv: true, ..p },
-        AttentionProblem { batch: 2, hq: 4, hkv: 1, sq: 1, dqk: 24, dv: 16, shared_kv: true, paged, ..p },
+        AttentionProblem { batch: 2, hq: 4, hkv: 1, sq: 2, causal: true, dqk: 24, dv: 16, shared_kv: true, paged, ..p },
         AttentionProblem { causal: true, ..p.of(Dtype::E4m3) },
     ]
 }
