@@ -20,7 +20,8 @@
 //   grid min(SMs, tiles), block 384, dynamic shared memory 256·D + 4·N·(D + DV) + 128 bytes, 1 block an SM.
 // Entries rp_flash_sm90_{bf16,f16}_d{128,64}_{full,causal}; N = 176 for full, 128 for causal. With RP_GENERAL=1 the one entry
 // rp_flash_sm90 for other head dims and what serving asks besides:
-//   V and O have DV columns (box (64, N, DV/64, 1) for v); 64, 128, 192/128 with N = 128, 256 with N = 80
+//   V and O have DV columns (box (64, N, DV/64, 1) for v); 64, 128, 192/128 with N = 128, 256 with N = 80; 96 with N = 128, its maps over
+//             (96, S, 1, B·H), box (64, 64 or N, 1, 1): what lies past 96 comes as zeros, and 2 · 128 stands for D + DV in shared memory
 //   lengths   B numbers of valid keys, at most Sk, or null; heads_q = Hq. What lies past a length may be anything.
 //   table     pages i32 [B, ⌈Sk / page⌉] of K [pool,Hkv,page,D] and V [pool,Hkv,page,DV], page = 2^page_shift ≥ 8, or null; entries behind a
 //             sequence's last key are not read. k and v are then maps over (64, pool · Hkv · page, columns / 64, 1), box (64, min(page,
@@ -44,15 +45,11 @@ using namespace hopper;
 
 constexpr int STAGES = 2;  // K tiles and V tiles in flight; a third does not fit beside N = 176
 
-// What only RP_GENERAL knows.
-struct Extra { const int *lengths, *table; const float* sinks; int page_shift, heads_q, window; };
-
-// The first block that the tile's first row can see through its window.
-template <int N> RP_DEVICE int first_block(const Problem& p, int window, int row) { return window ? max(0, row + p.keys - p.queries + 1 - window) / N : 0; }
-
 template <int D, int DV, int N, bool CAUSAL, bool F16, int GROUPS, bool GENERAL, int TUNE>
 struct Kernel {
-    static constexpr int TILE = GROUPS * ROWS, K_BYTES = N * D * 2, V_BYTES = N * DV * 2, Q_BYTES = ROWS * D * 2;
+    static constexpr int SLABS = (D + 63) / 64, SLABS_V = (DV + 63) / 64, WIDE = SLABS_V * 64;  // of 64 columns; columns of the output with those of zeros
+    static constexpr int TILE = GROUPS * ROWS, K_BYTES = N * SLABS * 128, V_BYTES = N * SLABS_V * 128, Q_BYTES = ROWS * SLABS * 128;
+    static constexpr bool PADDED = D % 64 != 0;
     static constexpr u32 SLAB = N * 128;  // one 64-column slab of a K or V tile
     u32 q, k, v, bars;
     unsigned char* smem;
@@ -92,45 +89,35 @@ struct Kernel {
             if (GENERAL && more && x.lengths) p.keys = x.lengths[head / x.heads_q];
             if (more) blocks = block_count<N, CAUSAL, TILE>(p, row);
             if (GENERAL && CAUSAL) first = first_block<N>(p, x.window, row);
-            const int kv_head = head / p.group, heads_kv = GENERAL ? x.heads_q / p.group : 1;
-            const bool paged = GENERAL && x.table;
-            const Keys keys = {paged ? x.table + (u64)(kv_head / heads_kv) * ((all.keys - 1 >> x.page_shift) + 1) : nullptr, x.page_shift, heads_kv, kv_head % heads_kv};
-            const int rows = GENERAL ? keys.box(N) : N;
-            auto find = [&](int n) { const int key = n * N + lane * rows; return paged && lane < N / rows && n >= first && key < p.keys ? keys.row(key) : 0; };
-            // Boxes without a key are left out: of K what lies there instead is masked, of V it becomes zeros.
-            auto load = [&](u32 tile, const TensorMap* map, u32 bar, int n, int columns, int here) {
-                const int boxes = paged ? min(N, p.keys - n * N + rows - 1) / rows : 1;
-                if (lane == 0) barrier_expect(bar, boxes * rows * columns * 2);
-                if (paged) load_boxes(tile, map, bar, here, 0, boxes, rows * 128, 0, columns / 64, SLAB, 0);
-                else if (lane == 0) load_tile(tile, map, bar, n * N, kv_head);
-                if (GENERAL) __syncwarp();  // or a lane that lags would find a barrier two phases on, and wait for ever
-            };
+            const Loader<N, GENERAL, PADDED> loader(all, x, p.keys, head / p.group);
             auto load_k = [&](int n, int here) {
                 u32 s = kc % STAGES; barrier_wait(k_empty(s), kc / STAGES & 1 ^ 1); kc++;
-                load(k + s * K_BYTES, mk, k_full(s), n, D, here);
+                loader.load(k + s * K_BYTES, mk, k_full(s), n, here, SLABS, 128);
             };
             auto load_v = [&](int n, int here) {
                 u32 s = vc % STAGES; barrier_wait(v_empty(s), vc / STAGES & 1 ^ 1); vc++;
                 const int rest = p.keys - n * N;
-                const bool last = GENERAL && (paged || x.lengths) && rest < N;
-                load(v + s * V_BYTES, mv, last ? v_landed() : v_full(s), n, DV, here);
+                const bool last = GENERAL && (loader.paged || x.lengths) && rest < N;
+                loader.load(v + s * V_BYTES, mv, last ? v_landed() : v_full(s), n, here, SLABS_V, 128);
                 if (!last) return;
                 barrier_wait(v_landed(), landed); landed ^= 1;
-                zero_rows(smem + (v - q) + s * V_BYTES, rest, N, DV / 64, SLAB);
+                zero_rows(smem + (v - q) + s * V_BYTES, rest, N, SLABS_V, SLAB);
                 if (lane == 0) barrier_arrive(v_full(s));
             };
-            int above = find(blocks - 1), here = find(blocks - 2);
+            int above = loader.find(blocks - 1, first), here = loader.find(blocks - 2, first);
             if (blocks) load_k(blocks - 1, above);
             barrier_wait(q_empty(), q_parity);
             if (lane == 0) {
                 tile[0] = row; tile[1] = head;  // published by the arrival below
                 if (blocks) {
                     barrier_expect(q_full(), GROUPS * Q_BYTES);
-                    for (int g = 0; g < GROUPS; g++) load_tile(q + g * Q_BYTES, mq, q_full(), row + g * ROWS, head);
+                    for (int g = 0; g < GROUPS; g++)
+                        if (PADDED) for (int j = 0; j < SLABS; j++) load_columns(q + g * Q_BYTES + j * (ROWS * 128), mq, q_full(), j * 64, row + g * ROWS, head);
+                        else load_tile(q + g * Q_BYTES, mq, q_full(), row + g * ROWS, head);
                 } else barrier_arrive(q_full());
             }
             for (int n = blocks - 2; n >= first; n--) {
-                const int below = find(n - 1);
+                const int below = loader.find(n - 1, first);
                 load_k(n, here); load_v(n + 1, above);
                 above = here; here = below;
             }
@@ -142,7 +129,7 @@ struct Kernel {
     }
 
     // One warpgroup's state: two rows a thread (r and r + 8 of its warp's 16), columns 2·(lane % 4) + {0, 1} of every eight.
-    struct State { float o[DV / 2]; u32 p[N / 4]; float top[2], sum[2]; };
+    struct State { float o[WIDE / 2]; u32 p[N / 4]; float top[2], sum[2]; };
 
     __device__ __forceinline__ void issue_scores(float (&s)[N / 2], u32 q_rows, u32 stage) const {
         u32 keys = k + stage * K_BYTES;
@@ -157,7 +144,7 @@ struct Kernel {
         u32 values = v + stage * V_BYTES;
         if constexpr (DV > 192) values = renewed(values);
 #pragma unroll
-        for (int i = 0; i < N / 16; i++) mma_rs<DV, F16>(w.o, w.p + 4 * i, descriptor(values + i * 2048, SLAB, 1024));
+        for (int i = 0; i < N / 16; i++) mma_rs<WIDE, F16>(w.o, w.p + 4 * i, descriptor(values + i * 2048, SLAB, 1024));
         wgmma_commit();
     }
 
@@ -188,7 +175,7 @@ struct Kernel {
         release(v_empty(c.v % STAGES)); c.v++;
         if (!(TUNE & 2) || __any_sync(~0u, shrink[0] != 1 || shrink[1] != 1))
 #pragma unroll
-            for (int i = 0; i < DV / 2; i++) w.o[i] *= shrink[i / 2 % 2];
+            for (int i = 0; i < WIDE / 2; i++) w.o[i] *= shrink[i / 2 % 2];
         to_p(s, w);
     }
 
@@ -199,10 +186,7 @@ struct Kernel {
             float sum = w.sum[r];
             sum += __shfl_xor_sync(~0u, sum, 1); sum += __shfl_xor_sync(~0u, sum, 2);
             float factor = 1;
-            if (GENERAL && x.sinks) {
-                const float top = w.top[r] * scale, sink = x.sinks[head % x.heads_q] * 1.4426950408889634f, both = fmaxf(top, sink);
-                factor = exp2_approx(top - both); sum = sum * factor + exp2_approx(sink - both);
-            }
+            if (GENERAL && x.sinks) factor = join_sink(w.top[r] * scale, sum, x.sinks[head % x.heads_q]);
             inverse[r] = sum > 0 ? factor / sum : 0;
         }
         bool odd = lane & 1, high = lane & 2;
@@ -234,17 +218,15 @@ struct Kernel {
             int row = tile[0], head = tile[1];
             if (row < 0) break;
             if (GENERAL && x.lengths) p.keys = x.lengths[head / x.heads_q];
-            int blocks = block_count<N, CAUSAL, TILE>(p, row), n = blocks - 1, first = 0, whole = 0, reach = 1 << 30;
-            if (GENERAL && CAUSAL && x.window) {
-                first = first_block<N>(p, x.window, row); reach = x.window;
-                whole = max(0, row + group * ROWS + ROWS - 1 + p.keys - p.queries + 1 - x.window + N - 1) / N;  // blocks from it on begin in every row's window
-            }
+            int blocks = block_count<N, CAUSAL, TILE>(p, row), n = blocks - 1;
+            const Window<N> window(p, GENERAL && CAUSAL ? x.window : 0, row, group);
+            const int first = window.first, reach = window.reach;
             row += group * ROWS;
             const Sight<N, CAUSAL> sight(p, row, warp, lane);
             const int unmasked = sight.unmasked, limit0 = sight.limit0, limit1 = sight.limit1;
             State w;
 #pragma unroll
-            for (int i = 0; i < DV / 2; i++) w.o[i] = 0;
+            for (int i = 0; i < WIDE / 2; i++) w.o[i] = 0;
             w.top[0] = w.top[1] = minus_infinity(); w.sum[0] = w.sum[1] = 0;
             if (blocks) {
                 float s[N / 2], shrink[2];
@@ -256,7 +238,7 @@ struct Kernel {
             }
             n--;
             if (CAUSAL) for (; n >= max(unmasked, first); n--) step<true>(w, c, scale, limit0 - n * N, limit1 - n * N, reach);
-            for (; n >= max(whole, first); n--) step<false>(w, c, scale, 0, 0, 0);
+            for (; n >= max(window.whole, first); n--) step<false>(w, c, scale, 0, 0, 0);
             if (GENERAL && CAUSAL) for (; n >= first; n--) step<true>(w, c, scale, limit0 - n * N, limit1 - n * N, reach);
             release(q_empty());
             if (blocks) {

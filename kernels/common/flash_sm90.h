@@ -33,6 +33,53 @@ template <int TILE> RP_DEVICE bool place(const Problem& p, int bytes, int t, int
     return true;
 }
 
+// What only a general kernel is told.
+struct Extra { const int *lengths, *table; const float* sinks; int page_shift, heads_q, window; };
+
+// The first block that the tile's first row can see through its window.
+template <int N> RP_DEVICE int first_block(const Problem& p, int window, int row) { return window ? max(0, row + p.keys - p.queries + 1 - window) / N : 0; }
+
+// Through a window: a warpgroup's blocks from `whole` on, which begin in the window of each of its rows, and how far a row sees.
+template <int N> struct Window {
+    int first = 0, whole = 0, reach = 1 << 30;
+    __device__ __forceinline__ Window(const Problem& p, int window, int row, int group) {
+        if (!window) return;
+        first = first_block<N>(p, window, row); reach = window;
+        whole = max(0, row + group * ROWS + ROWS - 1 + p.keys - p.queries + 1 - window + N - 1) / N;
+    }
+};
+
+// Loads tiles of N keys of a key head's, of which there are `end`: by a warp if GENERAL, else by a thread. Lane i knows where box i begins.
+// A map has rows of all columns in slabs, or (PADDED) in one that ends within a slab of 64 halves.
+template <int N, bool GENERAL, bool PADDED = false> struct Loader {
+    Keys keys; int lane, rows, end, head; bool paged;
+    __device__ __forceinline__ Loader(const Problem& all, const Extra& x, int end, int kv_head) : end(end), head(kv_head) {
+        const int heads = GENERAL ? x.heads_q / all.group : 1;
+        lane = threadIdx.x; paged = GENERAL && x.table;
+        keys = {paged ? x.table + (u64)(kv_head / heads) * ((all.keys - 1 >> x.page_shift) + 1) : nullptr, x.page_shift, heads, kv_head % heads};
+        rows = GENERAL ? keys.box(N) : N;
+    }
+    __device__ __forceinline__ int find(int n, int first) const { const int key = n * N + lane * rows; return paged && lane < N / rows && n >= first && key < end ? keys.row(key) : 0; }
+    // Boxes without a key are left out: of K what lies there instead is masked, of V it becomes zeros. `line`: bytes of a slab's row.
+    __device__ __forceinline__ void load(u32 tile, const TensorMap* map, u32 bar, int n, int here, int slabs, int line) const {
+        const int boxes = paged ? min(N, end - n * N + rows - 1) / rows : 1;
+        const u32 slab = N * line;
+        if (lane == 0) barrier_expect(bar, boxes * rows * slabs * line);
+        if (paged) load_boxes<PADDED>(tile, map, bar, here, 0, boxes, rows * line, 0, slabs, slab, 0);
+        else if (lane == 0 && PADDED) for (int j = 0; j < slabs; j++) load_columns(tile + j * slab, map, bar, j * 64, n * N, head);
+        else if (lane == 0) load_tile(tile, map, bar, n * N, head);
+        if (GENERAL) __syncwarp();  // or a lane that lags would find a barrier two phases on, and wait for ever
+    }
+};
+
+// A sink joins a row's sum: by what its output and sum are then to be multiplied. `top` in log2 units, as what `sum` is relative to.
+RP_DEVICE float join_sink(float top, float& sum, float sink) {
+    sink *= 1.4426950408889634f;
+    const float both = fmaxf(top, sink), factor = exp2_approx(top - both);
+    sum = sum * factor + exp2_approx(sink - both);
+    return factor;
+}
+
 // What a warpgroup whose first row is `row` sees: blocks of N below `unmasked` are seen whole by every row of it, and a thread's two rows
 // see what lies before `limit0` and `limit1`, counted from its first column.
 template <int N, bool CAUSAL> struct Sight {

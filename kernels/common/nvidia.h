@@ -107,6 +107,11 @@ RP_DEVICE void load_slab(u32 dst, const TensorMap* map, u32 bar, int row, int sl
     asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2];"
                  ::"r"(dst), "l"(map), "r"(bar), "r"(0), "r"(row), "r"(slab), "r"(batch) : "memory");
 }
+// Columns from `column` on of a map that has them all in one row; those beyond the last become zeros.
+RP_DEVICE void load_columns(u32 dst, const TensorMap* map, u32 bar, int column, int row, int batch) {
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2];"
+                 ::"r"(dst), "l"(map), "r"(bar), "r"(column), "r"(row), "r"(0), "r"(batch) : "memory");
+}
 RP_DEVICE void store_matrices(u32 address, u32 a, u32 b, u32 c, u32 d) {
     asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(address), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
 }
@@ -231,12 +236,15 @@ struct Keys {
     // Rows of a box: what a tile of so many and a page have in common. Eight at least, of which the swizzle's pattern is made.
     __device__ __forceinline__ int box(int tile) const { return table ? min(1 << shift, tile & -tile) : tile; }
 };
-// Slabs of a tile, box by box. A whole warp calls: lane from + i says in which row box i begins.
-RP_DEVICE void load_boxes(u32 tile, const TensorMap* map, u32 bar, int row, int from, int boxes, int box_bytes, int slab, int slabs, u32 slab_bytes, int head) {
+// Slabs of a tile, box by box. A whole warp calls: lane from + i says in which row box i begins. PADDED: slabs of 64 columns of one row.
+template <bool PADDED = false> RP_DEVICE void load_boxes(u32 tile, const TensorMap* map, u32 bar, int row, int from, int boxes, int box_bytes, int slab, int slabs, u32 slab_bytes, int head) {
 #pragma unroll 1
     for (int i = 0; i < boxes; i++) {
         const int at = __shfl_sync(~0u, row, from + i);
-        if (threadIdx.x % 32 == 0) for (int j = 0; j < slabs; j++) load_slab(tile + j * slab_bytes + i * box_bytes, map, bar, at, slab + j, head);
+        if (threadIdx.x % 32 == 0) for (int j = 0; j < slabs; j++) {
+            const u32 to = tile + j * slab_bytes + i * box_bytes;
+            if (PADDED) load_columns(to, map, bar, (slab + j) * 64, at, head); else load_slab(to, map, bar, at, slab + j, head);
+        }
     }
 }
 // Slabs of 64 rows whose FP8 lies in their own second half, row after row, are widened by a warpgroup. What a step reads is in registers

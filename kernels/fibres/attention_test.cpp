@@ -94,11 +94,30 @@ static void flash(const char* name, Flash kernel, int n, const Shape& s, int gri
 #undef RP_CAUSAL
 #undef RP_F16
 #endif
+#define RP_GENERAL 1
+#define RP_FLASH general_causal_d96
+#define RP_NAME rp_flash_general_d96
+#define RP_D 96
+#define RP_DV 96
+#define RP_N 128
+#define RP_CAUSAL 1
+#define RP_F16 0
+#include "../attention/flash_sm90.cu"
+#undef RP_D
+#undef RP_DV
+#undef RP_N
+#undef RP_CAUSAL
+#undef RP_F16
 typedef void (*FlashGeneral)(const TensorMap, const TensorMap, const TensorMap, u16*, u32*, const int*, const int*, const float*, int, int, int, int, int, int, int, float);
 static void flash_general(const char* name, FlashGeneral kernel, int n, const Shape& s, int grid) {
     Operands t(s); u32 counter[2] = {0, 0};
-    auto map = [&](const std::vector<unsigned char>& x, int d) { return s.page ? tensor_map(x.data(), d, t.pool * s.hkv * s.page, 1, std::min(s.page, n & -n), 1) : tensor_map(x.data(), d, s.sk, s.b * s.hkv, n, d / 64); };
-    auto mq = tensor_map(t.q.data(), s.d, s.sq, s.b * s.hq, 64, s.d / 64), mk = map(t.k, s.d), mv = map(t.v, s.dv);
+    auto all = [&](const void* x, int d, int rows, int heads, int tile, int slabs) {
+        if (d % 64 == 0) return tensor_map(x, d, rows, heads, tile, slabs);
+        HostMap m{(const unsigned char*)x, {(u64)d, (u64)rows, 1, (u64)heads}, {(u64)d * 2, (u64)rows * d * 2, (u64)rows * d * 2}, {64, (u32)tile, 1, 1}, 128};
+        TensorMap r; memcpy(&r, &m, sizeof m); return r;
+    };
+    auto map = [&](const std::vector<unsigned char>& x, int d) { return s.page ? all(x.data(), d, t.pool * s.hkv * s.page, 1, std::min(s.page, n & -n), 1) : all(x.data(), d, s.sk, s.b * s.hkv, n, d / 64); };
+    auto mq = all(t.q.data(), s.d, s.sq, s.b * s.hq, 64, s.d / 64), mk = map(t.k, s.d), mv = map(t.v, s.dv);
     fibres::launch(dim3(grid), dim3(384), [&] { kernel(mq, mk, mv, t.o.data(), counter, t.lengths(), s.page ? t.table.data() : nullptr, s.sinks ? t.sinks.data() : nullptr, s.b * s.hq, s.hq / s.hkv, s.sq, s.sk, s.hq, __builtin_ctz(s.page | 1 << 30), s.window, t.scale); });
     check(name, t);
     if (counter[0] || counter[1]) { printf("BAD the counters were left at %u, %u\n", counter[0], counter[1]); attention::failures++; }
@@ -126,6 +145,9 @@ static void flash_section() {
     flash_general("flash paged 256, window", rp_flash_general_causal, 128, {1, 2, 1, 130, 500, 1, 128, 128, false, true, 300, 256}, 1);
     Shape narrow{2, 2, 2, 70, 250, 1, 256, 256, false, false, 0, 64}; narrow.lengths = {250, 100};
     flash_general("flash d256 paged 64, ragged", rp_flash_general_d256, 80, narrow, 1);
+    Shape padded{3, 2, 1, 140, 200, 1, 96, 96, false, true, 90, 0, true}; padded.lengths = {200, 0, 130};
+    flash_general("flash d96 window, ragged, sinks", rp_flash_general_d96, 128, padded, 2);
+    flash_general("flash d96 paged 16", rp_flash_general_d96, 128, {1, 2, 1, 70, 190, 1, 96, 96, false, true, 0, 16}, 1);
 #ifdef EDGES
     flash("flash f16", rp_flash_sm90_f16_d128_full, 176, {1, 1, 1, 70, 200, 1, 128, 128, true, false}, 1);
     flash("flash f16 huge", rp_flash_sm90_f16_d128_causal, 128, {1, 1, 1, 70, 150, 60, 128, 128, true, true}, 1);
@@ -190,6 +212,26 @@ static void flash_section() {
 #include "../attention/flash_fp8_sm90.cu"
 #undef RP_D
 #undef RP_N
+#undef RP_LEAN
+#define RP_GENERAL 1
+#define RP_FLASH fp8_general_causal
+#define RP_NAME rp_fp8_general_causal
+#define RP_D 128
+#define RP_N 128
+#define RP_LEAN 1
+#include "../attention/flash_fp8_sm90.cu"
+#undef RP_D
+#undef RP_N
+#undef RP_CAUSAL
+#define RP_GENERAL 1
+#define RP_FLASH fp8_general_d96
+#define RP_NAME rp_fp8_general_d96
+#define RP_D 96
+#define RP_N 192
+#define RP_CAUSAL 0
+#include "../attention/flash_fp8_sm90.cu"
+#undef RP_D
+#undef RP_N
 #undef RP_CAUSAL
 #undef RP_LEAN
 #ifdef EDGES
@@ -202,8 +244,9 @@ static void flash_section() {
 #undef RP_D
 #undef RP_N
 #undef RP_LEAN
-#define RP_FLASH fp8_causal_lean_d64
-#define RP_NAME rp_fp8_causal_lean_d64
+#define RP_GENERAL 1
+#define RP_FLASH fp8_general_d64
+#define RP_NAME rp_fp8_general_d64
 #define RP_D 64
 #define RP_N 128
 #define RP_LEAN 1
@@ -211,8 +254,9 @@ static void flash_section() {
 #undef RP_D
 #undef RP_N
 #undef RP_CAUSAL
-#define RP_FLASH fp8_full_lean_d256
-#define RP_NAME rp_fp8_full_lean_d256
+#define RP_GENERAL 1
+#define RP_FLASH fp8_general_d256
+#define RP_NAME rp_fp8_general_d256
 #define RP_D 256
 #define RP_N 96
 #define RP_CAUSAL 0
@@ -223,15 +267,21 @@ static void flash_section() {
 #undef RP_LEAN
 #endif
 typedef void (*Fp8)(const TensorMap, const TensorMap, const TensorMap, u16*, u32*, const float*, int, int, int, int, float);
-static void fp8(const char* name, Fp8 kernel, int n, Shape s, int grid) {
+typedef void (*Fp8General)(const TensorMap, const TensorMap, const TensorMap, u16*, u32*, const float*, const int*, const int*, const float*, int, int, int, int, int, int, int, float);
+template <class Kernel> static void fp8(const char* name, Kernel kernel, int n, Shape s, int grid) {
     s.kv8 = s.q8 = true; Operands t(s); u32 counter[2] = {0, 0}; const float scales[3] = {0.5, 0.75, 1.25};
-    auto map = [&](const void* p, int rows, int heads, int tile) {
-        u32 w = min(s.d, 128);
-        HostMap m{(const unsigned char*)p, {w, (u64)rows, (u64)s.d / w, (u64)heads}, {(u64)s.d, w, (u64)rows * s.d}, {w, (u32)tile, s.d / w, 1}, w, 1};
+    auto map = [&](const void* p, int rows, int heads, int tile, bool paged = false) {
+        const u32 w = s.d < 96 ? s.d : 128, slabs = s.d == 96 ? 1 : s.d / w;
+        HostMap m{(const unsigned char*)p, {std::min((u32)s.d, w), (u64)rows, slabs, (u64)heads}, {(u64)s.d, w, (u64)rows * s.d}, {w, (u32)tile, paged ? 1 : slabs, 1}, w, 1};
         TensorMap r; memcpy(&r, &m, sizeof m); return r;
     };
-    auto mq = map(t.q8.data(), s.sq, s.b * s.hq, 64), mk = map(t.k.data(), s.sk, s.b * s.hkv, n), mv = map(t.v.data(), s.sk, s.b * s.hkv, n);
-    fibres::launch(dim3(grid), dim3(384), [&] { kernel(mq, mk, mv, t.o.data(), counter, scales, s.b * s.hq, s.hq / s.hkv, s.sq, s.sk, t.scale); });
+    auto keys = [&](const std::vector<unsigned char>& x) { return s.page ? map(x.data(), t.pool * s.hkv * s.page, 1, std::min(s.page, n & -n), true) : map(x.data(), s.sk, s.b * s.hkv, n); };
+    auto mq = map(t.q8.data(), s.sq, s.b * s.hq, 64), mk = keys(t.k), mv = keys(t.v);
+    fibres::launch(dim3(grid), dim3(384), [&] {
+        if constexpr (std::is_same_v<Kernel, Fp8General>)
+            kernel(mq, mk, mv, t.o.data(), counter, scales, t.lengths(), s.page ? t.table.data() : nullptr, s.sinks ? t.sinks.data() : nullptr, s.b * s.hq, s.hq / s.hkv, s.sq, s.sk, s.hq, __builtin_ctz(s.page | 1 << 30), s.window, t.scale);
+        else kernel(mq, mk, mv, t.o.data(), counter, scales, s.b * s.hq, s.hq / s.hkv, s.sq, s.sk, t.scale);
+    });
     t.k_scale = scales[0] * scales[1]; t.v_scale = scales[2];
     check(name, t);
     if (counter[0] || counter[1]) { printf("BAD the counters were left at %u, %u\n", counter[0], counter[1]); attention::failures++; }
@@ -244,13 +294,23 @@ static void fp8_section() {
     fp8("fp8 flash lean", rp_fp8_causal_lean, 128, {1, 1, 1, 200, 77, 1, 128, 128, false, true}, 1);
     fp8("fp8 flash lean", rp_fp8_full_d64, 192, {1, 1, 1, 70, 300, 2, 64, 64, false, false}, 1);
     fp8("fp8 flash huge", rp_fp8_causal_d256, 96, {2, 1, 1, 70, 260, 60, 256, 256, false, true}, 1);
+    fp8("fp8 flash window", rp_fp8_general_causal, 128, {1, 2, 1, 140, 420, 2, 128, 128, false, true, 100}, 2);
+    Shape ragged{3, 2, 1, 130, 290, 2, 128, 128, false, true, 0, 0, true}; ragged.lengths = {290, 0, 77};
+    fp8("fp8 flash ragged, sinks", rp_fp8_general_causal, 128, ragged, 1);
+    Shape paged{3, 4, 2, 70, 420, 2, 128, 128, false, true, 150, 16, true}; paged.lengths = {420, 0, 101};
+    fp8("fp8 flash paged 16, window, sinks, ragged", rp_fp8_general_causal, 128, paged, 2);
+    Shape slim{2, 2, 2, 70, 590, 2, 96, 96, false, false, 0, 64, true}; slim.lengths = {590, 205};
+    fp8("fp8 flash d96 paged 64, ragged", rp_fp8_general_d96, 192, slim, 1);
+    fp8("fp8 flash d96", rp_fp8_general_d96, 192, {1, 1, 1, 70, 200, 2, 96, 96, false, false}, 1);
 #ifdef EDGES
     fp8("fp8 flash", rp_fp8_causal, 192, {1, 2, 1, 130, 420, 2, 128, 128, false, true}, 1);
     fp8("fp8 flash", rp_fp8_causal, 192, {1, 1, 1, 1, 1, 1, 128, 128, false, true}, 1);
     fp8("fp8 flash lean huge", rp_fp8_causal_lean, 128, {1, 1, 1, 70, 200, 60, 128, 128, false, true}, 1);
-    fp8("fp8 flash lean", rp_fp8_causal_lean_d64, 128, {1, 2, 1, 130, 290, 2, 64, 64, false, true}, 1);
-    fp8("fp8 flash lean", rp_fp8_causal_lean_d64, 128, {1, 1, 1, 1, 1, 1, 64, 64, false, true}, 1);
-    fp8("fp8 flash lean", rp_fp8_full_lean_d256, 96, {1, 1, 1, 70, 200, 2, 256, 256, false, false}, 1);
+    fp8("fp8 flash d64 paged 8, window", rp_fp8_general_d64, 128, {1, 2, 1, 130, 290, 2, 64, 64, false, true, 128, 8}, 1);
+    fp8("fp8 flash d64, sink", rp_fp8_general_d64, 128, {1, 1, 1, 1, 1, 1, 64, 64, false, true, 1, 0, true}, 1);
+    Shape wide{3, 1, 1, 70, 200, 2, 256, 256, false, false, 0, 32}; wide.lengths = {200, 0, 1};
+    fp8("fp8 flash d256 paged 32, ragged", rp_fp8_general_d256, 96, wide, 1);
+    fp8("fp8 flash huge, sinks", rp_fp8_general_causal, 128, {1, 1, 1, 40, 200, 60, 128, 128, false, true, 130, 0, true}, 1);
     fp8("fp8 flash", rp_fp8_causal_d256, 96, {1, 1, 1, 1, 1, 1, 256, 256, false, true}, 1);
 #endif
 }

@@ -228,19 +228,21 @@ inline void compute_before_wait(float, u32) {}
 // A tensor map on the host says what the driver would encode: four dimensions, byte strides of the upper three, the box.
 // `swizzle` bytes: 16-byte units of so many change places by the number of the 128-byte line.
 struct HostMap { const unsigned char* base; u64 dims[4], strides[3]; u32 box[4], swizzle, element = 2; };
-template <class Map> void load_slab(u32 dst, const Map* map, u32 bar, int row, int slab, int head) {
+template <class Map> void load_box(u32 dst, const Map* map, u32 bar, int column, int row, int slab, int head) {
     HostMap m; static_assert(sizeof m <= sizeof *map, ""); memcpy(&m, map, sizeof m);
     if (dst % (m.swizzle * 8)) fibres::fail("a TMA tile that does not start where its swizzle begins");
     fibres::in_flight.push_back([=] {
         u32 bytes = 0;
         for (u32 c = 0; c < m.box[2]; c++) for (u32 r = 0; r < m.box[1]; r++) for (u32 e = 0; e < m.box[0]; e++, bytes += m.element) {
             u64 y = (u64)(row + (int)r), z = c + (u64)slab; u16 x = 0;
-            if (e < m.dims[0] && y < m.dims[1] && z < m.dims[2] && (u64)head < m.dims[3]) memcpy(&x, m.base + e * m.element + y * m.strides[0] + z * m.strides[1] + head * m.strides[2], m.element);
+            if (e + (u64)column < m.dims[0] && y < m.dims[1] && z < m.dims[2] && (u64)head < m.dims[3]) memcpy(&x, m.base + (e + (u64)column) * m.element + y * m.strides[0] + z * m.strides[1] + head * m.strides[2], m.element);
             fibres::leave(fibres::swizzled(dst + ((c * m.box[1] + r) * m.box[0] + e) * m.element, m.swizzle), &x, m.element, 0);
         }
         auto& b = barrier_at(bar); b.bytes -= bytes; barrier_settle(b);
     });
 }
+template <class Map> void load_slab(u32 dst, const Map* map, u32 bar, int row, int slab, int head) { load_box(dst, map, bar, 0, row, slab, head); }
+template <class Map> void load_columns(u32 dst, const Map* map, u32 bar, int column, int row, int head) { load_box(dst, map, bar, column, row, 0, head); }
 template <class Map> void load_tile(u32 dst, const Map* map, u32 bar, int row, int head) { load_slab(dst, map, bar, row, 0, head); }
 
 template <bool IS> using Half = std::conditional_t<IS, fibres::F16, fibres::Bf16>;

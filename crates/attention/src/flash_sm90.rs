@@ -19,12 +19,12 @@ pub(crate) fn fits(shape: Shape) -> bool {
         && matches!(shape.dtype, Dtype::Bf16 | Dtype::F16)
         && shape.kv == shape.dtype
         && paged_by_tma(shape)
-        && matches!((shape.dqk, shape.dv), (64, 64) | (128, 128) | (192, 128) | (256, 256))
+        && matches!((shape.dqk, shape.dv), (64, 64) | (96, 96) | (128, 128) | (192, 128) | (256, 256))
 }
 
 /// True where one of the entries serves that know nothing but the mask.
 fn dense(shape: Shape) -> bool {
-    shape.plain() && shape.dqk == shape.dv && shape.dqk <= 128
+    shape.plain() && shape.dqk == shape.dv && matches!(shape.dqk, 64 | 128)
 }
 
 /// Keys of a tile: what fits beside the output in a thread's registers, and in shared memory.
@@ -34,6 +34,12 @@ fn keys(shape: Shape) -> u32 {
         _ if dense(shape) && !shape.causal => 176,
         _ => 128,
     }
+}
+
+/// Bytes of shared memory.
+fn shared(shape: Shape) -> u32 {
+    let [dqk, dv] = [shape.dqk, shape.dv].map(|d| d.next_multiple_of(64) as u32);
+    256 * dqk + 4 * keys(shape) * (dqk + dv) + 128
 }
 
 /// Rows of all pages, of every key head.
@@ -86,13 +92,15 @@ impl<'d> Plan<'d> {
         Ok(Self { device, shape, kernel, counter })
     }
 
-    /// (64, rows, D/64, heads) elements; `tile` rows of all columns at once, or of 64 where a tile is made of pages.
+    /// (64, rows, D/64, heads) elements; `tile` rows of all columns at once, or of 64 where a tile is made of pages. Of columns that
+    /// do not come in 64 whole rows, of which a box takes 64 and ends in zeros.
     fn map(&self, buffer: &Buffer, d: u64, rows: u64, heads: u64, tile: u32, slabs: u64) -> Result<Vec<u8>> {
+        let whole = d.is_multiple_of(64);
         let map = TensorMap {
             element_bytes: 2,
             bf16: self.shape.dtype == Dtype::Bf16,
-            dims: vec![64, rows, d / 64, heads],
-            strides: vec![2 * d, 128, 2 * rows * d],
+            dims: if whole { vec![64, rows, d / 64, heads] } else { vec![d, rows, 1, heads] },
+            strides: vec![2 * d, if whole { 128 } else { 2 * rows * d }, 2 * rows * d],
             tile: vec![64, tile, slabs as u32, 1],
             swizzle: 128,
         };
@@ -112,7 +120,7 @@ impl<'d> Plan<'d> {
 impl AttentionPlan for Plan<'_> {
     fn enqueue(&self, operands: &AttentionOperands<'_>) -> Result<()> {
         let s = self.shape;
-        let (heads, n) = (s.b * s.hq, keys(s));
+        let heads = s.b * s.hq;
         let q = self.map(operands.q, s.dqk, s.sq, heads, 64, s.dqk / 64)?;
         let (k, v) = (self.keys_map(operands.k, s.dqk)?, self.keys_map(operands.v, s.dv)?);
         let mut args =
@@ -130,8 +138,7 @@ impl AttentionPlan for Plan<'_> {
         args.push(Arg::F32(scale(s)));
         let tiles = heads * s.sq.div_ceil(128);
         let grid = tiles.min(u64::from(self.device.info().units)) as u32;
-        let shared = 256 * s.dqk as u32 + 4 * n * (s.dqk + s.dv) as u32 + 128;
-        self.device.launch(&self.kernel, Geometry::linear(grid, 384).with_shared(shared), &args)
+        self.device.launch(&self.kernel, Geometry::linear(grid, 384).with_shared(shared(s)), &args)
     }
 
     fn config(&self) -> BTreeMap<String, String> {
@@ -155,17 +162,19 @@ mod tests {
             ("mla-prefill/b1hq4hkv4sq512sk512d192v128/bf16/causal", false),
             ("prefill/b1hq64hkv8sq2048sk8192d128/bf16/causal/page16", false),
             ("prefill/b3hq4hkv4sq512sk4096d256/f16/page1024/ragged", false),
+            ("prefill/b4hq16hkv16sq4096sk4096d96/bf16", false),
+            ("prefill/b4hq16hkv16sq4096sk4096d96/bf16/causal/page16", false),
         ] {
             let s = shape(id);
             assert!(fits(s), "{id}");
             assert_eq!(dense(s), plain, "{id}");
-            assert!(256 * s.dqk + 4 * u64::from(keys(s)) * (s.dqk + s.dv) + 128 <= 232_448, "{id}");
+            assert!(shared(s) <= 232_448, "{id}");
         }
         let boxes = |id: &str, page| box_rows(shape(&format!("prefill/b1hq1hkv1sq5sk5{id}/page{page}")), page);
         assert_eq!([boxes("d128/bf16", 16), boxes("d128/bf16", 64), boxes("d64/f16", 256)], [16, 64, 128]);
         assert_eq!([boxes("d256/bf16", 8), boxes("d256/bf16", 64)], [8, 16]);
         for id in [
-            "prefill/b1hq1hkv1sq5sk5d96/bf16",
+            "prefill/b1hq1hkv1sq5sk5d80/bf16",
             "prefill/b1hq1hkv1sq5sk5d128/bf16/page4",
             "prefill/b1hq1hkv1sq5sk5d128/bf16/page24",
             "prefill/b1hq1hkv1sq5sk5d128/f32",

@@ -196,7 +196,8 @@ fn every_kernel_of_hopper_is_handed_what_it_is_written_for() {
             ("attention/prefill/b3hq4hkv2sq130sk200d64/f16/causal/w70/page16/sinks/ragged", "flash-sm90"),
             ("attention/mla-prefill/b2hq2hkv1sq70sk150d192v128/bf16/ragged", "flash-sm90"),
             ("attention/prefill/b2hq2hkv1sq70sk190d256/bf16/page64", "flash-sm90"),
-            ("attention/prefill/b2hq4hkv2sq70sk300d64/e4m3", "flash-fp8-sm90"),
+            ("attention/prefill/b3hq4hkv2sq70sk300d96/e4m3/page64/sinks/ragged", "flash-fp8-sm90"),
+            ("attention/prefill/b2hq4hkv2sq130sk300d64/e4m3/causal/w70/page16", "flash-fp8-sm90"),
             ("attention/prefill/b1hq2hkv1sq140sk150d256/e4m3/causal", "flash-fp8-sm90"),
             ("attention/mla-decode/b1hq16hkv1sq1sk1100d576v512/bf16", "mla-decode-sm90"),
             ("attention/mla-decode/b3hq24hkv1sq3sk150d576v512/f16/causal/page16/ragged", "mla-decode-sm90"),
@@ -204,7 +205,7 @@ fn every_kernel_of_hopper_is_handed_what_it_is_written_for() {
             ("attention/mla-decode/b2hq16hkv1sq1sk150d576v512/f16/kv=e4m3", "mla-decode-sm90"),
             ("attention/decode/b2hq8hkv2sq1sk600d64/f16", "decode-splitkv"),
             ("attention/decode/b2hq8hkv2sq2sk300d128/bf16/kv=e4m3/causal/w200/page32/sinks/ragged", "decode-splitkv"),
-            ("attention/prefill/b2hq4hkv2sq140sk200d96/bf16/causal/w70/sinks/ragged", "flash-sm80"),
+            ("attention/prefill/b2hq4hkv2sq140sk200d96/bf16/causal/w70/sinks/ragged", "flash-sm90"),
         ],
     );
 }
@@ -215,6 +216,7 @@ fn a_kernel_of_an_older_generation_is_labelled_so() {
     let cases = [
         ("attention/prefill/b1hq4hkv2sq150sk200d128/f16/causal", "flash-sm80"),
         ("attention/prefill/b2hq2hkv2sq70sk90d128/bf16", "flash-sm80"),
+        ("attention/prefill/b2hq4hkv2sq140sk200d96/bf16/causal/w70/sinks/ragged", "flash-sm80"),
     ];
     let records = is_verified_by(&node, &cases);
     assert!(records.iter().all(|r| r["labels"][0] == "fallback"), "{records:?}");

@@ -42,9 +42,22 @@ static bool all[] = {
 #ifdef BLACKWELL
 #define RP_SLABS 1
 #include "attention/flash_sm80.cu"
+#define RP_GENERAL 1
+#define RP_FLASH sm80_d96
+#define RP_NAME sm80_d96_entry
+#define RP_D 96
+#define RP_DV 96
+#define RP_CAUSAL 1
+#define RP_F16 0
+#include "attention/flash_sm80.cu"
+#undef RP_D
+#undef RP_DV
+#undef RP_CAUSAL
+#undef RP_F16
 static bool all[] = {
     registry::add("rp_flash_sm80_f16_d128_causal ", rp_flash_sm80_f16_d128_causal, 128),
     registry::add("rp_flash_sm80_bf16_d128_full ", rp_flash_sm80_bf16_d128_full, 128),
+    registry::add("rp_flash_sm80 RP_GENERAL=1 RP_D=96 RP_DV=96 RP_CAUSAL=1 RP_F16=0", sm80_d96_entry, 128),
 };
 #endif
 
@@ -114,60 +127,40 @@ static bool all[] = {
 #undef RP_N
 #undef RP_CAUSAL
 #undef RP_LEAN
-#define RP_FLASH fp8_224
-#define RP_NAME fp8_224_entry
-#define RP_D 64
-#define RP_N 224
-#define RP_CAUSAL 0
-#define RP_LEAN 0
-#include "attention/flash_fp8_sm90.cu"
-#undef RP_D
-#undef RP_N
-#undef RP_CAUSAL
-#undef RP_LEAN
-#define RP_FLASH fp8_224_lean
-#define RP_NAME fp8_224_lean_entry
-#define RP_D 64
-#define RP_N 224
-#define RP_CAUSAL 0
-#define RP_LEAN 1
-#include "attention/flash_fp8_sm90.cu"
-#undef RP_D
-#undef RP_N
-#undef RP_CAUSAL
-#undef RP_LEAN
-#define RP_FLASH fp8_192
-#define RP_NAME fp8_192_entry
-#define RP_D 64
-#define RP_N 192
-#define RP_CAUSAL 0
-#define RP_LEAN 0
-#include "attention/flash_fp8_sm90.cu"
-#undef RP_D
-#undef RP_N
-#undef RP_CAUSAL
-#undef RP_LEAN
-#define RP_FLASH fp8_192_lean
-#define RP_NAME fp8_192_lean_entry
-#define RP_D 64
+#define RP_GENERAL 1
+#define RP_FLASH fp8_d96
+#define RP_NAME fp8_d96_entry
+#define RP_D 96
 #define RP_N 192
 #define RP_CAUSAL 0
 #define RP_LEAN 1
+#include "attention/flash_fp8_sm90.cu"
+#undef RP_D
+#undef RP_N
+#undef RP_CAUSAL
+#define RP_GENERAL 1
+#define RP_FLASH fp8_d64
+#define RP_NAME fp8_d64_entry
+#define RP_D 64
+#define RP_N 128
+#define RP_CAUSAL 1
 #include "attention/flash_fp8_sm90.cu"
 #undef RP_D
 #undef RP_N
 #undef RP_CAUSAL
 #undef RP_LEAN
 #define RP_GENERAL 1
-#define RP_FLASH sm80_d96
-#define RP_NAME sm80_d96_entry
+#define RP_FLASH causal_d96
+#define RP_NAME causal_d96_entry
 #define RP_D 96
 #define RP_DV 96
+#define RP_N 128
 #define RP_CAUSAL 1
 #define RP_F16 0
-#include "attention/flash_sm80.cu"
+#include "attention/flash_sm90.cu"
 #undef RP_D
 #undef RP_DV
+#undef RP_N
 #undef RP_CAUSAL
 #undef RP_F16
 #include "attention/mla_decode_sm90.cu"
@@ -217,11 +210,9 @@ static bool all[] = {
     registry::add("rp_flash_sm90 RP_GENERAL=1 RP_D=256 RP_DV=256 RP_N=80 RP_CAUSAL=0 RP_F16=0", full_d256_entry, 384),
     registry::add("rp_flash_fp8_sm90 RP_D=256 RP_N=96 RP_CAUSAL=1 RP_LEAN=0", fp8_wide_entry, 384),
     registry::add("rp_flash_fp8_sm90 RP_D=256 RP_N=96 RP_CAUSAL=1 RP_LEAN=1", fp8_wide_lean_entry, 384),
-    registry::add("rp_flash_fp8_sm90 RP_D=64 RP_N=224 RP_CAUSAL=0 RP_LEAN=0", fp8_224_entry, 384),
-    registry::add("rp_flash_fp8_sm90 RP_D=64 RP_N=224 RP_CAUSAL=0 RP_LEAN=1", fp8_224_lean_entry, 384),
-    registry::add("rp_flash_fp8_sm90 RP_D=64 RP_N=192 RP_CAUSAL=0 RP_LEAN=0", fp8_192_entry, 384),
-    registry::add("rp_flash_fp8_sm90 RP_D=64 RP_N=192 RP_CAUSAL=0 RP_LEAN=1", fp8_192_lean_entry, 384),
-    registry::add("rp_flash_sm80 RP_GENERAL=1 RP_D=96 RP_DV=96 RP_CAUSAL=1 RP_F16=0", sm80_d96_entry, 128),
+    registry::add("rp_flash_fp8_sm90 RP_D=96 RP_N=192 RP_CAUSAL=0 RP_LEAN=1 RP_GENERAL=1", fp8_d96_entry, 384),
+    registry::add("rp_flash_fp8_sm90 RP_D=64 RP_N=128 RP_CAUSAL=1 RP_LEAN=1 RP_GENERAL=1", fp8_d64_entry, 384),
+    registry::add("rp_flash_sm90 RP_GENERAL=1 RP_D=96 RP_DV=96 RP_N=128 RP_CAUSAL=1 RP_F16=0", causal_d96_entry, 384),
     registry::add("rp_mla_decode_sm90_bf16 ", rp_mla_decode_sm90_bf16, 384),
     registry::add("rp_mla_decode_sm90_kv8_bf16 RP_KV8=1", rp_mla_decode_sm90_kv8_bf16, 384),
     registry::add("rp_mla_decode_sm90_f16 ", rp_mla_decode_sm90_f16, 384),
