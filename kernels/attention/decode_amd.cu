@@ -60,7 +60,6 @@ constexpr int kUnitBytes = RP_KV8 ? 8 : 16, kRowBytes = RP_D / 8 * kUnitBytes;  
 constexpr int kSteps = RP_D * 2 / kStepBytes, kKeySteps = kKeys * 2 / kStepBytes;
 constexpr int kOwn = kSteps * kUnits, kLoads = kOwn * kUnitBytes / 16;     // units of eight columns of a row of K that a lane has, its loads
 constexpr int kTiles = kKeys / kSide, kParts = RP_D / kSide;              // of scores, of the output
-constexpr int kPages = kKeys / 16;                                        // that a tile touches at most
 constexpr int kTasks = kKeys / 4 * (RP_D / 8) / RP_WARP;                  // of four keys by eight of V's columns, of a lane
 constexpr int kKeyUnits = kKeys / 8, kRowsOfBanks = 8 / kKeyUnits;        // of a row of Vᵀ; such rows of 128 bytes
 constexpr bool kHalfQ = RP_JOIN(RP_IS_, RP_Q) == RP_IS_f16;
@@ -80,31 +79,9 @@ union alignas(16) Block {
 struct Bytes { rp_u32 v[kUnitBytes / 4]; };
 struct Held { rp_u4 k[kTiles][kLoads]; Bytes v[kTasks][4]; };
 
-// Of one KV head of one sequence. Keys beyond the last repeat it: what they give is masked. Without a table all lies in page 0.
-struct Cache {
-  const rp_u8 *k, *v;
-  const int *table;
-  int shift, mask, heads, head, last;
-};
-struct Pages { int at[kPages]; };
-
-// The pages of the tile from `first` on, alike for all lanes.
-RP_DEVICE Pages pages_of(const Cache &c, int first) {
-  Pages pages = {};
-  if (c.table && first <= c.last)
-#pragma unroll
-    for (int i = 0; i < kPages; i++) pages.at[i] = c.table[(first + 16 * i < c.last ? first + 16 * i : c.last) >> c.shift];
-  return pages;
-}
-// Where a key of that tile lies, in bytes.
-RP_DEVICE rp_u64 place_of(const Cache &c, const Pages &pages, int first, int key) {
-  key = key < c.last ? key : c.last;
-  int page = pages.at[0];
-#pragma unroll
-  for (int i = 1; i < kPages; i++)
-    if (key - first >= 16 * i) page = pages.at[i];
-  return (rp_u64)(((rp_u32)(page * c.heads + c.head) << c.shift) + (rp_u32)(key & c.mask)) * kRowBytes;
-}
+// Of one KV head of one sequence.
+struct Cache { const rp_u8 *k, *v; Rows rows; };
+RP_DEVICE rp_u64 place_of(const Cache &c, const Pages<kKeys> &pages, int first, int key) { return (rp_u64)row_of(c.rows, pages, first, key) * kRowBytes; }
 
 // The unit of eight columns that a lane's `n`th is: of FP8 two lie in one load.
 RP_DEVICE int own_unit(int lane, int n) { return RP_KV8 ? 2 * (n / 2 * kGroups + unit_of(lane, 0)) + n % 2 : n * kGroups + unit_of(lane, 0); }
@@ -112,7 +89,7 @@ RP_DEVICE int own_unit(int lane, int n) { return RP_KV8 ? 2 * (n / 2 * kGroups +
 RP_DEVICE int task_unit(int lane, int i) { return i % (RP_D / 64) * 8 + lane % 8; }
 RP_DEVICE int task_group(int lane, int i) { return i / (RP_D / 64) * (RP_WARP / 8) + lane / 8; }
 
-RP_DEVICE void fetch(Held &held, const Cache &c, const Pages &pages, int first, int lane) {
+RP_DEVICE void fetch(Held &held, const Cache &c, const Pages<kKeys> &pages, int first, int lane) {
 #pragma unroll
   for (int t = 0; t < kTiles; t++) {
     const rp_u8 *row = c.k + place_of(c, pages, first, first + t * kSide + lane % kSide);
@@ -209,15 +186,14 @@ RP_KERNEL_OF(kThreads) rp_decode_amd(const rp_u8 *q, const rp_u8 *k, const rp_u8
   const int span = ((length - start + splits - 1) / splits + kRound - 1) / kRound * kRound;
   const int begin = start + split * span < length ? start + split * span : length, end = begin + span < length ? begin + span : length;
   const int sees = causal ? length - queries + mine % queries + 1 : length, limit = sees < end ? sees : end, from = window ? sees - window : 0;
-  Cache cache = {k, v, table, page_shift, (1 << page_shift) - 1, heads_kv, head % heads_kv, end - 1};
-  if (table) cache.table += (rp_u64)(head / heads_kv) * (((keys - 1) >> page_shift) + 1);
-  else cache = {k + (rp_u64)head * keys * kRowBytes, v + (rp_u64)head * keys * kRowBytes, table, 0, -1, 0, 0, end - 1};
+  const rp_u64 before = table ? 0 : (rp_u64)head * keys * kRowBytes;
+  const Cache cache = {k + before, v + before, rows_of(table, page_shift, keys, heads_kv, head, end - 1)};
 
   int first = begin + wave * kKeys;
   Held held;
-  Pages pages = pages_of(cache, first);
+  Pages<kKeys> pages = pages_of<kKeys>(cache.rows, first);
   if (first < end) fetch(held, cache, pages, first, lane);
-  pages = pages_of(cache, first + kRound);
+  pages = pages_of<kKeys>(cache.rows, first + kRound);
   const rp_u64 row = (rp_u64)head * rows + (mine < rows ? mine : rows - 1);
   Fragment query[kSteps];
 #pragma unroll
@@ -238,7 +214,7 @@ RP_KERNEL_OF(kThreads) rp_decode_amd(const rp_u8 *q, const rp_u8 *k, const rp_u8
     rp_sync_wave();
     if (first + kRound < end) {
       fetch(held, cache, pages, first + kRound, lane);
-      pages = pages_of(cache, first + 2 * kRound);
+      pages = pages_of<kKeys>(cache.rows, first + 2 * kRound);
     }
 
     if (first + kKeys > end || first + kKeys > length - hidden || (window && first < length - window)) {

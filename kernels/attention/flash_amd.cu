@@ -16,14 +16,17 @@
 //   The exponentials and the packing of P, which the matrix units do not wait for but a wave does; two blocks a compute unit overlap.
 //
 // Host contract
-//   rp_flash_amd(const u16* q, const u16* k, const u16* v, u16* o, const int* lengths, const float* sinks, int group, int queries, int keys,
-//                int heads_q, int window, float scale)
+//   rp_flash_amd(const u16* q, const u16* k, const u16* v, u16* o, const int* lengths, const int* table, const float* sinks,
+//                const float* scales, int group, int queries, int keys, int heads_q, int page_shift, int window, float scale)
 //   Q [heads, queries, D], K [heads / group, keys, D], V [heads / group, keys, DV], O [heads, queries, DV], contiguous, aligned to 16 bytes. With
 //   RP_CAUSAL query i sees keys j ≤ i + keys − queries; a row that sees nothing gives zeros. scale > 0. grid (heads, ceil(queries / 128)), block 256,
 //   no dynamic shared memory. Heads come first so that the dies, to which blocks are dealt in turn, keep a head's keys in their caches.
 //   Only with RP_GENERAL, of heads = B · heads_q:
 //   lengths  B numbers of valid keys, at most `keys`, or null
+//   table    i32 [B, ⌈keys / page⌉] of pages, K and V then [pool, heads_q / group, page, D or DV]; or null. page = 2^page_shift ≥ 16,
+//            pool · heads_q / group · page < 2³²
 //   sinks    heads_q logits that join a row's sum without a value, or null
+//   scales   f32 [3], what stored Q, K and V are multiplied by; of FP8 alone, general or not
 //   window   with RP_CAUSAL: the last so many keys that a query sees, or 0 for all; tiles that no query of a block sees are skipped
 //
 // Macros: RP_DTYPE bf16 | f16; RP_D, RP_DV 64, 96, 128, 192/128, on CDNA 256; RP_CAUSAL 0 | 1; RP_GENERAL 0 | 1.
@@ -67,12 +70,13 @@ RP_DEVICE int place_k(int key, int unit) { return key * kRowBytes + (unit ^ key 
 RP_DEVICE int place_v(int column, int unit) { return column * kKeys * 2 + (unit ^ (column ^ column / 8) % kKeyUnits) * 16; }
 
 // 64 keys from `first` on. Rows beyond the last repeat it: what they give is masked.
-RP_DEVICE void fetch(Held &held, const rp_u8 *k, const rp_u8 *v, int first, int keys) {
+RP_DEVICE void fetch(Held &held, const rp_u8 *k, const rp_u8 *v, int first, const Rows &rows, const Pages<kKeys> &pages) {
   int thread = (int)rp_thread();
+  auto row = [&](int key) { return (rp_u64)(RP_GENERAL ? row_of(rows, pages, first, key) : (rp_u32)(key < rows.last ? key : rows.last)); };
 #pragma unroll
   for (int i = 0; i < kHeldK; i++) {
     int at = i * kThreads + thread, key = first + at / kRowUnits;
-    held.k[i] = rp_load16<RP_CACHED>(k + (rp_u64)(key < keys ? key : keys - 1) * kRowBytes + at % kRowUnits * 16);
+    held.k[i] = rp_load16<RP_CACHED>(k + row(key) * kRowBytes + at % kRowUnits * 16);
   }
   if (kColumns < kThreads && thread >= kColumns) return;
 #pragma unroll
@@ -80,7 +84,7 @@ RP_DEVICE void fetch(Held &held, const rp_u8 *k, const rp_u8 *v, int first, int 
 #pragma unroll
     for (int i = 0; i < 4; i++) {
       int at = task * kThreads + thread, key = first + at / kValueUnits * 4 + i;
-      held.v[task][i] = rp_load16<RP_CACHED>(v + (rp_u64)(key < keys ? key : keys - 1) * kValueBytes + at % kValueUnits * 16);
+      held.v[task][i] = rp_load16<RP_CACHED>(v + row(key) * kValueBytes + at % kValueUnits * 16);
     }
 }
 
@@ -101,15 +105,19 @@ RP_DEVICE void place(const Held &held, Tiles &tiles) {
   }
 }
 
-RP_KERNEL_OF(kThreads) rp_flash_amd(const rp_u8 *q, const rp_u8 *k, const rp_u8 *v, rp_u8 *o, const int *lengths, const float *sinks, int group, int queries,
-    int keys, int heads_q, int window, float scale) {
+RP_KERNEL_OF(kThreads) rp_flash_amd(const rp_u8 *q, const rp_u8 *k, const rp_u8 *v, rp_u8 *o, const int *lengths, const int *table, const float *sinks,
+    const float *scales, int group, int queries, int keys, int heads_q, int page_shift, int window, float scale) {
   RP_SHARED RP_ALIGN(1024) Tiles tiles;
   int lane = (int)rp_thread() % RP_WARP, wave = rp_wave_uniform((int)rp_thread() / RP_WARP);
   int head = (int)rp_block(), block = (int)rp_blocks_y() - 1 - (int)rp_block_y();    // of a causal square, the longest first
   int first = block * kQueries, mine = first + wave * kSide + lane % kSide;
-  k += (rp_u64)(head / group) * keys * kRowBytes;
-  v += (rp_u64)(head / group) * keys * kValueBytes;
+  const int most = keys;
+  if (!RP_GENERAL || !table) {
+    k += (rp_u64)(head / group) * keys * kRowBytes;
+    v += (rp_u64)(head / group) * keys * kValueBytes;
+  }
   if (RP_GENERAL && lengths) keys = lengths[head / heads_q] < keys ? lengths[head / heads_q] : keys;
+  const Rows rows = RP_GENERAL ? rows_of(table, page_shift, most, heads_q / group, head / group, keys - 1) : Rows{nullptr, 0, -1, 0, 0, keys - 1};
   int offset = keys - queries;
   rp_u64 row = ((rp_u64)head * queries + (mine < queries ? mine : queries - 1)) * kRowBytes;
 
@@ -130,12 +138,18 @@ RP_KERNEL_OF(kThreads) rp_flash_amd(const rp_u8 *q, const rp_u8 *k, const rp_u8 
   }
 
   Held held;
-  if (begin < end) fetch(held, k, v, begin, keys);
+  Pages<kKeys> pages = {};    // of the tile that is fetched next: their numbers come a tile before
+  if (begin < end) {
+    pages = pages_of<kKeys>(rows, begin);
+    fetch(held, k, v, begin, rows, pages);
+    pages = pages_of<kKeys>(rows, begin + kKeys);
+  }
   for (int key0 = begin; key0 < end; key0 += kKeys) {
     rp_sync();    // everyone has read the keys before
     place(held, tiles);
     rp_sync();
-    if (key0 + kKeys < end) fetch(held, k, v, key0 + kKeys, keys);
+    if (key0 + kKeys < end) fetch(held, k, v, key0 + kKeys, rows, pages);
+    if (RP_GENERAL) pages = pages_of<kKeys>(rows, key0 + 2 * kKeys);
 
     Sums score[kTiles] = {};
 #pragma unroll

@@ -208,6 +208,32 @@ template <bool F16> RP_DEVICE rp_u32 pack_as(float low, float high) {
 // Of RP_DTYPE.
 RP_DEVICE rp_u32 pack(float low, float high) { return pack_as<RP_IS == 2>(low, high); }
 
+#if RP_FP8
+// Four numbers that the type has, e4m3 of this chip's kind, lowest first.
+RP_DEVICE rp_u32 pack_fp8(float a, float b, float c, float d) {
+#if RP_HOST
+  const float one = RP_IS == 6 ? 2 : 1;    // FNUZ: the same bits are half as much
+  const float x[4] = {a, b, c, d};
+  rp_u32 r = 0;
+  for (int i = 0; i < 4; i++) r |= (rp_u32)fibres::float_to_e4m3(x[i] * one) << 8 * i;
+  return r;
+#else
+  const int low = __builtin_amdgcn_cvt_pk_fp8_f32(a, b, 0, false);
+  return (rp_u32)__builtin_amdgcn_cvt_pk_fp8_f32(c, d, low, true);
+#endif
+}
+// Bytes of the two words by a selector's bytes, lowest first: 0 to 3 of `a`, 4 to 7 of `b`.
+RP_DEVICE rp_u32 rp_permute(rp_u32 a, rp_u32 b, rp_u32 selector) {
+#if RP_HOST
+  rp_u32 r = 0;
+  for (int i = 0; i < 4; i++) r |= (rp_u32)(((rp_u64)b << 32 | a) >> 8 * (selector >> 8 * i & 7) & 0xff) << 8 * i;
+  return r;
+#else
+  return __builtin_amdgcn_perm(b, a, selector);
+#endif
+}
+#endif
+
 // Two f16, each times a number.
 RP_DEVICE rp_u32 multiply_f16(rp_u32 pair, int by) {
 #if RP_HOST

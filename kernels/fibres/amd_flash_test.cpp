@@ -29,7 +29,7 @@ static bool check(int heads, int group, int queries, int keys, float size) {
   Guarded q((size_t)heads * queries * RP_D * 2), k((size_t)heads / group * keys * RP_D * 2), v(k.bytes), o(q.bytes);
   fill(q, size); fill(k, 1); fill(v, 1);
   const float scale = 1 / std::sqrt((float)RP_D);
-  fibres::launch(dim3(heads, (queries + kQueries - 1) / kQueries), dim3(kThreads), [&] { rp_flash_amd(q.data, k.data, v.data, o.data, nullptr, nullptr, group, queries, keys, heads, 0, scale); });
+  fibres::launch(dim3(heads, (queries + kQueries - 1) / kQueries), dim3(kThreads), [&] { rp_flash_amd(q.data, k.data, v.data, o.data, nullptr, nullptr, nullptr, nullptr, group, queries, keys, heads, 0, 0, scale); });
   double worst = 0, error = 0, norm = 0; size_t unwritten = 0;
   auto at = [&](const Guarded &g, size_t row, int c) { return fibres::read(kType, g.data + (row * RP_D + c) * 2); };
   for (int h = 0; h < heads; h++) for (int i = 0; i < queries; i++) {
@@ -51,18 +51,33 @@ static bool check(int heads, int group, int queries, int keys, float size) {
   return ok;
 }
 
-#if RP_GENERAL || RP_D != RP_DV
+#if RP_GENERAL || RP_FP8 || RP_D != RP_DV
 static bool general(attention::Shape s) {
-  s.d = RP_D; s.dv = RP_DV; s.f16 = kType == Type::f16; s.causal = RP_CAUSAL;
+  s.d = RP_D; s.dv = RP_DV; s.f16 = kType == Type::f16; s.causal = RP_CAUSAL; s.q8 = s.kv8 = RP_FP8;
   attention::Operands t(s);
+  const float scales[3] = {0.5f, 1.5f, 0.75f};
+  const float read = kType == Type::e4m3fnuz ? 0.5f : 1;    // of what the reference reads of a byte
+  if (RP_FP8) { t.k_scale = scales[0] * scales[1] * read * read; t.v_scale = scales[2] * read; }
+  if (kType == Type::e4m3fnuz) for (auto *bytes : {&t.q8, &t.k, &t.v}) for (auto &x : *bytes) x = x == 0xFF ? 0x80 : x == 0x80 ? 0 : x;    // its NaN is what is minus zero elsewhere
+  // What lies behind the operands may not be read.
+  Guarded q(RP_FP8 ? t.q8.size() : t.q.size() * 2), k(t.k.size() - 128), v(t.v.size() - 128);
+  memcpy(q.data, RP_FP8 ? (const void *)t.q8.data() : t.q.data(), q.bytes); memcpy(k.data, t.k.data(), k.bytes); memcpy(v.data, t.v.data(), v.bytes);
   const float *sinks = s.sinks ? t.sinks.data() : nullptr;
-  fibres::launch(dim3(s.b * s.hq, (s.sq + kQueries - 1) / kQueries), dim3(kThreads), [&] { rp_flash_amd((rp_u8 *)t.q.data(), t.k.data(), t.v.data(), (rp_u8 *)t.o.data(), t.lengths(), sinks, s.hq / s.hkv, s.sq, s.sk, s.hq, s.window, t.scale); });
+  fibres::launch(dim3(s.b * s.hq, (s.sq + kQueries - 1) / kQueries), dim3(kThreads), [&] { rp_flash_amd(q.data, k.data, v.data, (rp_u8 *)t.o.data(), t.lengths(), s.page ? t.table.data() : nullptr, sinks, scales, s.hq / s.hkv, s.sq, s.sk, s.hq, s.page ? __builtin_ctz(s.page) : 0, s.window, t.scale); });
   attention::check("flash", t);
   return !attention::failures;
 }
 int main() {
   attention::Shape ragged{3, 2, 1, 40, 130, 1, 0, 0, false, false, 0, 0, true}; ragged.lengths = {130, 0, 57};
-  bool ok = general({1, 2, 1, 140, 190, 1, 0, 0, false, false, RP_CAUSAL ? 45 : 0}) & general(ragged);
+  bool ok = true;
+#if RP_GENERAL
+  ok &= general({1, 2, 1, 140, 190, 1, 0, 0, false, false, RP_CAUSAL ? 45 : 0}) & general(ragged);
+  attention::Shape paged{3, 4, 2, 20, 200, 1, 0, 0, false, false, RP_CAUSAL ? 100 : 0, 16}; paged.lengths = {200, 0, 101};
+  ok &= general(paged);
+  ok &= general({1, 1, 1, 5, 280, 2, 0, 0, false, false, 0, 64});    // more tiles than are under way at once
+#else
+  ok &= general({1, 2, 1, 140, 190, 2, 0, 0, false, false}) & general({2, 2, 2, 5, 3, 1, 0, 0, false, false}) & general({1, 1, 1, 30, 150, 60, 0, 0, false, false});
+#endif
   return !ok;
 }
 #else

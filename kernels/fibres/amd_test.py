@@ -64,13 +64,15 @@ VARIANTS = [
     "flash __gfx942__ RP_DTYPE=f16 RP_D=64 RP_PINGPONG=1",
     "flash __gfx950__ RP_DTYPE=bf16 RP_D=96 RP_CAUSAL=1 RP_GENERAL=1 RP_PINGPONG=1",
     "flash __gfx942__ RP_DTYPE=f16 RP_GENERAL=1 RP_PINGPONG=1",
+    "flash __gfx942__ RP_DTYPE=e4m3fnuz RP_CAUSAL=1 RP_GENERAL=1 RP_PINGPONG=1",
+    "flash __gfx950__ RP_DTYPE=e4m3 RP_D=64 RP_PINGPONG=1",
 ]
 # Those that every run proves: each chip, each type, each way into LDS; beside them whatever a planted bug is a change of.
-FIRST = [1, 3, 4, 9, 11, 17, 18, 22, 23, 24, 27, 28, 30, 31, 32, 33, 34, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49]
+FIRST = [1, 3, 4, 9, 11, 17, 18, 22, 23, 24, 27, 28, 30, 31, 32, 33, 34, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 50, 51]
 
 CDNA, DIRECT4, DIRECT16, RDNA3, RDNA4 = VARIANTS[0], VARIANTS[3], VARIANTS[7], VARIANTS[11], VARIANTS[14]
 FLASH_CDNA, FLASH_RDNA4, MLA_CDNA, WINDOW = VARIANTS[21], VARIANTS[24], VARIANTS[26], VARIANTS[29]
-TURNS, TURNS_WINDOW = VARIANTS[46], VARIANTS[48]
+TURNS, TURNS_WINDOW, TURNS_FNUZ, TURNS_FP8 = VARIANTS[46], VARIANTS[48], VARIANTS[50], VARIANTS[51]
 SPLIT, DECODE_CDNA, DECODE_FP8, DECODE_RDNA4 = VARIANTS[34], VARIANTS[36], VARIANTS[37], VARIANTS[42]
 
 # what, file, old text, new text, the variant; * for those that every run plants (planted.py)
@@ -120,7 +122,7 @@ BUGS = [
     ("* mask off by one", FLASH, "mine + offset + 1 - key0;", "mine + offset + 2 - key0;", FLASH_CDNA),
     ("mask of the diagonal begun too late", FLASH, "key0 + kKeys > first + wave * kSide + offset + 1", "key0 + kKeys > first + wave * kSide + kSide + offset + 1", FLASH_RDNA4),
     ("* keys beyond the last not masked", FLASH, "key0 + kKeys > keys || ", "", VARIANTS[22]),
-    ("keys beyond the last read", FLASH, "v + (rp_u64)(key < keys ? key : keys - 1)", "v + (rp_u64)key", FLASH_CDNA),
+    ("keys beyond the last read", FLASH, "v + row(key)", "v + (rp_u64)key", FLASH_CDNA),
     ("swizzle of V forgotten by whoever writes", FLASH, "place_v(at % kValueUnits * 8 + x, group / 2)", "(at % kValueUnits * 8 + x) * kKeys * 2 + group / 2 * 16", FLASH_CDNA),
     ("fours of keys on each other", FLASH, "+ group % 2 * 8) = column_of(", ") = column_of(", FLASH_CDNA),
     ("runs of the output in the wrong columns", FLASH, "(part * kSide + sum_row(lane, i)) * 2", "(part * kSide + i) * 2", FLASH_CDNA),
@@ -136,13 +138,23 @@ BUGS = [
     ("ping-pong: turns end without a barrier", PINGPONG, "    rp_priority<0>();\n    rp_slot();\n", "    rp_priority<0>();\n", TURNS),
     ("ping-pong: a group ends a turn too early", PINGPONG, "  if (!side) rp_slot();\n", "", TURNS),
     ("* ping-pong: the last tile's values left out", PINGPONG, "  if (begin < end) multiply_values(out, p, tiles.v[buffer ^ 1], lane);\n", "", TURNS),
-    ("ping-pong: a tile fetched a turn late", PINGPONG, "fetch(held, side, k, v, key0 + 2 * kKeys, keys)", "fetch(held, side, k, v, key0 + kKeys, keys)", TURNS),
-    ("ping-pong: keys beyond the last read", PINGPONG, "v + (rp_u64)(key < keys ? key : keys - 1)", "v + (rp_u64)key", TURNS),
-    ("ping-pong: keys of V not numbered as the scores lie", PINGPONG, "key_group(thread / kRowUnits)", "thread / kRowUnits", TURNS),
+    ("ping-pong: a tile fetched a turn late", PINGPONG, "fetch(held, side, k, v, key0 + 2 * kKeys, rows", "fetch(held, side, k, v, key0 + kKeys, rows", TURNS),
+    ("ping-pong: keys beyond the last read", PINGPONG, "v + row(key)", "v + (rp_u64)key * kRowBytes", TURNS),
+    ("ping-pong: keys of V not numbered as the scores lie", PINGPONG, "key_group(four)", "four", TURNS),
     ("* ping-pong: output not rescaled", SHARED, "out[part].v[i] *= shrink;", ";", TURNS),
     ("* ping-pong: mask off by one", PINGPONG, "mine + offset + 1 - key0;", "mine + offset + 2 - key0;", TURNS),
     ("ping-pong: mask of the diagonal begun too late", PINGPONG, "key0 + kKeys > first + wave * kSide + offset + 1", "key0 + kKeys > first + wave * kSide + kSide + offset + 1", TURNS),
     ("ping-pong: keys beyond the last not masked", PINGPONG, "key0 + kKeys > keys || ", "", VARIANTS[47]),
+    ("* ping-pong: a stale page", PINGPONG, "    if (RP_GENERAL) pages = pages_of<kKeys>(rows, key0 + 3 * kKeys);\n", "", TURNS_WINDOW),
+    ("ping-pong: pages of the tile before", PINGPONG, "key0 + 3 * kKeys);", "key0 + 2 * kKeys);", TURNS_FNUZ),
+    ("pages of the tile before", FLASH, "    if (RP_GENERAL) pages = pages_of<kKeys>(rows, key0 + 2 * kKeys);\n", "", WINDOW),
+    ("* ping-pong FP8: bytes of V placed as halves are", PINGPONG, "four / 8 * 2 + four % 2) + four % 8 / 2 * 4", "four / 4) + four % 4 * 4", TURNS_FP8),
+    ("ping-pong FP8: columns of V swapped", SHARED, "at | (4 + at) << 8), high", "(at ^ 1) | (4 + (at ^ 1)) << 8), high", TURNS_FP8),
+    ("ping-pong FP8: sinks without the raise", PINGPONG, "* to_log2 - raised", "* to_log2", TURNS_FNUZ),
+    ("* ping-pong FP8: raised past the type", SHARED, "RP_IS == 6 ? 7 : 8", "12", TURNS_FNUZ),
+    ("ping-pong FP8: V's scale forgotten", PINGPONG, "(RP_FP8 ? scales[2] : 1);", "1;", TURNS_FNUZ),
+    ("ping-pong FP8: K's scale forgotten", PINGPONG, "scales[0] * scales[1] : 1", "scales[0] : 1", TURNS_FP8),
+    ("ping-pong FP8: P of the wrong tile", SHARED, "step * 16 * kUnits + 4 * w", "(step ^ 1) * 16 * kUnits + 4 * w", TURNS_FNUZ),
     ("* ping-pong: window off by one", PINGPONG, "< mine + offset + 1 - window)", "< mine + offset - window)", TURNS_WINDOW),
     ("ping-pong: window's first tile skipped", PINGPONG, "1 - window) / kKeys * kKeys;", "1 - window) / kKeys * kKeys + kKeys;", TURNS_WINDOW),
     ("ping-pong: a sink of another head", PINGPONG, "sinks + head % heads_q", "sinks + (head + 1) % heads_q", TURNS_WINDOW),
@@ -156,12 +168,12 @@ BUGS = [
     ("mla: swizzle of V forgotten by whoever writes", MLA, "place_v(task_unit(i) * 8 + x, group / 2)", "((task_unit(i) * 8 + x) * kKeys * 2 + group / 2 * 16)", MLA_CDNA),
     ("mla: waves share their columns", MLA, "(wave * kParts + part) * kSide + lane % kSide, step", "part * kSide + lane % kSide, step", MLA_CDNA),
     ("mla: sink counts for the row's maximum alone", SHARED, "sum = sum * factor + rp_exp2(one - both);", "sum = sum * factor;", MLA_CDNA),
-    ("* decode: a stale page", DECODE, "c.last) >> c.shift]", "c.last) + 16 >> c.shift]", DECODE_CDNA),
-    ("decode: a page of the sequence before", DECODE, "cache.table += (rp_u64)(head / heads_kv)", "cache.table += 0 * (rp_u64)(head / heads_kv)", DECODE_CDNA),
-    ("decode: pages of the tile before", DECODE, "      pages = pages_of(cache, first + 2 * kRound);\n", "", DECODE_CDNA),
-    ("decode: one page for a tile of two", DECODE, "    if (key - first >= 16 * i) page = pages.at[i];\n", "    ;\n", DECODE_CDNA),
-    ("decode: heads that share pages read others'", DECODE, "heads_kv, head % heads_kv, end - 1}", "heads_kv, 0, end - 1}", DECODE_CDNA),
-    ("decode: keys beyond the last read", DECODE, "  key = key < c.last ? key : c.last;\n", "", DECODE_CDNA),
+    ("* decode: a stale page", SHARED, "r.last) >> r.shift]", "r.last) + 16 >> r.shift]", DECODE_CDNA),
+    ("decode: a page of the sequence before", SHARED, "(rp_u64)(head / heads) *", "0 * (rp_u64)(head / heads) *", DECODE_CDNA),
+    ("decode: pages of the tile before", DECODE, "      pages = pages_of<kKeys>(cache.rows, first + 2 * kRound);\n", "", DECODE_CDNA),
+    ("decode: one page for a tile of two", SHARED, "    page = key - first >= 16 * i ? other : page;\n", "", DECODE_CDNA),
+    ("decode: heads that share pages read others'", SHARED, "heads, head % heads, last}", "heads, 0, last}", DECODE_CDNA),
+    ("decode: keys beyond the last read", SHARED, "  key = key < r.last ? key : r.last;\n", "", DECODE_CDNA),
     ("* decode: output not rescaled", SHARED, "out[part].v[i] *= shrink;", ";", DECODE_FP8),
     ("decode: sum not rescaled", SHARED, "  s.sum *= shrink;\n", "", DECODE_CDNA),
     ("* decode: mask off by one", DECODE, "mine % queries + 1 : length", "mine % queries + 2 : length", DECODE_CDNA),

@@ -2,12 +2,14 @@
 //! flash_amd.cu for heads of over 128 columns), `flash-wmma` on gfx12 and gfx1250 (flash_amd.cu); beside it decode (decode_amd.rs)
 //! and (mla_cdna.rs) the absorbed form. The host contracts stand in the sources. Not yet run on hardware.
 
+use crate::layout;
 use crate::nvidia::scale;
 use crate::shape::{Kind, Shape};
 use crate::splits::given;
 use crate::{decode_amd, mla_cdna};
 use ridgepoint_core::{Backend, Dtype};
 use ridgepoint_device::{Arg, AttentionOperands, AttentionPlan, Device, DeviceError, Geometry, Kernel, Program, Result};
+use ridgepoint_harness::encoding;
 use std::collections::BTreeMap;
 
 /// A kernel: its program and entry, the queries of a block, and its threads.
@@ -41,6 +43,8 @@ pub(crate) fn provider(shape: Shape, device: &dyn Device) -> Option<&'static str
         arch if shape.kind == Kind::Decode => decode_amd::provider(shape, arch),
         "gfx90a" | "gfx942" | "gfx950" if mla_cdna::fits(shape) => Some(mla_cdna::PROVIDER),
         "gfx90a" | "gfx942" | "gfx950" if fits(shape) => Some("flash-mfma"),
+        // gfx90a has no FP8.
+        "gfx942" | "gfx950" if fits_fp8(shape) => Some("flash-mfma"),
         "gfx1250" if fits(shape) => Some("flash-wmma"),
         // With half as many registers a wave.
         "gfx1200" | "gfx1201" if fits(shape) && shape.dqk <= 128 => Some("flash-wmma"),
@@ -48,13 +52,28 @@ pub(crate) fn provider(shape: Shape, device: &dyn Device) -> Option<&'static str
     }
 }
 
-fn fits(shape: Shape) -> bool {
+/// What all of them take: one type, and pages of which a tile's keys are in four at most.
+fn fits_any(shape: Shape) -> bool {
     matches!(shape.kind, Kind::Prefill | Kind::MlaPrefill)
-        && matches!(shape.dtype, Dtype::Bf16 | Dtype::F16)
         && shape.kv == shape.dtype
-        && shape.page.is_none()
-        && matches!((shape.dqk, shape.dv), (64, 64) | (96, 96) | (128, 128) | (192, 128) | (256, 256))
+        && shape.page.is_none_or(|tokens| tokens.is_power_of_two() && tokens >= 16)
         && shape.sq.div_ceil(GENERAL.queries) <= MOST_BLOCKS
+}
+
+fn fits(shape: Shape) -> bool {
+    fits_any(shape)
+        && matches!(shape.dtype, Dtype::Bf16 | Dtype::F16)
+        && matches!((shape.dqk, shape.dv), (64, 64) | (96, 96) | (128, 128) | (192, 128) | (256, 256))
+}
+
+/// FP8, by the kernel in ping-pong.
+fn fits_fp8(shape: Shape) -> bool {
+    fits_any(shape) && shape.dtype == Dtype::E4m3 && matches!((shape.dqk, shape.dv), (64, 64) | (128, 128))
+}
+
+/// True for what only the general forms know.
+fn general(shape: Shape) -> bool {
+    shape.window.is_some() || shape.page.is_some() || shape.sinks || shape.ragged
 }
 
 /// Compiles the kernel of a shape.
@@ -70,13 +89,16 @@ pub(crate) fn plan<'d>(shape: Shape, device: &'d dyn Device) -> Result<Box<dyn A
     if [shape.sq, shape.sk].iter().any(|n| i32::try_from(*n).is_err()) || u32::try_from(shape.b * shape.hq).is_err() {
         return Err(DeviceError::unsupported("more heads, queries or keys than the kernel counts"));
     }
+    if shape.page.is_some_and(|tokens| u32::try_from(layout::pool(shape) * tokens * shape.hkv).is_err()) {
+        return Err(DeviceError::unsupported("more keys than the kernel counts"));
+    }
     let form = form(shape, &device.info().arch);
     let defines = [
-        ("RP_DTYPE", shape.dtype.name().to_owned()),
+        ("RP_DTYPE", encoding(shape.dtype, device).name().to_owned()),
         ("RP_D", shape.dqk.to_string()),
         ("RP_DV", shape.dv.to_string()),
         ("RP_CAUSAL", u8::from(shape.causal).to_string()),
-        ("RP_GENERAL", u8::from(!shape.plain()).to_string()),
+        ("RP_GENERAL", u8::from(general(shape)).to_string()),
     ];
     let program = Program { name: form.program, defines: &defines, ..Program::default() };
     Ok(Box::new(Flash { device, shape, form, kernel: device.compile(&program, form.entry)? }))
@@ -99,11 +121,14 @@ impl AttentionPlan for Flash<'_> {
             Arg::Buffer(v, 0),
             Arg::Buffer(o, 0),
             given(s.ragged, operands.lengths, "lengths")?,
+            given(s.page.is_some(), operands.pages, "pages")?,
             given(s.sinks, operands.sinks, "sinks")?,
+            given(s.dtype == Dtype::E4m3, operands.scales, "scales")?,
             Arg::I32((s.hq / s.hkv) as i32),
             Arg::I32(s.sq as i32),
             Arg::I32(s.sk as i32),
             Arg::I32(s.hq as i32),
+            Arg::I32(s.page.map_or(0, |tokens| tokens.ilog2() as i32)),
             Arg::I32(s.window.unwrap_or(0) as i32),
             Arg::F32(scale(s)),
         ];
@@ -131,6 +156,7 @@ mod tests {
             "prefill/b1hq4hkv4sq1024sk1024d96/bf16",
             "prefill/b1hq64hkv8sq8192sk8192d256/bf16/causal/w128/sinks/ragged",
             "mla-prefill/b1hq4hkv4sq512sk512d192v128/bf16/causal",
+            "prefill/b1hq64hkv8sq8192sk8192d128/bf16/page16",
         ] {
             assert!(does(id), "{id}");
         }
@@ -138,10 +164,14 @@ mod tests {
             "prefill/b1hq4hkv4sq1024sk1024d128/f32",
             "prefill/b1hq4hkv4sq1024sk1024d80/bf16",
             "decode/b128hq64hkv8sq1sk8192d128/bf16",
-            "prefill/b1hq64hkv8sq8192sk8192d128/bf16/page16",
+            "prefill/b1hq64hkv8sq8192sk8192d128/bf16/page8",
+            "prefill/b1hq64hkv8sq8192sk8192d128/bf16/page24",
             "prefill/b1hq64hkv8sq8192sk8192d128/bf16/kv=e4m3",
         ] {
             assert!(!does(id), "{id}");
         }
+        let fp8 = |id: &str| fits_fp8(Shape::parse(&format!("attention/prefill/b3hq4hkv2sq70sk90{id}")).unwrap());
+        assert!(fp8("d128/e4m3") && fp8("d64/e4m3/causal/w20/page64/sinks/ragged"));
+        assert!(!fp8("d96/e4m3") && !fp8("d256/e4m3") && !fp8("d64/bf16/kv=e4m3"));
     }
 }
