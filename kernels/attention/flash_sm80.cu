@@ -15,6 +15,7 @@
 //   D 64, 96, 128, 192 or 256, V and O of DV ≤ 128 columns or 256. Where a row is no power of two, or long, it lies in slabs of 64 columns. With DV of
 //   256 a warp has 16 rows: grid ⌈Sq / 64⌉. Dynamic shared memory 2 · (rows · D₆₄ + keys · (D₆₄ + DV₆₄)) bytes, D₆₄ a multiple of 64, keys 32 (64 at D = 64)
 //   lengths   B numbers of valid keys, at most Sk, or null; heads_q = Hq
+//   table     pages i32 [B, ⌈Sk / page⌉] of K [pool,Hkv,page,D] and V [pool,Hkv,page,DV], page = 2^page_shift, or null (not yet run on hardware)
 //   sinks     Hq logits that join a row's sum without a value, or null
 //   window    with RP_CAUSAL: the last so many keys that a query sees, or 0 for all; blocks that nobody sees are skipped
 // Macros: RP_GENERAL 0 | 1; with it RP_D, RP_DV, RP_F16 0 | 1, RP_CAUSAL 0 | 1.
@@ -42,7 +43,7 @@ constexpr int WARPS = 4;
 
 struct Problem { int group, queries, keys; float scale; };
 // What only RP_GENERAL knows.
-struct Extra { const int* lengths; const float* sinks; int heads_q, window; };
+struct Extra { const int *lengths, *table; const float* sinks; int heads_q, page_shift, window; };
 
 template <int D, int DV, bool F16, bool GENERAL = false> struct Kernel {
     static constexpr int KEYS = D > 64 ? 32 : 64;  // more at D = 128 spills: O alone takes 128 registers
@@ -68,6 +69,22 @@ template <int D, int DV, bool F16, bool GENERAL = false> struct Kernel {
 #pragma unroll
             for (int i = 0; i < COUNT / STEP; i++)
                 if (COLUMNS % 64 == 0 || slab * 64 + chunk * 8 < COLUMNS) copy_async(base + slab * COUNT * 128 + i * STEP * WIDTH * 2, from + slab * 64 + i * STEP * COLUMNS, first + row + i * STEP < end);
+        copy_commit();
+    }
+    // The same of keys, which may lie in pages.
+    template <int COLUMNS> RP_DEVICE void fetch_keys(u32 base, const u16* p, int first, int end, const Keys& keys) {
+        if (!GENERAL || !keys.table) return fetch<KEYS, COLUMNS>(base, p, first, end);
+        constexpr int STEP = WARPS * 32 * 8 / WIDTH;
+        const int row = threadIdx.x / (WIDTH / 8), chunk = threadIdx.x % (WIDTH / 8);
+        base = at(base, row, chunk);
+#pragma unroll 1
+        for (int i = 0; i < KEYS; i += STEP) {
+            const int key = first + row + i;
+            const u16* from = p + (u64)(u32)keys.row(min(key, end - 1)) * COLUMNS + chunk * 8;
+#pragma unroll
+            for (int slab = 0; slab < (SLABS ? (COLUMNS + 63) / 64 : 1); slab++)
+                if (COLUMNS % 64 == 0 || slab * 64 + chunk * 8 < COLUMNS) copy_async(base + slab * KEYS * 128 + i * WIDTH * 2, from + slab * 64, key < end);
+        }
         copy_commit();
     }
 
@@ -140,15 +157,15 @@ template <int D, int DV, bool F16, bool GENERAL = false> struct Kernel {
         }
     }
 
-    template <bool MASK> RP_DEVICE void step(State& w, u32 q, u32 k, u32 v, const u16* kp, const u16* vp, const Problem& p, int n, int first, int sees, int reach, float scale, int warp, int lane) {
+    template <bool MASK> RP_DEVICE void step(State& w, u32 q, u32 k, u32 v, const u16* kp, const u16* vp, const Problem& p, const Keys& keys, int n, int first, int sees, int reach, float scale, int warp, int lane) {
         float s[TILES][KEYS / 8][4];
         copy_wait<0>();
         __syncthreads();  // K is here, and nobody reads the old V any more
-        fetch<KEYS, DV>(v, vp, n * KEYS, p.keys);
+        fetch_keys<DV>(v, vp, n * KEYS, p.keys, keys);
         scores(s, q, k, warp, lane);
         copy_wait<0>();
         __syncthreads();  // V is here, and nobody reads K any more
-        if (n > first) fetch<KEYS, D>(k, kp, (n - 1) * KEYS, p.keys);
+        if (n > first) fetch_keys<D>(k, kp, (n - 1) * KEYS, p.keys, keys);
         softmax<MASK>(s, w, sees - n * KEYS, p.keys - lane % 4 * 2 - n * KEYS, reach, scale);
         values(s, w, v, lane);
     }
@@ -157,7 +174,12 @@ template <int D, int DV, bool F16, bool GENERAL = false> struct Kernel {
         RP_DYNAMIC_SMEM(smem, 128);
         const u32 q = smem_address(smem), k = q + ROWS * (SLABS ? QK_SLABS * 64 : D) * 2, v = k + KEYS * (SLABS ? QK_SLABS * 64 : D) * 2;
         const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, head = blockIdx.y, row = (gridDim.x - 1 - blockIdx.x) * ROWS;  // the longest first
-        qp += (u64)head * p.queries * D; op += (u64)head * p.queries * DV; kp += (u64)(head / p.group) * p.keys * D; vp += (u64)(head / p.group) * p.keys * DV;
+        qp += (u64)head * p.queries * D; op += (u64)head * p.queries * DV;
+        Keys keys = {};
+        if (GENERAL && x.table) {
+            const int heads = x.heads_q / p.group;
+            keys = {x.table + (u64)(head / x.heads_q) * ((p.keys - 1 >> x.page_shift) + 1), x.page_shift, heads, head / p.group % heads};
+        } else { kp += (u64)(head / p.group) * p.keys * D; vp += (u64)(head / p.group) * p.keys * DV; }
         if (GENERAL && x.lengths) p.keys = min(x.lengths[head / x.heads_q], p.keys);
         const int offset = p.keys - p.queries, last = min(row + ROWS, p.queries) + offset, end = CAUSAL ? min(p.keys, last) : p.keys;
         const int blocks = max(0, (end + KEYS - 1) / KEYS), whole = max(0, CAUSAL ? min(p.keys, row + offset + 1) : p.keys) / KEYS;
@@ -177,11 +199,11 @@ template <int D, int DV, bool F16, bool GENERAL = false> struct Kernel {
                 for (int i = 0; i < DV / 8; i++) w.o[t][i][2 * r] = w.o[t][i][2 * r + 1] = 0;
             }
         const float scale = p.scale * 1.4426950408889634f;
-        if (blocks) { fetch<ROWS, D>(q, qp, row, p.queries); fetch<KEYS, D>(k, kp, (blocks - 1) * KEYS, p.keys); }
+        if (blocks) { fetch<ROWS, D>(q, qp, row, p.queries); fetch_keys<D>(k, kp, (blocks - 1) * KEYS, p.keys, keys); }
         int n = blocks - 1;
-        for (; n >= max(whole, first); n--) step<true>(w, q, k, v, kp, vp, p, n, first, sees, reach, scale, warp, lane);
-        for (; n >= max(low, first); n--) step<false>(w, q, k, v, kp, vp, p, n, first, sees, reach, scale, warp, lane);
-        if (GENERAL && CAUSAL) for (; n >= first; n--) step<true>(w, q, k, v, kp, vp, p, n, first, sees, reach, scale, warp, lane);
+        for (; n >= max(whole, first); n--) step<true>(w, q, k, v, kp, vp, p, keys, n, first, sees, reach, scale, warp, lane);
+        for (; n >= max(low, first); n--) step<false>(w, q, k, v, kp, vp, p, keys, n, first, sees, reach, scale, warp, lane);
+        if (GENERAL && CAUSAL) for (; n >= first; n--) step<true>(w, q, k, v, kp, vp, p, keys, n, first, sees, reach, scale, warp, lane);
 #pragma unroll
         for (int t = 0; t < TILES; t++)
 #pragma unroll
@@ -208,9 +230,9 @@ template <int D, int DV, bool F16, bool GENERAL = false> struct Kernel {
 #ifndef RP_NAME
 #define RP_NAME rp_flash_sm80
 #endif
-extern "C" __global__ void __launch_bounds__(128, 2) RP_NAME(const u16* q, const u16* k, const u16* v, u16* o, const int* lengths, const float* sinks,
-    int group, int queries, int keys, int heads_q, int window, float scale) {
-    RP_FLASH::Kernel<RP_D, RP_DV, RP_F16, true>::template run<RP_CAUSAL>(q, k, v, o, {group, queries, keys, scale}, {lengths, sinks, heads_q, window});
+extern "C" __global__ void __launch_bounds__(128, 2) RP_NAME(const u16* q, const u16* k, const u16* v, u16* o, const int* lengths, const int* table,
+    const float* sinks, int group, int queries, int keys, int heads_q, int page_shift, int window, float scale) {
+    RP_FLASH::Kernel<RP_D, RP_DV, RP_F16, true>::template run<RP_CAUSAL>(q, k, v, o, {group, queries, keys, scale}, {lengths, table, sinks, heads_q, page_shift, window});
 }
 #undef RP_NAME
 #else

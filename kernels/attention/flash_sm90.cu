@@ -22,6 +22,7 @@
 // rp_flash_sm90 for other head dims and what serving asks besides:
 //   V and O have DV columns (box (64, N, DV/64, 1) for v); 64, 128, 192/128 with N = 128, 256 with N = 80; 96 with N = 128, its maps over
 //             (96, S, 1, B·H), box (64, 64 or N, 1, 1): what lies past 96 comes as zeros, and 2 · 128 stands for D + DV in shared memory
+//             (not yet run on hardware)
 //   lengths   B numbers of valid keys, at most Sk, or null; heads_q = Hq. What lies past a length may be anything.
 //   table     pages i32 [B, ⌈Sk / page⌉] of K [pool,Hkv,page,D] and V [pool,Hkv,page,DV], page = 2^page_shift ≥ 8, or null; entries behind a
 //             sequence's last key are not read. k and v are then maps over (64, pool · Hkv · page, columns / 64, 1), box (64, min(page,

@@ -14,7 +14,7 @@
 // the loads, too: a box of 2 KB for each and slab (1640 GB/s on an H200, 2199 without pages). With FP8 widening (671 GB/s, 307 TFLOP/s of 517).
 //
 // Host contract. Q [B,Hq,Sq,576], cache [B,Sk,576], O [B,Hq,Sq,512], contiguous, 16-byte aligned; rows = Hq · Sq; scale > 0.
-// Causal at the end: query i of a sequence of length L sees keys j ≤ i + L − Sq. A row that sees no key gives zeros.
+// Causal at the end (several queries have not yet run on hardware): query i of a sequence of length L sees keys j ≤ i + L − Sq. A row that sees no key gives zeros.
 //   mq, mk    4-d tensor maps over (64, rows or Sk, 9, B) elements, strides (1152, 128, 1152 · (rows or Sk)) bytes, box (64, 64, 1, 1),
 //             128-byte swizzle, out of bounds zero
 //   q         the same Q, for its rope columns

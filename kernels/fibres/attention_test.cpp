@@ -378,10 +378,10 @@ static void flash80(const char* name, Flash80 kernel, const Shape& s) {
 #undef RP_CAUSAL
 #undef RP_F16
 #endif
-typedef void (*Flash80General)(const u16*, const u16*, const u16*, u16*, const int*, const float*, int, int, int, int, int, float);
+typedef void (*Flash80General)(const u16*, const u16*, const u16*, u16*, const int*, const int*, const float*, int, int, int, int, int, int, float);
 static void flash80_general(const char* name, Flash80General kernel, const Shape& s) {
     Operands t(s); unsigned rows = s.dv > 128 ? 64 : 128;
-    fibres::launch(dim3((s.sq + rows - 1) / rows, s.b * s.hq), dim3(128), [&] { kernel(t.q.data(), (const u16*)t.k.data(), (const u16*)t.v.data(), t.o.data(), t.lengths(), s.sinks ? t.sinks.data() : nullptr, s.hq / s.hkv, s.sq, s.sk, s.hq, s.window, t.scale); });
+    fibres::launch(dim3((s.sq + rows - 1) / rows, s.b * s.hq), dim3(128), [&] { kernel(t.q.data(), (const u16*)t.k.data(), (const u16*)t.v.data(), t.o.data(), t.lengths(), s.page ? t.table.data() : nullptr, s.sinks ? t.sinks.data() : nullptr, s.hq / s.hkv, s.sq, s.sk, s.hq, s.page ? __builtin_ctz(s.page) : 0, s.window, t.scale); });
     check(name, t);
 }
 static void flash80_section() {
@@ -393,6 +393,9 @@ static void flash80_section() {
     flash80_general("flash sm80 d96 window", rp_flash80_d96, {1, 2, 1, 140, 400, 1, 96, 96, false, true, 200});
     Shape ragged{3, 2, 1, 30, 100, 2, 192, 128, false, true, 0, 0, true}; ragged.lengths = {100, 0, 41};
     flash80_general("flash sm80 mla, ragged, sinks", rp_flash80_d192, ragged);
+    Shape paged{3, 4, 2, 30, 150, 2, 96, 96, false, true, 70, 16}; paged.lengths = {150, 0, 61};
+    flash80_general("flash sm80 d96 paged 16, window, ragged", rp_flash80_d96, paged);
+    flash80_general("flash sm80 d256 paged 8", rp_flash80_d256, {2, 2, 2, 20, 75, 1, 256, 256, false, false, 0, 8});
     flash80_general("flash sm80 d256", rp_flash80_d256, {1, 1, 1, 70, 75, 1, 256, 256, false, false});
     flash80("flash sm80 f16", rp_flash_sm80_f16_d64_full, {1, 1, 1, 1, 1, 1, 64, 64, true, false});
 #ifdef EDGES

@@ -1,11 +1,12 @@
 //! Prefill by mma.sync, kernels/attention/flash_sm80.cu, for NVIDIA's chips from sm_80 on that have no kernel of their own. The host
-//! contract stands there. It has run on an H200 (head dimension 96), on no chip before it.
+//! contract stands there. It has run on an H200 (head dimension 96), on no chip before it, and over pages on none.
 
+use crate::layout;
 use crate::nvidia::scale;
 use crate::shape::{Kind, Shape};
 use crate::splits::given;
 use ridgepoint_core::Dtype;
-use ridgepoint_device::{Arg, AttentionOperands, AttentionPlan, Device, Geometry, Kernel, Program, Result};
+use ridgepoint_device::{Arg, AttentionOperands, AttentionPlan, Device, DeviceError, Geometry, Kernel, Program, Result};
 use std::collections::BTreeMap;
 
 /// The provider's name.
@@ -18,7 +19,7 @@ pub(crate) fn fits(shape: Shape) -> bool {
     matches!(shape.kind, Kind::Prefill | Kind::MlaPrefill)
         && matches!(shape.dtype, Dtype::Bf16 | Dtype::F16)
         && shape.kv == shape.dtype
-        && shape.page.is_none()
+        && shape.page.is_none_or(u64::is_power_of_two)
         && matches!((shape.dqk, shape.dv), (64, 64) | (96, 96) | (128, 128) | (192, 128) | (256, 256))
 }
 
@@ -50,8 +51,11 @@ impl<'d> Plan<'d> {
     /// Compiles it.
     ///
     /// # Errors
-    /// As [`Device::compile`].
+    /// `Unsupported` for more keys than it counts; as [`Device::compile`].
     pub(crate) fn new(shape: Shape, device: &'d dyn Device) -> Result<Self> {
+        if shape.page.is_some_and(|tokens| i32::try_from(layout::pool(shape) * shape.hkv * tokens).is_err()) {
+            return Err(DeviceError::unsupported("more keys than the kernel counts"));
+        }
         let flag = |on: bool| u8::from(on).to_string();
         let general = [
             ("RP_GENERAL", "1".to_owned()),
@@ -77,11 +81,13 @@ impl AttentionPlan for Plan<'_> {
         let mut args = [operands.q, operands.k, operands.v, operands.o].map(|b| Arg::Buffer(b, 0)).to_vec();
         if !dense(s) {
             args.push(given(s.ragged, operands.lengths, "lengths")?);
+            args.push(given(s.page.is_some(), operands.pages, "pages")?);
             args.push(given(s.sinks, operands.sinks, "sinks")?);
         }
         args.extend([s.hq / s.hkv, s.sq, s.sk].map(|n| Arg::I32(n as i32)));
         if !dense(s) {
-            args.extend([s.hq, s.window.unwrap_or(0)].map(|n| Arg::I32(n as i32)));
+            let shift = s.page.map_or(0, |tokens| u64::from(tokens.ilog2()));
+            args.extend([s.hq, shift, s.window.unwrap_or(0)].map(|n| Arg::I32(n as i32)));
         }
         args.push(Arg::F32(scale(s)));
         let grid = [s.sq.div_ceil(tile(s).0) as u32, (s.b * s.hq) as u32, 1];
@@ -108,6 +114,7 @@ mod tests {
         assert_eq!(of("prefill/b1hq2hkv1sq5sk7d256/bf16/ragged"), Some(65_536));
         assert_eq!(of("mla-prefill/b1hq2hkv2sq5sk7d192v128/bf16/sinks"), Some(69_632)); // of the 99 KB that the smallest have
         assert_eq!(of("prefill/b1hq2hkv1sq5sk7d80/bf16"), None);
-        assert_eq!(of("prefill/b1hq2hkv1sq5sk7d128/bf16/page64"), None);
+        assert_eq!(of("prefill/b1hq2hkv1sq5sk7d128/bf16/page64"), Some(49_152));
+        assert_eq!(of("prefill/b1hq2hkv1sq5sk7d128/bf16/page24"), None);
     }
 }

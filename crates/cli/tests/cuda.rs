@@ -216,7 +216,7 @@ fn a_kernel_of_an_older_generation_is_labelled_so() {
     let cases = [
         ("attention/prefill/b1hq4hkv2sq150sk200d128/f16/causal", "flash-sm80"),
         ("attention/prefill/b2hq2hkv2sq70sk90d128/bf16", "flash-sm80"),
-        ("attention/prefill/b2hq4hkv2sq140sk200d96/bf16/causal/w70/sinks/ragged", "flash-sm80"),
+        ("attention/prefill/b2hq4hkv2sq140sk200d96/bf16/causal/w70/page4/sinks/ragged", "flash-sm80"),
     ];
     let records = is_verified_by(&node, &cases);
     assert!(records.iter().all(|r| r["labels"][0] == "fallback"), "{records:?}");
