@@ -24,7 +24,12 @@ const CASES: &[(&str, &str, &str, &[&str])] = &[
         "mla-decode-cdna",
         &["rp_mla_decode_cdna 4x1x1 by 256", "rp_combine 3x1x1 by 128"],
     ),
-    ("prefill/b3hq2hkv1sq260sk100d64/bf16/causal/w45/page16/sinks/ragged", "hip:0", "flash-mfma", &["rp_flash_cdna 6x2x1 by 512"]),
+    (
+        "prefill/b3hq2hkv1sq260sk100d64/bf16/causal/w45/page16/sinks/ragged",
+        "hip:0",
+        "flash-mfma",
+        &["rp_flash_cdna 6x2x1 by 512"],
+    ),
     ("prefill/b3hq4hkv2sq40sk150d64/e4m3/page64/ragged", "hip:0", "flash-mfma", &["rp_flash_cdna 12x1x1 by 512"]),
     ("mla-prefill/b1hq2hkv2sq40sk130d192v128/bf16/page32", "hip:0", "flash-mfma", &["rp_flash_amd 2x1x1 by 256"]),
 ];
