@@ -259,12 +259,11 @@ fn places() -> Places {
 /// What `doctor` says of them.
 pub(in crate::launched) fn findings() -> Vec<Finding> {
     let places = places();
-    let finding = |flavour: &Flavour| {
-        let finding = flavour.find(&places).finding(flavour.wanted(), None, None);
-        // Two of them have one name but for its number.
-        if *flavour == Flavour::Mpich { Finding { what: "libmpi.so.12".into(), ..finding } } else { finding }
-    };
-    [Flavour::OpenMpi, Flavour::Standard, Flavour::Mpich].iter().map(finding).collect()
+    let finding = |flavour: &Flavour| flavour.find(&places).finding(flavour.wanted(), None, None);
+    let mut all: Vec<Finding> = [Flavour::OpenMpi, Flavour::Standard].iter().map(finding).collect();
+    // Said only where it is there: two ways to get an MPI are enough. It has the first one's name but for its number.
+    all.extend(Some(finding(&Flavour::Mpich)).filter(|f| f.ok).map(|f| Finding { what: "libmpi.so.12".into(), ..f }));
+    all
 }
 
 impl Library {
