@@ -44,12 +44,6 @@ static void flash(const char* name, Flash kernel, int n, const Shape& s, int gri
 #define RP_F16 0
 #include "../attention/flash_sm90.cu"
 #undef RP_D
-#define RP_GENERAL 1
-#define RP_FLASH general_causal_d192
-#define RP_NAME rp_flash_general_d192
-#define RP_D 192
-#include "../attention/flash_sm90.cu"
-#undef RP_D
 #undef RP_DV
 #undef RP_N
 #undef RP_CAUSAL
@@ -67,6 +61,20 @@ static void flash(const char* name, Flash kernel, int n, const Shape& s, int gri
 #undef RP_CAUSAL
 #undef RP_F16
 #ifdef EDGES
+#define RP_GENERAL 1
+#define RP_FLASH general_causal_d192
+#define RP_NAME rp_flash_general_d192
+#define RP_D 192
+#define RP_DV 128
+#define RP_N 128
+#define RP_CAUSAL 1
+#define RP_F16 0
+#include "../attention/flash_sm90.cu"
+#undef RP_D
+#undef RP_DV
+#undef RP_N
+#undef RP_CAUSAL
+#undef RP_F16
 #define RP_GENERAL 1
 #define RP_FLASH general_causal_d64
 #define RP_NAME rp_flash_general_d64
@@ -137,7 +145,6 @@ static void flash_section() {
     flash_general("flash ragged, sinks", rp_flash_general_causal, 128, ragged, 2);
     Shape sections{4, 4, 2, 140, 200, 1, 128, 128, false, true, 0, 0, true}; sections.lengths = {200, 0, 31, 199};
     flash_general("flash ragged, in sections", rp_flash_general_causal, 128, sections, 2);
-    flash_general("flash mla prefill", rp_flash_general_d192, 128, {1, 2, 2, 150, 200, 1, 192, 128, false, true, 150}, 2);
     Shape wide{2, 1, 1, 70, 190, 4, 256, 256, false, false, 0, 0, true}; wide.lengths = {190, 81};
     flash_general("flash d256 ragged, sinks", rp_flash_general_d256, 80, wide, 1);
     Shape paged{3, 4, 2, 140, 330, 1, 128, 128, false, true, 0, 16}; paged.lengths = {330, 0, 101};
@@ -155,6 +162,7 @@ static void flash_section() {
     Shape huge{3, 2, 1, 70, 200, 60, 128, 128, false, true, 0, 64, true}; huge.lengths = {200, 0, 65};
     flash_general("flash huge, sinks, paged 64, ragged", rp_flash_general_causal, 128, huge, 2);
     flash_general("flash general, sink", rp_flash_general_causal, 128, {1, 1, 1, 1, 1, 1, 128, 128, false, true, 1, 0, true}, 1);
+    flash_general("flash mla prefill", rp_flash_general_d192, 128, {1, 2, 2, 150, 200, 1, 192, 128, false, true, 150}, 2);
     flash_general("flash mla prefill", rp_flash_general_d192, 128, {1, 1, 1, 1, 1, 1, 192, 128, false, true}, 1);
     flash_general("flash d256", rp_flash_general_d256, 80, {1, 1, 1, 1, 1, 1, 256, 256, false, false}, 1);
     Shape none{3, 1, 1, 40, 90, 1, 256, 256, false, false, 0, 0, true}; none.lengths = {90, 0, 1};
@@ -179,21 +187,9 @@ static void flash_section() {
 #include "../attention/flash_fp8_sm90.cu"
 #undef RP_N
 #undef RP_LEAN
-#define RP_FLASH fp8_full_lean
-#define RP_NAME rp_fp8_full_lean
-#define RP_N 192
-#define RP_LEAN 1
-#include "../attention/flash_fp8_sm90.cu"
-#undef RP_N
-#undef RP_CAUSAL
-#define RP_FLASH fp8_causal_lean
-#define RP_NAME rp_fp8_causal_lean
-#define RP_N 128
-#define RP_CAUSAL 1
-#include "../attention/flash_fp8_sm90.cu"
 #undef RP_D
-#undef RP_N
 #undef RP_CAUSAL
+#define RP_LEAN 1
 #define RP_FLASH fp8_full_d64
 #define RP_NAME rp_fp8_full_d64
 #define RP_D 64
@@ -235,6 +231,24 @@ static void flash_section() {
 #undef RP_CAUSAL
 #undef RP_LEAN
 #ifdef EDGES
+#define RP_FLASH fp8_full_lean
+#define RP_NAME rp_fp8_full_lean
+#define RP_D 128
+#define RP_N 192
+#define RP_CAUSAL 0
+#define RP_LEAN 1
+#include "../attention/flash_fp8_sm90.cu"
+#undef RP_N
+#undef RP_CAUSAL
+#define RP_FLASH fp8_causal_lean
+#define RP_NAME rp_fp8_causal_lean
+#define RP_N 128
+#define RP_CAUSAL 1
+#include "../attention/flash_fp8_sm90.cu"
+#undef RP_D
+#undef RP_N
+#undef RP_CAUSAL
+#undef RP_LEAN
 #define RP_FLASH fp8_causal
 #define RP_NAME rp_fp8_causal
 #define RP_D 128
@@ -289,9 +303,6 @@ template <class Kernel> static void fp8(const char* name, Kernel kernel, int n, 
 static void fp8_section() {
     fp8("fp8 flash", rp_fp8_full, 224, {1, 2, 1, 130, 700, 2, 128, 128, false, false}, 1);
     fp8("fp8 flash", rp_fp8_full, 224, {1, 1, 1, 1, 1, 1, 128, 128, false, false}, 1);
-    fp8("fp8 flash lean", rp_fp8_full_lean, 192, {1, 1, 1, 130, 1100, 2, 128, 128, false, false}, 1);
-    fp8("fp8 flash lean", rp_fp8_causal_lean, 128, {1, 2, 1, 200, 290, 4, 128, 128, false, true}, 2);
-    fp8("fp8 flash lean", rp_fp8_causal_lean, 128, {1, 1, 1, 200, 77, 1, 128, 128, false, true}, 1);
     fp8("fp8 flash lean", rp_fp8_full_d64, 192, {1, 1, 1, 70, 300, 2, 64, 64, false, false}, 1);
     fp8("fp8 flash huge", rp_fp8_causal_d256, 96, {2, 1, 1, 70, 260, 60, 256, 256, false, true}, 1);
     fp8("fp8 flash window", rp_fp8_general_causal, 128, {1, 2, 1, 140, 420, 2, 128, 128, false, true, 100}, 2);
@@ -301,8 +312,13 @@ static void fp8_section() {
     fp8("fp8 flash paged 16, window, sinks, ragged", rp_fp8_general_causal, 128, paged, 2);
     Shape slim{2, 2, 2, 70, 590, 2, 96, 96, false, false, 0, 64, true}; slim.lengths = {590, 205};
     fp8("fp8 flash d96 paged 64, ragged", rp_fp8_general_d96, 192, slim, 1);
-    fp8("fp8 flash d96", rp_fp8_general_d96, 192, {1, 1, 1, 70, 200, 2, 96, 96, false, false}, 1);
+    fp8("fp8 flash d96", rp_fp8_general_d96, 192, {1, 1, 1, 130, 1100, 2, 96, 96, false, false}, 1);
+    fp8("fp8 flash", rp_fp8_general_causal, 128, {1, 1, 1, 200, 77, 4, 128, 128, false, true}, 1);
+    fp8("fp8 flash", rp_fp8_general_causal, 128, {1, 1, 1, 200, 290, 4, 128, 128, false, true}, 1);
 #ifdef EDGES
+    fp8("fp8 flash lean", rp_fp8_full_lean, 192, {1, 1, 1, 130, 1100, 2, 128, 128, false, false}, 1);
+    fp8("fp8 flash lean", rp_fp8_causal_lean, 128, {1, 2, 1, 200, 290, 4, 128, 128, false, true}, 2);
+    fp8("fp8 flash lean", rp_fp8_causal_lean, 128, {1, 1, 1, 200, 77, 1, 128, 128, false, true}, 1);
     fp8("fp8 flash", rp_fp8_causal, 192, {1, 2, 1, 130, 420, 2, 128, 128, false, true}, 1);
     fp8("fp8 flash", rp_fp8_causal, 192, {1, 1, 1, 1, 1, 1, 128, 128, false, true}, 1);
     fp8("fp8 flash lean huge", rp_fp8_causal_lean, 128, {1, 1, 1, 70, 200, 60, 128, 128, false, true}, 1);

@@ -106,7 +106,9 @@ fn chips_of(form: &'static str, chips: &'static str) -> Cow<'static, [&'static s
     let turn = fnv1a(form.as_bytes()) as usize;
     let plain = ["flash_portable", "combine"].iter().any(|name| form.contains(name));
     let chosen = |(i, chip): &(usize, &str)| match *chip {
-        _ if all.len() == 1 || std::env::var_os("RIDGEPOINT_CLAIMS").is_some_and(|v| v == "all") => true,
+        _ if std::env::var_os("RIDGEPOINT_CLAIMS").is_some_and(|v| v == "all") => true,
+        // Of two types one has the mask, the other has not.
+        _ if all.len() == 1 => !form.contains("flash_sm90 RP_G") || form.contains("RP_CAUSAL=1") != form.contains("RP_F16=1"),
         _ if plain => *i == turn % all.len(),
         _ => (turn + i).is_multiple_of(2),
     };
