@@ -24,7 +24,7 @@
 //   Only with RP_GENERAL, of heads = B · heads_q:
 //   lengths  B numbers of valid keys, at most `keys`, or null
 //   table    i32 [B, ⌈keys / page⌉] of pages, K and V then [pool, heads_q / group, page, D or DV]; or null. page = 2^page_shift ≥ 16,
-//            pool · heads_q / group · page < 2³²
+//            pool · heads_q / group · page < 2³²; null at D = 256 on gfx1250
 //   sinks    heads_q logits that join a row's sum without a value, or null
 //   scales   f32 [3], what stored Q, K and V are multiplied by; of FP8 alone, general or not
 //   window   with RP_CAUSAL: the last so many keys that a query sees, or 0 for all; tiles that no query of a block sees are skipped
@@ -49,6 +49,11 @@
 
 using namespace rp_matrix;
 
+#if defined(__gfx1250__) && RP_D > 192
+constexpr bool kPaged = false;    // its registers are all taken
+#else
+constexpr bool kPaged = RP_GENERAL;
+#endif
 constexpr int kThreads = 256, kQueries = 128, kKeys = 64, kRowBytes = RP_D * 2, kValueBytes = RP_DV * 2;
 constexpr int kRowUnits = RP_D / 8, kValueUnits = RP_DV / 8, kKeyUnits = kKeys / 8;    // 16-byte units of a row of K, of V, of Vᵀ
 constexpr int kMixed = kRowUnits & -kRowUnits;                      // units that change places among themselves
@@ -72,7 +77,7 @@ RP_DEVICE int place_v(int column, int unit) { return column * kKeys * 2 + (unit 
 // 64 keys from `first` on. Rows beyond the last repeat it: what they give is masked.
 RP_DEVICE void fetch(Held &held, const rp_u8 *k, const rp_u8 *v, int first, const Rows &rows, const Pages<kKeys> &pages) {
   int thread = (int)rp_thread();
-  auto row = [&](int key) { return (rp_u64)(RP_GENERAL ? row_of(rows, pages, first, key) : (rp_u32)(key < rows.last ? key : rows.last)); };
+  auto row = [&](int key) { return (rp_u64)(kPaged ? row_of(rows, pages, first, key) : (rp_u32)(key < rows.last ? key : rows.last)); };
 #pragma unroll
   for (int i = 0; i < kHeldK; i++) {
     int at = i * kThreads + thread, key = first + at / kRowUnits;
@@ -112,12 +117,12 @@ RP_KERNEL_OF(kThreads) rp_flash_amd(const rp_u8 *q, const rp_u8 *k, const rp_u8 
   int head = (int)rp_block(), block = (int)rp_blocks_y() - 1 - (int)rp_block_y();    // of a causal square, the longest first
   int first = block * kQueries, mine = first + wave * kSide + lane % kSide;
   const int most = keys;
-  if (!RP_GENERAL || !table) {
+  if (!kPaged || !table) {
     k += (rp_u64)(head / group) * keys * kRowBytes;
     v += (rp_u64)(head / group) * keys * kValueBytes;
   }
   if (RP_GENERAL && lengths) keys = lengths[head / heads_q] < keys ? lengths[head / heads_q] : keys;
-  const Rows rows = RP_GENERAL ? rows_of(table, page_shift, most, heads_q / group, head / group, keys - 1) : Rows{nullptr, 0, -1, 0, 0, keys - 1};
+  const Rows rows = kPaged ? rows_of(table, page_shift, most, heads_q / group, head / group, keys - 1) : Rows{nullptr, 0, -1, 0, 0, keys - 1};
   int offset = keys - queries;
   rp_u64 row = ((rp_u64)head * queries + (mine < queries ? mine : queries - 1)) * kRowBytes;
 
@@ -149,7 +154,7 @@ RP_KERNEL_OF(kThreads) rp_flash_amd(const rp_u8 *q, const rp_u8 *k, const rp_u8 
     place(held, tiles);
     rp_sync();
     if (key0 + kKeys < end) fetch(held, k, v, key0 + kKeys, rows, pages);
-    if (RP_GENERAL) pages = pages_of<kKeys>(rows, key0 + 2 * kKeys);
+    if (kPaged) pages = pages_of<kKeys>(rows, key0 + 2 * kKeys);
 
     Sums score[kTiles] = {};
 #pragma unroll

@@ -147,7 +147,7 @@ BUGS = [
     ("ping-pong: keys beyond the last not masked", PINGPONG, "key0 + kKeys > keys || ", "", VARIANTS[47]),
     ("* ping-pong: a stale page", PINGPONG, "    if (RP_GENERAL) pages = pages_of<kKeys>(rows, key0 + 3 * kKeys);\n", "", TURNS_WINDOW),
     ("ping-pong: pages of the tile before", PINGPONG, "key0 + 3 * kKeys);", "key0 + 2 * kKeys);", TURNS_FNUZ),
-    ("pages of the tile before", FLASH, "    if (RP_GENERAL) pages = pages_of<kKeys>(rows, key0 + 2 * kKeys);\n", "", WINDOW),
+    ("pages of the tile before", FLASH, "    if (kPaged) pages = pages_of<kKeys>(rows, key0 + 2 * kKeys);\n", "", WINDOW),
     ("* ping-pong FP8: bytes of V placed as halves are", PINGPONG, "four / 8 * 2 + four % 2) + four % 8 / 2 * 4", "four / 4) + four % 4 * 4", TURNS_FP8),
     ("ping-pong FP8: columns of V swapped", SHARED, "at | (4 + at) << 8), high", "(at ^ 1) | (4 + (at ^ 1)) << 8), high", TURNS_FP8),
     ("ping-pong FP8: sinks without the raise", PINGPONG, "* to_log2 - raised", "* to_log2", TURNS_FNUZ),

@@ -45,7 +45,8 @@ pub(crate) fn provider(shape: Shape, device: &dyn Device) -> Option<&'static str
         "gfx90a" | "gfx942" | "gfx950" if fits(shape) => Some("flash-mfma"),
         // gfx90a has no FP8.
         "gfx942" | "gfx950" if fits_fp8(shape) => Some("flash-mfma"),
-        "gfx1250" if fits(shape) => Some("flash-wmma"),
+        // For pages of heads of 256 it has no registers left.
+        "gfx1250" if fits(shape) && (shape.dqk <= 192 || shape.page.is_none()) => Some("flash-wmma"),
         // With half as many registers a wave.
         "gfx1200" | "gfx1201" if fits(shape) && shape.dqk <= 128 => Some("flash-wmma"),
         _ => None,
