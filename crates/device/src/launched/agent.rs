@@ -49,9 +49,7 @@ pub(super) fn serve(mut input: In, out: Out) {
             Order::Dismiss => own = None,
             Order::Start(_) | Order::Join { .. } => {
                 own = None;
-                if matches!(order, Order::Start(_)) {
-                    report(&out, &Report::Starting);
-                }
+                report(&out, &Report::Starting);
                 match Own::start(&order, &out) {
                     Ok(started) => own = Some(started),
                     Err(error) => report(&out, &Report::Unable { reason: error.to_string() }),

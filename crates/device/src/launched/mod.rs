@@ -267,7 +267,8 @@ fn connect(roll: &mut Roll, peers: &[Peer]) -> std::result::Result<Connected, St
         }
     }
     let everyone: Vec<usize> = (0..peers.len()).collect();
-    let outcome = roll.attempt("starting MPI", &everyone, |_| Order::Start(Start::Mpi)).map_err(|e| e.to_string());
+    let outcome =
+        roll.attempt("starting MPI", &everyone, |_| Order::Start(Start::Mpi)).map_err(|e| DeviceError::from(e).to_string());
     let outcome = outcome.and_then(|answers| roll::agreed(answers, peers.len()));
     if outcome.is_err() {
         roll.tell(|_| Order::Dismiss);

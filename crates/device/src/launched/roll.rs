@@ -11,13 +11,27 @@ use std::net::SocketAddr;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-/// When one rank is found to be gone, the others get so long to come as far as they can without it.
+/// When one rank is found to be gone, the others get so long, and until each gives a sign of life, to come as far as they can without it.
 const SETTLE: Duration = Duration::from_millis(300);
 /// When one rank cannot do what was ordered, the others get so long without a step to find that out for themselves: those that wait
 /// for it inside a library never do.
 const REFUSED: Duration = Duration::from_secs(5);
 /// A rank that has given no sign of life for so long is not only waiting for another. They come four times a second.
 const SILENCE: Duration = Duration::from_secs(2);
+
+/// Why orders were not carried out.
+pub(super) enum Ended {
+    /// Ranks said that they cannot, or that it failed: there may be others that they can.
+    Refused(DeviceError),
+    /// A rank is gone or hangs.
+    Broken(DeviceError),
+}
+
+impl From<Ended> for DeviceError {
+    fn from((Ended::Refused(error) | Ended::Broken(error)): Ended) -> Self {
+        error
+    }
+}
 
 type Word = (usize, std::result::Result<(Report, Vec<u8>), String>);
 
@@ -39,8 +53,10 @@ pub(super) struct Roll {
     stale: Vec<bool>,
     /// Ranks that are gone, and how: one may go when it has answered and nobody waits for it.
     lost: Vec<(usize, String)>,
-    /// The ranks' processes were ended although nothing is wrong with them, and must be started anew.
+    /// The ranks' processes were ended, some of them with nothing wrong, and must be started anew.
     pub(super) down: bool,
+    /// MPI is started once a job.
+    once: bool,
     /// Number of the last process that joined a segment of shared memory, and those that have ended since, by rank.
     joined: u64,
     ended: BTreeMap<usize, String>,
@@ -73,8 +89,8 @@ impl Roll {
         }
         let (begun, steps) = (vec![(0, Instant::now()); peers.len()], vec![0; peers.len()]);
         let (closed, stale) = (vec![false; peers.len()], vec![false; peers.len()]);
-        let (broken, lost, down, joined, ended, swept) = (None, Vec::new(), false, 0, BTreeMap::new(), None);
-        Self { out, words, peers, patience, broken, begun, steps, closed, stale, lost, down, joined, ended, swept }
+        let (broken, lost, down, once, joined, ended, swept) = (None, Vec::new(), false, false, 0, BTreeMap::new(), None);
+        Self { out, words, peers, patience, broken, begun, steps, closed, stale, lost, down, once, joined, ended, swept }
     }
 
     pub(super) fn size(&self) -> usize {
@@ -103,26 +119,31 @@ impl Roll {
         order: impl Fn(usize) -> Order,
     ) -> Result<Vec<Answer>> {
         let outcome = self.attempt(call, ranks, order);
-        if let Err(error) = &outcome
-            && !matches!(error, DeviceError::Unsupported(_))
-        {
+        if let Err(Ended::Broken(error)) = &outcome {
             self.broken = Some(error.clone());
             // Whoever hangs is ended by its own agent.
             self.tell(|_| Order::Dismiss);
         }
-        outcome
+        Ok(outcome?)
     }
 
     /// As [`Roll::ask_some`], but what fails is not the job's end.
-    pub(super) fn attempt(&mut self, call: &'static str, ranks: &[usize], order: impl Fn(usize) -> Order) -> Result<Vec<Answer>> {
+    pub(super) fn attempt(
+        &mut self,
+        call: &'static str,
+        ranks: &[usize],
+        order: impl Fn(usize) -> Order,
+    ) -> std::result::Result<Vec<Answer>, Ended> {
         if let Some(error) = &self.broken {
-            return Err(error.clone());
+            return Err(Ended::Broken(error.clone()));
         }
         for rank in ranks {
             let order = order(*rank);
-            if matches!(order, Order::Start(_)) {
+            if let Order::Start(start) = &order {
+                self.once = matches!(start, Start::Mpi);
                 self.stale[*rank] = true;
-                self.lost.retain(|(lost, _)| lost != rank);
+                // A launched process that hung up starts nothing.
+                self.lost.retain(|(lost, _)| lost != rank || self.closed[*rank]);
             }
             // One that is gone is heard to be.
             let _ = self.out[*rank].send(&order, &[]);
@@ -130,7 +151,7 @@ impl Roll {
         self.answers(call, ranks)
     }
 
-    fn answers(&mut self, call: &'static str, ranks: &[usize]) -> Result<Vec<Answer>> {
+    fn answers(&mut self, call: &'static str, ranks: &[usize]) -> std::result::Result<Vec<Answer>, Ended> {
         let mut waiting = Waiting { call, answers: vec![None; self.size()], failed: None };
         let mut parts: Vec<Vec<u8>> = vec![Vec::new(); self.size()];
         let (mut since, mut noticed, mut refused) = (Instant::now(), None, false);
@@ -169,7 +190,7 @@ impl Roll {
                     self.lost.push((rank, hung_up(&how)));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => self.lost.extend((0..self.size()).map(|r| (r, "disconnected".into()))),
+                Err(RecvTimeoutError::Disconnected) => return Err(self.describe(&waiting)),
             }
             if !self.lost.is_empty() {
                 noticed.get_or_insert_with(Instant::now);
@@ -178,9 +199,13 @@ impl Roll {
                 && from.elapsed() > *limit
             {
                 let message = format!("no end after {} s; the ranks' processes were ended", limit.as_secs());
-                return Err(DeviceError::Call { call: waiting.call, code: i64::from(libc::ETIMEDOUT), message });
+                return Err(Ended::Broken(DeviceError::Call { call, code: i64::from(libc::ETIMEDOUT), message }));
             }
-            let settled = noticed.is_some_and(|at| at.elapsed() >= SETTLE);
+            let settled = noticed.is_some_and(|at: Instant| {
+                let waits = |rank: &&usize| waiting.answers[**rank].is_none() && self.lost.iter().all(|(lost, _)| lost != *rank);
+                let all = || ranks.iter().filter(waits).all(|rank| self.begun[*rank].1 > at);
+                at.elapsed() >= SETTLE && (at.elapsed() >= SILENCE || all())
+            });
             if settled || since.elapsed() > if refused { self.patience.min(REFUSED) } else { self.patience } {
                 return Err(self.refusal(&waiting, ranks).unwrap_or_else(|| self.describe(&waiting)));
             }
@@ -192,14 +217,19 @@ impl Roll {
     }
 
     /// What the rank says that failed first, or else one that cannot do what was ordered; by name, unless all say so. Where others
-    /// were left waiting for it, their processes are ended. None where a rank is gone, which is worse.
-    fn refusal(&mut self, waiting: &Waiting, ranks: &[usize]) -> Option<DeviceError> {
+    /// were left waiting for it, their processes are ended; after a failure all are that can be started anew, since a library may not
+    /// be fit for more. None where a rank is gone, which is worse.
+    fn refusal(&mut self, waiting: &Waiting, ranks: &[usize]) -> Option<Ended> {
         if !self.lost.is_empty() {
             return None;
         }
+        if ranks.iter().any(|rank| waiting.answers[*rank].is_none()) || waiting.failed.is_some() && !self.once {
+            self.down = true;
+            self.tell(|_| Order::Dismiss);
+        }
         if let Some((rank, reason)) = &waiting.failed {
             let message = format!("{}: {reason}", self.name(*rank));
-            return Some(DeviceError::Call { call: waiting.call, code: 0, message });
+            return Some(Ended::Refused(DeviceError::Call { call: waiting.call, code: 0, message }));
         }
         let said = |rank: &usize| waiting.answers[*rank].as_ref().map(|(report, _)| report);
         let unable: Vec<(usize, &String)> = ranks
@@ -211,11 +241,7 @@ impl Roll {
             .collect();
         let (rank, reason) = *unable.first()?;
         let reason = if unable.len() == ranks.len() { reason.clone() } else { format!("{}: {reason}", self.name(rank)) };
-        if ranks.iter().any(|rank| said(rank).is_none()) {
-            self.down = true;
-            self.tell(|_| Order::Dismiss);
-        }
-        Some(DeviceError::Unsupported(reason))
+        Some(Ended::Refused(DeviceError::Unsupported(reason)))
     }
 
     /// `rank 3 (node7, process 4711)`.
@@ -225,7 +251,7 @@ impl Roll {
     }
 
     /// Who is to blame: ranks that are gone, those that give no sign of life, or else those that are behind the others.
-    fn describe(&self, waiting: &Waiting) -> DeviceError {
+    fn describe(&self, waiting: &Waiting) -> Ended {
         let lost = |rank: usize| self.lost.iter().any(|(r, _)| *r == rank);
         let done = |rank: usize| waiting.answers[rank].is_some();
         let silent = |rank: usize| !done(rank) && self.begun[rank].1.elapsed() > SILENCE;
@@ -244,7 +270,7 @@ impl Roll {
         };
         let message =
             format!("{}; ranks that arrived: {}; that did not: {}", why.join(", "), super::list(&here), super::list(&missing));
-        DeviceError::Call { call: waiting.call, code: i64::from(code), message }
+        Ended::Broken(DeviceError::Call { call: waiting.call, code: i64::from(code), message })
     }
 
     /// From now on the ranks' libraries are told what to use, for so long at most; a failure before was that of other processes of
@@ -254,15 +280,6 @@ impl Roll {
         if self.closed.iter().all(|closed| !closed) {
             self.broken = None;
             self.lost.clear();
-        }
-    }
-
-    /// Of a sweep: what a library refused ends the ranks' processes and not the combination, of which it may do other collectives. A
-    /// rank that went or hung ends that.
-    pub(super) fn mend(&mut self) {
-        if self.swept.is_some() && matches!(self.broken, Some(DeviceError::Call { code: 0, .. })) {
-            self.broken = None;
-            self.down = true;
         }
     }
 
@@ -306,6 +323,7 @@ impl Roll {
         self.joined += 1;
         self.ended.clear();
         let child = self.joined;
+        self.stale.fill(true);
         self.tell(|rank| Order::Join { process, fd, rank, child });
         Ok(())
     }
@@ -314,6 +332,8 @@ impl Roll {
     pub(super) fn gone(&mut self, rank: usize) -> Option<String> {
         while let Ok((rank, word)) = self.words.try_recv() {
             match word {
+                Ok((Report::Starting, _)) => self.stale[rank] = false,
+                Ok(_) if self.stale[rank] => {}
                 Ok((Report::Gone { how, child }, _)) if child == self.joined => drop(self.ended.insert(rank, how)),
                 Ok((Report::Unable { reason }, _)) => drop(self.ended.insert(rank, reason)),
                 Ok(_) => {}
@@ -402,20 +422,75 @@ mod tests {
         (Arrived { peer, out, input }, far.join().unwrap())
     }
 
+    /// What a rank is told next, other than to end.
+    fn told(far: &mut Far) -> Order {
+        loop {
+            match far.1.receive::<Order>().unwrap().0 {
+                Order::Dismiss => {}
+                order => return order,
+            }
+        }
+    }
+
+    const DONE: Report = Report::Done { nanoseconds: 1 };
+
     #[test]
     fn a_rank_that_went_after_its_answer_is_named_by_the_next_order() {
         let ((first, mut one), (second, mut two)) = (rank(0), rank(1));
         let mut roll = Roll::new(vec![first, second], Duration::from_secs(60));
-        let done = Report::Done { nanoseconds: 1 };
-        two.0.send(&done, &[]).unwrap();
+        two.0.send(&DONE, &[]).unwrap();
         two.0.send(&Report::Gone { how: "killed".into(), child: 0 }, &[]).unwrap();
         std::thread::sleep(Duration::from_millis(50));
-        one.0.send(&done, &[]).unwrap();
+        one.0.send(&DONE, &[]).unwrap();
         assert_eq!(roll.ask("running", |_| Order::Run(1)).unwrap().len(), 2);
         let since = Instant::now();
         let error = roll.ask("checking", |_| Order::Poison).unwrap_err().to_string();
         assert!(error.contains("rank 1 (h, process 7) is gone (killed)"), "{error}");
         assert!(since.elapsed() < Duration::from_secs(30), "{error}");
-        drop((one, two));
+        let error = roll.ask("checking", |_| Order::Poison).unwrap_err().to_string();
+        assert!(error.contains("is gone (killed)"), "the job is over: {error}");
+    }
+
+    #[test]
+    fn a_failure_that_leaves_no_rank_lost_ends_a_case_and_not_the_job() {
+        let ((first, mut one), (second, mut two)) = (rank(0), rank(1));
+        let mut roll = Roll::new(vec![first, second], Duration::from_secs(60));
+        // Rank 0 waits for the other inside a library, and both must be started anew.
+        two.0.send(&Report::Failed { reason: "no memory".into() }, &[]).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        let error = roll.ask("running", |_| Order::Run(1)).unwrap_err().to_string();
+        assert!(error.contains("rank 1 (h, process 7): no memory") && roll.down, "{error}");
+        for far in [&mut one, &mut two] {
+            assert_eq!(told(far), Order::Run(1));
+            // The end of the process that was dismissed, and what it said before, is of no interest any more.
+            far.0.send(&Report::Gone { how: "dismissed".into(), child: 0 }, &[]).unwrap();
+            far.0.send(&Report::Starting, &[]).unwrap();
+            far.0.send(&DONE, &[]).unwrap();
+        }
+        assert_eq!(roll.ask("starting", |_| Order::Start(Start::Mpi)).unwrap().len(), 2);
+        // MPI is started once a job: whoever has answered stays.
+        roll.down = false;
+        one.0.send(&DONE, &[]).unwrap();
+        two.0.send(&Report::Failed { reason: "no memory".into() }, &[]).unwrap();
+        assert!(roll.ask("running", |_| Order::Run(1)).is_err() && !roll.down);
+        one.0.send(&DONE, &[]).unwrap();
+        two.0.send(&DONE, &[]).unwrap();
+        assert_eq!(roll.ask("running", |_| Order::Run(1)).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_launched_process_that_hung_up_is_named_by_whatever_comes_next() {
+        let ((first, mut one), (second, two)) = (rank(0), rank(1));
+        let mut roll = Roll::new(vec![first, second], Duration::from_secs(60));
+        one.0.send(&DONE, &[]).unwrap();
+        drop(two);
+        let is_gone = |outcome: std::result::Result<Vec<Answer>, Ended>| {
+            let error = DeviceError::from(outcome.err().unwrap()).to_string();
+            assert!(error.contains("rank 1 (h, process 7) is gone (its launched process hung up"), "{error}");
+        };
+        is_gone(roll.attempt("starting", &[0, 1], |_| Order::Start(Start::Mpi)));
+        one.0.send(&Report::Starting, &[]).unwrap();
+        one.0.send(&DONE, &[]).unwrap();
+        is_gone(roll.attempt("starting", &[0, 1], |_| Order::Start(Start::Mpi)));
     }
 }

@@ -3,7 +3,7 @@
 use super::Job;
 use super::message::{Connected, Order, Report};
 use super::planted::FAULT;
-use super::roll::Answer;
+use super::roll::{Answer, Roll};
 use crate::beside::RanksBeside;
 use crate::lateness::{LOOKS, Lateness};
 use crate::transport::Said;
@@ -11,7 +11,7 @@ use crate::{Checked, CollectiveProblem, Collectives, Communicator, DeviceError, 
 use ridgepoint_core::record::Clock;
 use ridgepoint_core::{Bytes, Dtype, Library, Seconds};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Variables that choose a library's transport.
 const TRANSPORT: [&str; 8] = [
@@ -94,6 +94,18 @@ impl Ranks {
         }
         config
     }
+
+    /// The ranks with a process each, started anew where a case before failed or left some waiting.
+    fn up(&self) -> Result<MutexGuard<'_, Roll>> {
+        let mut roll = self.job.roll();
+        match &self.own {
+            _ if !roll.down => {}
+            Some((backend, _)) => drop(roll.devices(backend)?),
+            None if self.provider() == "tcp" => drop(roll.tcp()?),
+            None => return Err(DeviceError::unsupported("a case before left ranks waiting, and MPI is started once a job")),
+        }
+        Ok(roll)
+    }
 }
 
 impl Collectives for Ranks {
@@ -122,15 +134,7 @@ impl Collectives for Ranks {
         let token = self.own.as_ref().map_or(Ok(Vec::new()), |(_, own)| own.token())?;
         let order = Order::Prepare { problem: *problem, token };
         *self.sweep.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        let mut roll = self.job.roll();
-        roll.mend();
-        // A case that one rank alone could not do has left the others waiting inside their library.
-        match &self.own {
-            _ if !roll.down => {}
-            Some((backend, _)) => drop(roll.devices(backend)?),
-            None if self.provider() == "tcp" => drop(roll.tcp()?),
-            None => return Err(DeviceError::unsupported("a case before left ranks waiting, and MPI is started once a job")),
-        }
+        let mut roll = self.up()?;
         roll.ask("starting the ranks", |_| order.clone())?;
         drop(roll);
         let n = problem.ranks;
@@ -179,7 +183,7 @@ impl Collectives for Ranks {
         let token = sweep.as_ref().map(|(_, token)| token.clone()).unwrap_or_default();
         let partner = |rank: usize| partners.get(rank).copied().flatten();
         let order = |rank: usize| Order::Pair { partner: partner(rank), bytes: bytes.0, times, token: token.clone() };
-        let answers = self.job.roll().ask("the exchange", order)?;
+        let answers = self.up()?.ask("the exchange", order)?;
         let seconds = |nanoseconds: u64| Seconds(nanoseconds as f64 / 1e9 / times.max(1) as f64);
         let paired = answers.iter().zip(partners).map(|((report, _), partner)| match report {
             Report::Paired { nanoseconds, wrong } if partner.is_some() => {
