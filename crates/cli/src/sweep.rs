@@ -11,6 +11,7 @@ use crate::report::{self, Model};
 use crate::session::{self, Session, Setup};
 use crate::store::{self, Writer};
 use crate::suites::SUITES;
+use ridgepoint_collectives::problem;
 use ridgepoint_core::{Environment, Line, Outcome, Record};
 use ridgepoint_device::die_with_parent;
 use ridgepoint_device::transport::{Said, has_none};
@@ -29,6 +30,9 @@ const ALGORITHMS: [&str; 6] = ["Ring", "Tree", "NVLS", "NVLSTree", "CollnetDirec
 /// As `NCCL_PROTO` takes them.
 const PROTOCOLS: [&str; 3] = ["LL", "LL128", "Simple"];
 
+/// Of what is sends and receives.
+const NO_ALGORITHM: &str = "no algorithm to choose";
+
 /// The library's log, in a child's folder.
 const LOG: &str = "nccl.log";
 
@@ -43,6 +47,11 @@ fn choices() -> impl Iterator<Item = Choice> {
 /// `nccl-ring-ll128`.
 fn provider(library: &str, choice: Choice) -> String {
     choice.map_or_else(|| library.into(), |(a, p)| format!("{library}-{}-{}", a.to_lowercase(), p.to_lowercase()))
+}
+
+/// Whether the library chooses how it does this case.
+fn chooses(id: &str) -> bool {
+    problem(id).is_some_and(|problem| problem.op.has_algorithms())
 }
 
 /// Runs the sweep of `ids` on the device with this id, or those of a job.
@@ -66,11 +75,14 @@ pub(crate) fn run(args: &Collectives, place: &Place, device: &str, library: &str
         let _ = writeln!(std::io::stderr(), "{by} …");
         let below = folder.join(&by);
         let timeout = Duration::from_secs(args.timeout);
-        let (ended, said) = if place.launched() {
+        let ids_now: Vec<String> = ids.iter().filter(|id| choice.is_none() || chooses(id)).cloned().collect();
+        let (ended, said) = if ids_now.is_empty() {
+            (None, Said::default())
+        } else if place.launched() {
             place.sweep(choice, timeout);
-            ranks(args, place, device, ids, &below, &interrupted)?
+            ranks(args, place, device, &ids_now, &below, &interrupted)?
         } else {
-            let ended = child(args, device, choice, &below, timeout)?;
+            let ended = child(args, device, choice, &ids_now, &below, timeout)?;
             (ended, Said::in_file(&below.join(LOG)))
         };
         let found = store::read(&below).unwrap_or_default();
@@ -84,13 +96,14 @@ pub(crate) fn run(args: &Collectives, place: &Place, device: &str, library: &str
         }
         for id in ids {
             let record = found.records.iter().find(|r| r.case.as_str() == id).cloned();
-            let Some(mut record) = record.or_else(|| missing(id, device, &own, &ended)) else { continue };
+            let without = || if ids_now.contains(id) { lost(&ended) } else { none_to_choose(id, library) };
+            let Some(mut record) = record.or_else(|| missing(id, device, &own, without())) else { continue };
             record.provider.clone_from(&by);
             record.outcome = refused(record.outcome, library, said.lacks());
-            if let Outcome::Measured { .. } = record.outcome {
-                let ran = said.ran(record.work.bytes.0);
+            if let (Outcome::Measured { .. }, Some(problem)) = (&record.outcome, problem(id)) {
+                let ran = said.ran(&problem);
                 record.outcome = as_asked(record.outcome, library, choice, &ran);
-                record.labels.extend(labels(choice, &ran));
+                record.labels.extend(if chooses(id) { labels(choice, &ran) } else { vec![NO_ALGORITHM.into()] });
             } else {
                 record.labels.extend(choice.map(|(algorithm, protocol)| format!("{algorithm} {protocol}")));
             }
@@ -135,13 +148,20 @@ fn ranks(
 }
 
 /// Measures the same by this program in a child of its own; gives how that ended where it did not end well.
-fn child(args: &Collectives, device: &str, choice: Choice, folder: &Path, timeout: Duration) -> Ends<Option<String>> {
+fn child(
+    args: &Collectives,
+    device: &str,
+    choice: Choice,
+    ids: &[String],
+    folder: &Path,
+    timeout: Duration,
+) -> Ends<Option<String>> {
     let failed = |e: std::io::Error| Failure::environment(format!("cannot start a child: {e}"));
     std::fs::create_dir_all(folder).map_err(|e| store::cannot_write(folder, &e))?;
     let log = folder.join("stderr.txt");
     let errors = File::create(&log).map_err(|e| store::cannot_write(&log, &e))?;
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-    command.arg("collectives").args(again(args)).args(["--device", device, "--format", "json", "--out"]).arg(folder);
+    command.arg("collectives").args(again(args, ids)).args(["--device", device, "--format", "json", "--out"]).arg(folder);
     command.env("NCCL_DEBUG", "INFO").env("NCCL_DEBUG_SUBSYS", "INIT,NET,GRAPH,TUNING");
     command.env("NCCL_DEBUG_FILE", folder.join(LOG));
     // One that hangs would keep the GPUs when this process is killed.
@@ -170,9 +190,10 @@ fn child(args: &Collectives, device: &str, choice: Choice, folder: &Path, timeou
     }
 }
 
-/// The arguments that say what to measure, as a child is given them.
-fn again(args: &Collectives) -> Vec<String> {
-    let mut words = args.ops.clone();
+/// The arguments that say to measure these, as a child is given them.
+fn again(args: &Collectives, ids: &[String]) -> Vec<String> {
+    let mut words: Vec<String> = ids.iter().filter_map(|id| problem(id)).map(|problem| problem.op.name().to_owned()).collect();
+    words.dedup();
     let mut flag = |name: &str, value: String| words.extend([name.to_owned(), value]);
     flag("-b", args.begin.0.to_string());
     flag("-f", args.factor.to_string());
@@ -199,8 +220,19 @@ fn again(args: &Collectives) -> Vec<String> {
     words
 }
 
+/// What became of a case of which its process left no record.
+fn lost(ended: &Option<String>) -> Outcome {
+    Outcome::Failed { reason: ended.clone().unwrap_or_else(|| "its process left no record of it".into()) }
+}
+
+/// What becomes of a case that is alike in all combinations.
+fn none_to_choose(id: &str, library: &str) -> Outcome {
+    let op = problem(id).map_or("this", |problem| problem.op.name());
+    Outcome::Skipped { reason: format!("{library} has no algorithm to choose for {op}: it is sends and receives") }
+}
+
 /// A record for a case of which a child left none.
-fn missing(id: &str, device: &str, environment: &Environment, ended: &Option<String>) -> Option<Record> {
+fn missing(id: &str, device: &str, environment: &Environment, outcome: Outcome) -> Option<Record> {
     let case = SUITES.iter().find_map(|suite| suite.parse(id))?;
     Some(Record {
         environment: environment.hash.clone(),
@@ -219,7 +251,7 @@ fn missing(id: &str, device: &str, environment: &Environment, ended: &Option<Str
         started: now(),
         tuning: None,
         soak: None,
-        outcome: Outcome::Failed { reason: ended.clone().unwrap_or_else(|| "its process left no record of it".into()) },
+        outcome,
     })
 }
 
@@ -233,10 +265,11 @@ fn refused(outcome: Outcome, library: &str, lacks: bool) -> Outcome {
     }
 }
 
-/// Some versions take another algorithm in silence where they have not the one asked for: its time is not this one's.
+/// Some versions take another algorithm in silence where they have not the one asked for: its time is not this one's. Nor is it known to
+/// be where the library tells of two for the same.
 fn as_asked(outcome: Outcome, library: &str, choice: Choice, ran: &BTreeSet<(String, String)>) -> Outcome {
     let Some((algorithm, protocol)) = choice else { return outcome };
-    if ran.is_empty() || ran.contains(&(algorithm.to_owned(), protocol.to_owned())) {
+    if ran.iter().all(|(a, p)| a == algorithm && p == protocol) {
         return outcome;
     }
     let instead = ran.iter().map(|(a, p)| format!("{a} {p}")).collect::<Vec<_>>().join(", ");
@@ -274,6 +307,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_sends_and_receives_is_no_part_of_a_combination() {
+        let id = |op: &str| format!("collectives/{op}/r2/4KiB/f32");
+        assert!(["all_reduce", "all_gather", "reduce_scatter", "broadcast", "reduce"].iter().all(|op| chooses(&id(op))));
+        assert!(!["alltoall", "alltoallv", "gather", "scatter", "sendrecv"].iter().any(|op| chooses(&id(op))));
+        let Outcome::Skipped { reason } = none_to_choose(&id("gather"), "rccl") else { panic!("not skipped") };
+        assert_eq!(reason, "rccl has no algorithm to choose for gather: it is sends and receives");
+    }
+
+    #[test]
     fn a_figure_stands_under_what_ran() {
         let ran: BTreeSet<_> = [("Ring".to_owned(), "LL".to_owned())].into();
         let skip = |choice, ran: &BTreeSet<_>| match as_asked(Outcome::Failed { reason: String::new() }, "nccl", choice, ran) {
@@ -286,6 +328,8 @@ mod tests {
                 && skip(None, &ran).is_none()
                 && skip(Some(("Tree", "LL")), &BTreeSet::new()).is_none()
         );
+        let both: BTreeSet<_> = [("Ring", "LL"), ("Tree", "LL")].map(|(a, p)| (a.to_owned(), p.to_owned())).into();
+        assert_eq!(skip(Some(("Tree", "LL")), &both).unwrap(), "nccl ran Ring LL, Tree LL where Tree LL was asked for");
         assert_eq!(labels(None, &ran), ["Ring LL"]);
         assert_eq!(labels(Some(("Tree", "LL")), &BTreeSet::new()), ["asked for Tree LL"]);
     }

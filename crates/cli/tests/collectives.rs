@@ -234,45 +234,51 @@ fn mistakes_are_sentences() {
 fn a_sweep_runs_each_combination_in_a_child_and_ends_one_that_hangs() {
     let Some(machine) = common::stub_gpus("swept", &["-DSWEPT"]) else { return };
     let path = machine.to_str().unwrap();
-    let args = [
-        "all_reduce",
-        "-b",
-        "64K",
-        "-g",
-        "8",
-        "-n",
-        "3",
-        "-w",
-        "1",
-        "--device",
-        "cuda:0",
-        "--sweep",
-        "--timeout",
-        "12",
-        "--format",
-        "csv",
-        "--out-of-place",
-    ];
+    // Eight ranks, and a size eight times the other: what the library tells of a part of one is what it tells of the other's whole.
+    let words = "all_reduce all_gather alltoall -b 4K -e 32K -f 8 -g 8 -n 3 -w 1 --device cuda:0 --sweep --timeout 12 --format csv --out-of-place";
+    let args: Vec<&str> = words.split(' ').collect();
     let variables = [("RIDGEPOINT_CUDA_PATH", path), ("RIDGEPOINT_PATIENCE", "2"), ("RP_STUB_HANG", "5:NVLSTree:LL")];
     let swept = scratch("sweep");
     let output = kept(&swept, &args, &variables);
     let csv = text(&output.stdout);
-    let of = |provider: &str| {
-        csv.lines()
-            .find(|l| l.contains(&format!(",{provider},")))
-            .unwrap_or_else(|| panic!("{provider}\n{csv}{}", text(&output.stderr)))
+    let case = |provider: &str, op: &str, size: &str| {
+        let found = csv.lines().find(|l| l.contains(&format!("/{op}/r8/{size}/")) && l.contains(&format!(",{provider},")));
+        found.unwrap_or_else(|| panic!("{provider} {op} {size}\n{csv}{}", text(&output.stderr)))
     };
-    assert!(of("nccl").contains(",measured,") && of("nccl-ring-ll128").contains("Ring LL128"), "{csv}");
-    // The stub has no CollNet, as it says or does not say, fails where NVLS meets Simple, and dies where Tree meets LL.
-    for (provider, outcome, reason) in [
-        ("nccl-collnetdirect-ll", ",skipped,", "does not do this combination here"),
-        ("nccl-collnetchain-ll128", ",skipped,", "nccl ran Ring LL128 where CollnetChain LL128 was asked for"),
-        ("nccl-nvls-simple", ",failed,", "(3)"),
+    let of = |provider: &str| case(provider, "all_reduce", "4KiB");
+    // What ran is told by operation and size. The stub has no CollNet, as it says or does not say, fails where NVLS meets Simple, and
+    // dies where Tree meets LL.
+    for (provider, op, size, outcome, words) in [
+        ("nccl", "all_reduce", "4KiB", "measured", "Tree LL"),
+        ("nccl", "all_reduce", "32KiB", "measured", "Ring Simple"),
+        ("nccl", "all_gather", "4KiB", "measured", "Ring LL"),
+        ("nccl", "all_gather", "32KiB", "measured", "PAT Simple"),
+        ("nccl", "alltoall", "4KiB", "measured", "no algorithm to choose"),
+        (
+            "nccl-ring-ll128",
+            "alltoall",
+            "32KiB",
+            "skipped",
+            "nccl has no algorithm to choose for alltoall: it is sends and receives",
+        ),
+        ("nccl-ring-ll128", "all_reduce", "4KiB", "measured", "Ring LL128"),
+        ("nccl-collnetdirect-ll", "all_reduce", "4KiB", "skipped", "does not do this combination here"),
+        ("nccl-collnetdirect-ll", "all_gather", "4KiB", "measured", "CollnetDirect LL"),
+        ("nccl-collnetchain-ll128", "all_reduce", "4KiB", "measured", "CollnetChain LL128"),
+        (
+            "nccl-collnetchain-ll128",
+            "all_gather",
+            "4KiB",
+            "skipped",
+            "nccl ran Ring LL128 where CollnetChain LL128 was asked for",
+        ),
+        ("nccl-collnetchain-ll128", "all_gather", "32KiB", "measured", "CollnetChain LL128"),
+        ("nccl-nvls-simple", "all_reduce", "4KiB", "failed", "(3)"),
+        ("nccl-tree-ll", "all_reduce", "4KiB", "failed", "its process ended by signal: 6"),
     ] {
-        assert!(of(provider).contains(outcome) && of(provider).contains(reason), "{provider}\n{csv}");
+        let line = case(provider, op, size);
+        assert!(line.contains(&format!(",{outcome},")) && line.contains(words), "{provider} {op} {size}: {line}");
     }
-    assert!(of("nccl").contains("Ring LL"), "the library's own choice is told\n{csv}");
-    assert!(of("nccl-tree-ll").contains(",failed,") && of("nccl-tree-ll").contains("its process ended by signal: 6"), "{csv}");
     // What the library wrote of its ways is in the records of those that came to an end.
     let raw = std::fs::read_to_string(swept.join("raw.jsonl")).unwrap();
     assert!(raw.contains("\"transport\":\"P2P/CUMEM\"") && raw.contains("\"network\":\"IB\""), "{raw}");
@@ -282,6 +288,6 @@ fn a_sweep_runs_each_combination_in_a_child_and_ends_one_that_hangs() {
     assert!(hung.contains(",failed,") && hung.contains("that did not: 5 (device 5)") && hung.contains("4 (device 4)"), "{csv}");
     let stopped = of("nccl-nvlstree-ll128");
     assert!(stopped.contains(",failed,") && stopped.contains("no end after 12 s; its process was ended"), "{csv}");
-    assert_eq!((csv.lines().count(), output.status.code()), (1 + 19, Some(1)), "{csv}");
+    assert_eq!((csv.lines().count(), output.status.code()), (1 + 6 * 19, Some(1)), "{csv}");
     let _ = std::fs::remove_dir_all(machine);
 }

@@ -544,7 +544,8 @@ fn gpus_of_launched_ranks_do_every_operation_check_for_themselves_and_end_with_o
 fn a_sweep_of_a_job_has_new_ranks_for_each_combination_and_goes_on_after_one_that_hangs() {
     let Some(gpus) = common::stub_gpus("launched-swept", &["-DSWEPT"]) else { return };
     let folder = scratch("swept");
-    let words = "collectives all_reduce all_gather -b 4K -n 1 -w 0 --out-of-place --device cuda:0 --sweep --format csv --out";
+    let words =
+        "collectives all_reduce all_gather -b 4K -e 8K -n 1 -w 0 --out-of-place --device cuda:0 --sweep --format csv --out";
     let words: Vec<String> = words.split(' ').chain([folder.to_str().unwrap()]).map(str::to_owned).collect();
     let started = |rank| {
         let mut command = torchrun(rank, 2, 15, &words);
@@ -555,26 +556,31 @@ fn a_sweep_of_a_job_has_new_ranks_for_each_combination_and_goes_on_after_one_tha
     let other = started(1);
     let first = started(0).end();
     let (csv, errors) = (out(&first), err(&first));
-    let of = |provider: &str, op: &str| {
-        let line = csv.lines().find(|l| l.contains(&format!("/{op}/")) && l.contains(&format!(",{provider},")));
+    let of = |provider: &str, op: &str, size: &str| {
+        let line = csv.lines().find(|l| l.contains(&format!("/{op}/r2/{size}/")) && l.contains(&format!(",{provider},")));
         line.unwrap_or_else(|| panic!("{provider} {op}\n{csv}{errors}"))
     };
     // As in one process: what ran is told, what the library has not is skipped, and what fails, dies or hangs is a failure.
-    for (provider, op, outcome, words) in [
-        ("nccl", "all_reduce", "measured", "Ring LL"),
-        ("nccl-ring-ll128", "all_gather", "measured", "Ring LL128"),
-        ("nccl-tree-ll", "all_reduce", "failed", "is gone (signal: 6 (SIGABRT)"),
-        ("nccl-nvls-simple", "all_gather", "failed", "ncclAllGather failed"),
-        ("nccl-nvlstree-ll128", "all_reduce", "failed", "no rank got on for 3 s, rank 0 ("),
-        ("nccl-nvlstree-simple", "all_reduce", "measured", "NVLSTree Simple"),
-        ("nccl-collnetdirect-ll", "all_reduce", "skipped", "does not do this combination here"),
-        ("nccl-collnetdirect-ll", "all_gather", "measured", "CollnetDirect LL"),
-        ("nccl-collnetchain-ll", "all_gather", "skipped", "nccl ran Ring LL where CollnetChain LL was asked for"),
+    for (provider, op, size, outcome, words) in [
+        ("nccl", "all_reduce", "4KiB", "measured", "Tree LL"),
+        ("nccl", "all_reduce", "8KiB", "measured", "Ring Simple"),
+        ("nccl", "all_gather", "4KiB", "measured", "Ring LL"),
+        ("nccl", "all_gather", "8KiB", "measured", "PAT Simple"),
+        ("nccl-ring-ll128", "all_gather", "4KiB", "measured", "Ring LL128"),
+        ("nccl-tree-ll", "all_reduce", "4KiB", "failed", "is gone (signal: 6 (SIGABRT)"),
+        ("nccl-nvls-simple", "all_gather", "4KiB", "failed", "ncclAllGather failed"),
+        ("nccl-nvlstree-ll128", "all_reduce", "4KiB", "failed", "no rank got on for 3 s, rank 0 ("),
+        ("nccl-nvlstree-simple", "all_reduce", "4KiB", "measured", "NVLSTree Simple"),
+        ("nccl-collnetdirect-ll", "all_reduce", "4KiB", "skipped", "does not do this combination here"),
+        ("nccl-collnetdirect-ll", "all_gather", "4KiB", "measured", "CollnetDirect LL"),
+        ("nccl-collnetchain-ll", "all_reduce", "4KiB", "measured", "CollnetChain LL"),
+        ("nccl-collnetchain-ll", "all_gather", "4KiB", "skipped", "nccl ran Ring LL where CollnetChain LL was asked for"),
+        ("nccl-collnetchain-ll", "all_gather", "8KiB", "measured", "CollnetChain LL"),
     ] {
-        let line = of(provider, op);
-        assert!(line.contains(&format!(",{outcome},")) && line.contains(words), "{provider} {op}: {line}");
+        let line = of(provider, op, size);
+        assert!(line.contains(&format!(",{outcome},")) && line.contains(words), "{provider} {op} {size}: {line}");
     }
-    assert_eq!((csv.lines().count(), first.status.code()), (1 + 2 * 19, Some(1)), "{csv}{errors}");
+    assert_eq!((csv.lines().count(), first.status.code()), (1 + 4 * 19, Some(1)), "{csv}{errors}");
     let raw = std::fs::read_to_string(folder.join("raw.jsonl")).unwrap();
     assert!(raw.contains("\"algorithm\":\"NVLSTree\"") && raw.contains("\"launcher\":"), "{raw}");
     assert!(other.end().status.success());

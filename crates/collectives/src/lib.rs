@@ -16,7 +16,7 @@ use cases::Shape;
 use overlap::{Overlap, Place, Product};
 use ridgepoint_core::{Case, Component, Dtype};
 use ridgepoint_device::beside::Beside;
-use ridgepoint_device::{Device, DeviceError, Result};
+use ridgepoint_device::{CollectiveProblem, Device, DeviceError, Result};
 use ridgepoint_harness::{Prepared, Scope, Suite};
 
 /// Makes the product that a rank of a launched job runs beside its collective, of a size such as `m512n512k512`, on a device of its own
@@ -27,6 +27,12 @@ use ridgepoint_harness::{Prepared, Scope, Suite};
 pub fn beside(device: &str, size: &str, dtype: Dtype, seed: u64) -> Result<Box<dyn Beside>> {
     let parsed = size.parse().map_err(|()| DeviceError::invalid(format!("'{}' is no product's size", size.escape_debug())))?;
     Ok(Box::new(Product::start(Place::Device(device.into()), parsed, dtype, seed)?))
+}
+
+/// The collective that an id names, of which one beside a product is none.
+#[must_use]
+pub fn problem(id: &str) -> Option<CollectiveProblem> {
+    Shape::parse(id).map(|shape| shape.problem(shape.dtype, 1))
 }
 
 /// The suite.

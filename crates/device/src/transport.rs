@@ -2,6 +2,9 @@
 //! or a network, which NICs, whether a NIC reads and writes GPU memory by itself, algorithms and protocols. Each process of a job
 //! reads what its own library wrote; here all of it becomes a record's words, and the rank that goes another way than the others is named.
 
+mod ran;
+
+use ran::Ran;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -17,10 +20,6 @@ const NAMED: usize = 16;
 /// The fact that the environment, a user's mostly, has the library write elsewhere.
 const LOG: &str = "library's log";
 
-/// Algorithms and protocols by the numbers that older versions write.
-const ALGORITHMS: [&str; 7] = ["Tree", "Ring", "CollnetDirect", "CollnetChain", "NVLS", "NVLSTree", "PAT"];
-const PROTOCOLS: [&str; 3] = ["LL", "LL128", "Simple"];
-
 /// What the library of one process, or of several together, said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Said {
@@ -28,8 +27,8 @@ pub struct Said {
     facts: BTreeMap<String, String>,
     /// `P2P/CUMEM`, `NET/IB/0/GDRDMA`.
     ways: BTreeSet<String>,
-    /// Bytes of a collective, algorithm, protocol.
-    ran: BTreeSet<(u64, String, String)>,
+    /// What collectives ran by.
+    ran: BTreeSet<Ran>,
     /// It has not the combination that was asked for.
     lacks: bool,
     /// Its last warning.
@@ -103,7 +102,7 @@ impl Said {
         }
         self.lacks |= line.contains("available") && has_none(line);
         if self.ran.len() < MOST_RAN {
-            self.ran.extend(run_of(line));
+            self.ran.extend(ran::of_line(line));
         }
     }
 
@@ -116,18 +115,6 @@ impl Said {
         self.ran.extend(other.ran);
         self.lacks |= other.lacks;
         self.warning = other.warning.or(self.warning.take());
-    }
-
-    /// What the library says it ran (`NCCL_DEBUG_SUBSYS=TUNING`): algorithms and protocols under the names that `NCCL_ALGO` and
-    /// `NCCL_PROTO` take, of collectives of so many bytes, or of all where no line tells of that many.
-    #[must_use]
-    pub fn ran(&self, bytes: u64) -> BTreeSet<(String, String)> {
-        let of = |only: Option<u64>| -> BTreeSet<(String, String)> {
-            let these = self.ran.iter().filter(|(size, ..)| only.is_none_or(|bytes| *size == bytes));
-            these.map(|(_, algorithm, protocol)| (algorithm.clone(), protocol.clone())).collect()
-        };
-        let these = of(Some(bytes));
-        if these.is_empty() { of(None) } else { these }
     }
 
     /// Whether it said that it has no such combination of algorithm and protocol.
@@ -157,20 +144,6 @@ impl Said {
         let names = words.map(|word| if word.contains('<') { word.split(':').next().unwrap_or(word) } else { word });
         Some(names.collect::<Vec<_>>().join(" ")).filter(|names| !names.is_empty()).or_else(|| Some(nic.clone()))
     }
-}
-
-/// Bytes, algorithm and protocol of a line that tells what ran.
-fn run_of(line: &str) -> Option<(u64, String, String)> {
-    let named = |word: &str, names: &[&str]| {
-        let by_number = word.parse().ok().and_then(|n: usize| names.get(n));
-        let known = by_number.or_else(|| names.iter().find(|name| name.eq_ignore_ascii_case(&word.replace('_', ""))));
-        known.map_or_else(|| word.chars().filter(char::is_ascii_alphanumeric).take(20).collect(), |name| (*name).to_owned())
-    };
-    let (before, after) = line.split_once(" Bytes -> Algo ")?;
-    let mut words = after.split_whitespace();
-    let (algorithm, protocol) = (words.next()?, words.nth(1)?);
-    let size = before.rsplit(' ').next()?.parse::<u64>().ok()?;
-    Some((size, named(algorithm, &ALGORITHMS), named(protocol, &PROTOCOLS)))
 }
 
 /// Whether the library says that it has no such combination.
@@ -264,20 +237,10 @@ mod tests {
     }
 
     #[test]
-    fn what_ran_is_read_by_name_and_by_number() {
-        let log = "n:1:2 [0] NCCL INFO AllReduce: 4096 Bytes -> Algo TREE proto LL channel{Lo..Hi}={0..1}\n\
-                   n:1:2 [0] NCCL INFO AllReduce: 65536 Bytes -> Algo NVLS_TREE proto SIMPLE channel{Lo..Hi}={0..15}\n\
-                   n:1:2 [0] NCCL INFO 8192 Bytes -> Algo 1 proto 1 time 12.300000\n\
-                   Bytes -> Algo\nx Bytes -> Algo 99 proto Odd\n7 Bytes -> Algo 99 proto Odd\u{1b}[2J\n";
-        let ran = |bytes| said(log).ran(bytes).into_iter().map(|(a, p)| format!("{a} {p}")).collect::<Vec<_>>();
-        assert_eq!(ran(4096), ["Tree LL"]);
-        assert_eq!(
-            (ran(65536), ran(8192), ran(7)),
-            (vec!["NVLSTree Simple".into()], vec!["Ring LL128".into()], vec!["99 Odd2J".into()])
-        );
-        assert_eq!(ran(1).len(), 4);
+    fn what_it_has_not_is_told_in_its_error_or_its_log() {
         assert!(has_none("Error : no algorithm/protocol available for function AllReduce") && !has_none("internal error"));
-        assert!(said("NCCL WARN Error : no algorithm/protocol available\n").lacks() && !said(log).lacks());
+        assert!(said("NCCL WARN Error : no algorithm/protocol available\n").lacks());
+        assert!(!said("NCCL INFO AllReduce: 4096 Bytes -> Algo TREE proto LL\n").lacks());
     }
 
     #[test]

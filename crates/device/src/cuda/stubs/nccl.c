@@ -3,8 +3,8 @@
 // call, a receive without its send. Ranks of several processes meet in a file of shared memory that the unique id names.
 //
 // -DVERSION=…; -DALLOC= and -DFREE=: the driver's functions that ncclMemAlloc is made of; -DFNUZ: FP8 as CDNA3 has it; -DOLD: without the calls that came late, all-to-all under RCCL's first name; -DBARE: without all of them;
-// -DSWEPT: no CollnetDirect of all-reduce, as old versions say it, Ring in silence for CollnetChain, an error where NVLS meets Simple, the end of
-// the process where Tree meets LL, and none where NVLSTree meets LL128, which is stopped;
+// -DSWEPT: no CollnetDirect of all-reduce, as old versions say it, Ring in silence for CollnetChain of little but all-reduce, an error where NVLS
+// meets Simple, the end of the process where Tree meets LL in a small all-reduce, and none where NVLSTree meets LL128, which is stopped;
 // RP_STUB_NET=socket: among processes it says that it has no InfiniBand;
 // RP_STUB_NCCL=corrupt: a bit of what the last rank receives is flipped; RP_STUB_NCCL=async: an error found meanwhile; RP_STUB_NCCL=refuse: this
 // process's rank joins no others; RP_STUB_NCCL=init, =group: ncclCommInitAll or ncclGroupEnd does not come back.
@@ -258,18 +258,24 @@ static int add(enum kind kind, const void *s, void *r, size_t count, int type, i
   say("%s rank %d of %d count %zu type %d op %d root %d %s\n", names[kind], comm->rank, comm->n, count, type, op, root, s == r ? "in place" : "out of place");
   if (pending == MOST) return USAGE;
 #ifdef SWEPT
+  // As the library: a line of what has algorithms alone, with the bytes that a rank is given.
   const char *algorithm = getenv("NCCL_ALGO"), *protocol = getenv("NCCL_PROTO");
-  if (kind == ALL_REDUCE && algorithm && !strcmp(algorithm, "CollnetDirect")) {
-    inform("WARN Error : no algorithm/protocol available");
-    return INTERNAL;
+  size_t bytes = count * size(type);
+  int reduces = kind == ALL_REDUCE, small = bytes < (reduces ? 8 << 10 : 4 << 10);
+  if (kind <= BROADCAST) {
+    if (reduces && algorithm && !strcmp(algorithm, "CollnetDirect")) {
+      inform("WARN Error : no algorithm/protocol available");
+      return INTERNAL;
+    }
+    if (algorithm && !strcmp(algorithm, "CollnetChain") && !reduces && small) algorithm = "RING";
+    if (algorithm && !strcmp(algorithm, "NVLS") && !strcmp(protocol, "Simple")) return INTERNAL;
+    char chosen[100];
+    const char *own = reduces ? small ? "TREE" : "RING" : small ? "RING" : "PAT";
+    snprintf(chosen, sizeof chosen, "INFO %s: %zu Bytes -> Algo %s proto %s channel{Lo..Hi}={0..1}", names[kind], bytes, algorithm ? algorithm : own, protocol ? protocol : small ? "LL" : "SIMPLE");
+    if (comm->rank == 0) inform(chosen);
+    if (reduces && small && algorithm && !strcmp(algorithm, "Tree") && !strcmp(protocol, "LL")) abort();
+    if (reduces && small && algorithm && !strcmp(algorithm, "NVLSTree") && !strcmp(protocol, "LL128")) raise(SIGSTOP);
   }
-  if (algorithm && !strcmp(algorithm, "CollnetChain")) algorithm = "RING";
-  if (algorithm && !strcmp(algorithm, "NVLS") && !strcmp(protocol, "Simple")) return INTERNAL;
-  char chosen[100];
-  snprintf(chosen, sizeof chosen, "INFO %s: %zu Bytes -> Algo %s proto %s channel{Lo..Hi}={0..1}", names[kind], count * size(type), algorithm ? algorithm : "RING", protocol ? protocol : "LL");
-  if (comm->rank == 0) inform(chosen);
-  if (algorithm && !strcmp(algorithm, "Tree") && !strcmp(protocol, "LL")) abort();
-  if (algorithm && !strcmp(algorithm, "NVLSTree") && !strcmp(protocol, "LL128")) raise(SIGSTOP);
 #endif
   ops[pending++] = (struct op){kind, (char *)s, r, count, type, op, root, comm, 0};
   return depth ? 0 : run();
