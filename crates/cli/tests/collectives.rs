@@ -235,9 +235,9 @@ fn a_sweep_runs_each_combination_in_a_child_and_ends_one_that_hangs() {
     let Some(machine) = common::stub_gpus("swept", &["-DSWEPT"]) else { return };
     let path = machine.to_str().unwrap();
     // Eight ranks, and a size eight times the other: what the library tells of a part of one is what it tells of the other's whole.
-    let words = "all_reduce all_gather alltoall -b 4K -e 32K -f 8 -g 8 -n 3 -w 1 --device cuda:0 --sweep --timeout 12 --format csv --out-of-place";
+    let words = "all_reduce all_gather alltoall -b 4K -e 32K -f 8 -g 8 -n 3 -w 1 --device cuda:0 --sweep --timeout 16 --format csv --out-of-place";
     let args: Vec<&str> = words.split(' ').collect();
-    let variables = [("RIDGEPOINT_CUDA_PATH", path), ("RIDGEPOINT_PATIENCE", "2"), ("RP_STUB_HANG", "5:NVLSTree:LL")];
+    let variables = [("RIDGEPOINT_CUDA_PATH", path), ("RIDGEPOINT_PATIENCE", "4"), ("RP_STUB_HANG", "5:NVLSTree:LL")];
     let swept = scratch("sweep");
     let output = kept(&swept, &args, &variables);
     let csv = text(&output.stdout);
@@ -287,7 +287,7 @@ fn a_sweep_runs_each_combination_in_a_child_and_ends_one_that_hangs() {
     let hung = of("nccl-nvlstree-ll");
     assert!(hung.contains(",failed,") && hung.contains("that did not: 5 (device 5)") && hung.contains("4 (device 4)"), "{csv}");
     let stopped = of("nccl-nvlstree-ll128");
-    assert!(stopped.contains(",failed,") && stopped.contains("no end after 12 s; its process was ended"), "{csv}");
+    assert!(stopped.contains(",failed,") && stopped.contains("no end after 16 s; its process was ended"), "{csv}");
     assert_eq!((csv.lines().count(), output.status.code()), (1 + 6 * 19, Some(1)), "{csv}");
     let _ = std::fs::remove_dir_all(machine);
 }

@@ -8,6 +8,7 @@ mod common;
 use common::running::{self, Running};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_ridgepoint");
@@ -53,12 +54,29 @@ fn arguments(cases: &[&str], folder: &Path) -> Vec<String> {
     ["run"].iter().chain(cases).chain(&tail).map(|s| (*s).to_owned()).collect()
 }
 
-/// Rank `rank` of `size`, as torchrun 2.15 starts it on one host, of this program's job number `job` of forty. Another run of this
-/// program at the same time has ports of its own.
+/// What a run is told that takes so many executions, on however slow a machine.
+fn counted(words: &str, folder: &Path) -> Vec<String> {
+    let tail = ["--out-of-place", "--device", "cpu", "--format", "csv", "--out", folder.to_str().unwrap()];
+    ["collectives"].into_iter().chain(words.split(' ')).chain(tail).map(str::to_owned).collect()
+}
+
+/// Jobs that each program of these tests may have.
+const JOBS: u16 = 40;
+
+/// A job number that no other job of this program has: those that run at once would meet otherwise.
+fn job() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let job = NEXT.fetch_add(1, Ordering::Relaxed);
+    assert!(job < JOBS, "the next program's numbers begin");
+    job
+}
+
+/// Rank `rank` of `size`, as torchrun 2.15 starts it on one host, of this program's job number `job`. Another run of this program at
+/// the same time has ports of its own.
 fn torchrun(rank: usize, size: usize, job: u16, arguments: &[String]) -> Command {
     let mut command = Command::new(BINARY);
     clean(&mut command).args(arguments);
-    let port = 20_000 + std::process::id() as usize % 300 * 40 + usize::from(job);
+    let port = 20_000 + std::process::id() as usize % 300 * usize::from(JOBS) + usize::from(job);
     let numbers = [
         ("GROUP_RANK", 0),
         ("GROUP_WORLD_SIZE", 1),
@@ -202,15 +220,16 @@ fn mpiexec_of_mpich_connects_by_either_abi() {
 
 #[test]
 fn variables_as_torchrun_sets_them_make_one_job_over_shared_memory() {
-    let (folder, cases) = (scratch("torchrun"), ["collectives/all_reduce/r3/12KiB/f32", "collectives/scatter/r3/12KiB/bf16"]);
-    let arguments = arguments(&cases, &folder);
-    let started = |rank| Running::start(&torchrun(rank, 3, 0, &arguments));
+    let folder = scratch("torchrun");
+    let cases = OPS.map(|op| format!("collectives/{op}/r3/12KiB/bf16"));
+    let (job, words) = (job(), counted("all -g 3 -b 12K -d bf16 -n 20 -w 2", &folder));
+    let started = |rank| Running::start(&torchrun(rank, 3, job, &words));
     // Rank 0 last: the others wait for it.
     let others: Vec<Running> = [2, 1].map(started).into_iter().collect();
     let first = started(0).end();
     assert!(first.status.success(), "{}{}", out(&first), err(&first));
-    let expected: Vec<[String; 3]> = cases.iter().map(|c| [(*c).to_owned(), "shared-memory".into(), "measured".into()]).collect();
-    assert_eq!(rows(&out(&first)), expected);
+    let expected: Vec<[String; 3]> = cases.iter().map(|c| [c.clone(), "shared-memory".into(), "measured".into()]).collect();
+    assert_eq!(rows(&out(&first)), expected, "{}", err(&first));
     assert!(out(&first).contains("shared-memory engine"), "{}", out(&first));
     for other in others {
         let other = other.end();
@@ -222,13 +241,13 @@ fn variables_as_torchrun_sets_them_make_one_job_over_shared_memory() {
 
 #[test]
 fn a_rank_that_does_not_come_is_named() {
-    let arguments = arguments(&["collectives/all_reduce/r3/12KiB/f32"], &scratch("missing"));
+    let (job, arguments) = (job(), arguments(&["collectives/all_reduce/r3/12KiB/f32"], &scratch("missing")));
     // torchrun is told why, too.
     let words = scratch("words");
     let impatient = |rank| {
-        let mut command = torchrun(rank, 3, 1, &arguments);
+        let mut command = torchrun(rank, 3, job, &arguments);
         Running::start(
-            command.env("RIDGEPOINT_PATIENCE", "3").env("TORCHELASTIC_ERROR_FILE", words.with_extension(rank.to_string())),
+            command.env("RIDGEPOINT_PATIENCE", "8").env("TORCHELASTIC_ERROR_FILE", words.with_extension(rank.to_string())),
         )
     };
     let (first, second) = (impatient(0), impatient(2));
@@ -240,14 +259,16 @@ fn a_rank_that_does_not_come_is_named() {
     assert!(err(&first).contains("ranks that arrived: 0, 2; that did not: 1"), "{}", err(&first));
     // Meanwhile it was said for whom it waits.
     assert!(
-        err(&first).contains(" of 3 ranks, 2 s more: ") && err(&first).contains("ridgepoint: waiting for "),
+        err(&first).contains(" of 3 ranks, ")
+            && err(&first).contains(" s more: ")
+            && err(&first).contains("ridgepoint: waiting for "),
         "{}",
         err(&first)
     );
     // It came, and was sent home without a result of its own.
     assert_eq!(out(&second), "");
     // More than can be heard at once are not waited for.
-    let many = torchrun(0, 1000, 1, &arguments);
+    let many = torchrun(0, 1000, job, &arguments);
     let mut limited = Command::new("sh");
     clean(&mut limited).args(["-c", "ulimit -n 300 && exec \"$0\" \"$@\"", BINARY]).args(&arguments);
     limited.envs(many.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -256,23 +277,28 @@ fn a_rank_that_does_not_come_is_named() {
     assert!(limited.status.code() == Some(3) && err(&limited).contains(expected), "{}", err(&limited));
 }
 
-#[test]
-fn a_killed_process_of_a_job_is_named_in_bounded_time() {
-    let folder = scratch("killed");
-    let cases =
-        ["collectives/all_reduce/r2/8KiB/f32", "collectives/all_reduce/r2/20MiB/f32", "collectives/all_gather/r2/20MiB/f32"];
-    let arguments: Vec<String> =
-        arguments(&cases, &folder).into_iter().map(|a| if a == "--quick" { "--profile=full".into() } else { a }).collect();
-    let started = |rank| Running::start(&torchrun(rank, 2, 2, &arguments));
-    let (first, mut second) = (started(0), started(1));
-    // Once a first result is written the second case is under way, and lasts for seconds.
-    let raw = folder.join("raw.jsonl");
-    let waiting = Instant::now();
+/// Three cases: the first is soon over, and each of the others lasts for seconds on the fastest machine.
+const LONG: &str = "-b 8K -e 16392K -i 8M -n 2000 -w 0";
+/// The same for GPUs: 4 MiB is all that the stub of their library passes on.
+const LONG_ON_GPUS: &str = "-b 8K -e 4008K -i 2000K -n 2000 -w 0";
+
+/// Waits until a first result is there and the long case after it is under way.
+fn under_way(folder: &Path) {
+    let (raw, waiting) = (folder.join("raw.jsonl"), Instant::now());
     while std::fs::read_to_string(&raw).unwrap_or_default().lines().count() < 2 {
         assert!(waiting.elapsed() < Duration::from_secs(90), "no result");
         std::thread::sleep(Duration::from_millis(20));
     }
     std::thread::sleep(Duration::from_millis(300));
+}
+
+#[test]
+fn a_killed_process_of_a_job_is_named_in_bounded_time() {
+    let folder = scratch("killed");
+    let (job, words) = (job(), counted(&format!("all_reduce {LONG} -g 2"), &folder));
+    let started = |rank| Running::start(&torchrun(rank, 2, job, &words));
+    let (first, mut second) = (started(0), started(1));
+    under_way(&folder);
     second.kill();
     let killed = Instant::now();
     let first = first.end();
@@ -291,7 +317,11 @@ fn planted(fault: &str) -> Option<(Output, Vec<String>, Duration)> {
     let folder = scratch(fault);
     let cases =
         ["collectives/all_reduce/r2/8KiB/f32", "collectives/all_reduce/r2/12KiB/f32", "collectives/all_gather/r2/12KiB/f32"];
-    two.env("RIDGEPOINT_TEST_FAULT", format!("{fault}:1:1")).env("RIDGEPOINT_PATIENCE", "4");
+    two.env("RIDGEPOINT_TEST_FAULT", format!("{fault}:1:1"));
+    if fault == "hang" {
+        // Nothing else tells of it. Ranks that are connecting may not take longer, either.
+        two.env("RIDGEPOINT_PATIENCE", "8");
+    }
     let started = Instant::now();
     let output = run(&mut two, &cases, &folder);
     let outcomes = rows(&out(&output)).into_iter().map(|[_, _, outcome]| outcome).collect();
@@ -328,7 +358,7 @@ fn a_rank_that_hangs_is_named_and_what_was_done_is_kept() {
     let Some((output, outcomes, took)) = planted("hang") else { return };
     let text = out(&output);
     assert_eq!(outcomes, ["measured", "failed", "failed"], "{text}{}", err(&output));
-    assert!(text.contains("no rank got on for 4 s; ranks that arrived: 0; that did not: 1"), "{text}");
+    assert!(text.contains("no rank got on for 8 s; ranks that arrived: 0; that did not: 1"), "{text}");
     assert!(took < Duration::from_secs(90), "{took:?}");
 }
 
@@ -351,22 +381,15 @@ fn serving(launched: &Running) -> u32 {
 }
 
 /// Starts `n` ranks, and sends a signal to the one that serves as rank 1 once a first result is there and a long case is under way.
-fn disturbed(name: &str, device: &str, job: u16, variables: &[(&str, &str)], signal: &str) -> (Output, Duration) {
-    let folder = scratch(name);
-    let cases = ["8KiB", "3MiB"].map(|size| format!("collectives/all_reduce/r3/{size}/f32"));
-    let mut words: Vec<String> = arguments(&cases.each_ref().map(String::as_str), &folder);
-    words.iter_mut().filter(|w| *w == "--quick").for_each(|w| *w = "--profile=full".into());
+fn disturbed(name: &str, device: &str, variables: &[(&str, &str)], signal: &str) -> (Output, Duration) {
+    let (folder, job) = (scratch(name), job());
+    let long = if device == "cpu" { LONG } else { LONG_ON_GPUS };
+    let mut words = counted(&format!("all_reduce {long} -g 3"), &folder);
     words.iter_mut().filter(|w| *w == "cpu").for_each(|w| *w = device.into());
     let started =
-        |rank| Running::start(torchrun(rank, 3, job, &words).envs(variables.iter().copied()).env("RIDGEPOINT_PATIENCE", "4"));
+        |rank| Running::start(torchrun(rank, 3, job, &words).envs(variables.iter().copied()).env("RIDGEPOINT_PATIENCE", "8"));
     let (first, second, third) = (started(0), started(1), started(2));
-    let raw = folder.join("raw.jsonl");
-    let waiting = Instant::now();
-    while std::fs::read_to_string(&raw).unwrap_or_default().lines().count() < 2 {
-        assert!(waiting.elapsed() < Duration::from_secs(90), "no result");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    std::thread::sleep(Duration::from_millis(300));
+    under_way(&folder);
     let sent = Command::new("kill").args([signal, &serving(&second).to_string()]).status().unwrap();
     assert!(sent.success());
     let since = Instant::now();
@@ -408,15 +431,13 @@ fn a_killed_rank_is_named_whether_mpi_or_tcp_connects_it_and_over_the_network() 
         assert!(text.contains("rank 1 (") && text.contains("is gone (signal: 9 (SIGKILL)"), "{how}: {text}");
         assert!(text.contains("ranks that arrived: 0, 2; that did not: 1"), "{how}: {text}");
     };
-    let (output, took) = disturbed("tcp-killed", "cpu", 14, &[("RIDGEPOINT_ENGINE", "tcp")], "-KILL");
+    let (output, took) = disturbed("tcp-killed", "cpu", &[("RIDGEPOINT_ENGINE", "tcp")], "-KILL");
     ended(&(out(&output) + &err(&output)), "tcp");
     assert!(took < Duration::from_secs(60), "{took:?}");
     for network in [false, true] {
         let Some(mut three) = mpirun(3) else { return };
         let folder = scratch(if network { "mpi-killed-far" } else { "mpi-killed" });
-        let cases = ["8KiB", "3MiB"].map(|size| format!("collectives/all_reduce/r3/{size}/f32"));
-        let words = arguments(&cases.each_ref().map(String::as_str), &folder);
-        let words: Vec<String> = words.into_iter().map(|w| if w == "--quick" { "--profile=full".into() } else { w }).collect();
+        let words = counted(&format!("all_reduce {LONG} -g 3"), &folder);
         if network {
             if cannot("network namespaces", &running::output(script("mpi/on-namespaces").args(["1", "true"]))) {
                 return;
@@ -427,16 +448,14 @@ fn a_killed_rank_is_named_whether_mpi_or_tcp_connects_it_and_over_the_network() 
             three.arg(BINARY).args(&words);
         }
         let job = Running::start(&three);
-        let (raw, waiting) = (folder.join("raw.jsonl"), Instant::now());
-        while std::fs::read_to_string(&raw).unwrap_or_default().lines().count() < 2 {
-            assert!(waiting.elapsed() < Duration::from_secs(90), "no result");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        std::thread::sleep(Duration::from_millis(300));
+        under_way(&folder);
         let rank = serving_under_mpirun(1, folder.to_str().unwrap());
         assert!(Command::new("kill").args(["-KILL", &rank.to_string()]).status().unwrap().success());
+        let since = Instant::now();
         let output = job.end();
+        let took = since.elapsed();
         ended(&(out(&output) + &err(&output)), if network { "mpi over the network" } else { "mpi" });
+        assert!(took < Duration::from_secs(120), "{took:?}");
         std::fs::remove_dir_all(folder).unwrap();
     }
 }
@@ -445,14 +464,12 @@ fn a_killed_rank_is_named_whether_mpi_or_tcp_connects_it_and_over_the_network() 
 fn a_stopped_rank_is_named_by_its_silence_and_nothing_waits_for_it() {
     let Some(gpus) = common::stub_gpus("launched-stopped", &[]) else { return };
     let gpus_path = gpus.to_str().unwrap();
-    for (device, job, variables) in
-        [("cpu", 4, [("RIDGEPOINT_ENGINE", "tcp")]), ("cuda:0", 5, [("RIDGEPOINT_CUDA_PATH", gpus_path)])]
-    {
-        let (output, took) = disturbed(&format!("stopped-{job}"), device, job, &variables, "-STOP");
+    for (device, variable) in [("cpu", ("RIDGEPOINT_ENGINE", "tcp")), ("cuda:0", ("RIDGEPOINT_CUDA_PATH", gpus_path))] {
+        let (output, took) = disturbed(&format!("stopped-{}", &device[..3]), device, &[variable], "-STOP");
         let text = out(&output);
         assert_eq!(output.status.code(), Some(1), "{text}{}", err(&output));
         assert!(text.contains(",measured,") && text.contains(",failed,"), "what was done is kept: {text}");
-        assert!(text.contains("no rank got on for 4 s, rank 1 (") && text.contains(") gives no sign of life"), "{text}");
+        assert!(text.contains("no rank got on for 8 s, rank 1 (") && text.contains(") gives no sign of life"), "{text}");
         assert!(text.contains("ranks that arrived: 0, 2; that did not: 1"), "{text}");
         assert!(took < Duration::from_secs(60), "{took:?}");
     }
@@ -483,7 +500,8 @@ fn gpus_of_launched_ranks_do_every_operation_check_for_themselves_and_end_with_o
     let folder = scratch("gpus");
     let mut words = arguments(&cases.iter().map(String::as_str).collect::<Vec<_>>(), &folder);
     words.iter_mut().filter(|w| *w == "cpu").for_each(|w| *w = "cuda:0".into());
-    for (job, fault, outcome) in [(6, "none", "measured"), (7, "corrupt", "wrong")] {
+    for (fault, outcome) in [("none", "measured"), ("corrupt", "wrong")] {
+        let job = job();
         let _ = std::fs::remove_dir_all(&folder);
         // The last rank's host has another network; in the second run a user has the library write where they want it.
         let theirs = gpus.join("rank-%p.log");
@@ -532,7 +550,7 @@ fn gpus_of_launched_ranks_do_every_operation_check_for_themselves_and_end_with_o
         assert_eq!((logs().count(), raw.matches(&by_user).count()), expected, "{raw}");
         others.into_iter().for_each(|other| assert!(other.end().status.success()));
     }
-    let (output, took) = disturbed("gpu-dies", "cuda:0", 8, &[("RIDGEPOINT_CUDA_PATH", path)], "-KILL");
+    let (output, took) = disturbed("gpu-dies", "cuda:0", &[("RIDGEPOINT_CUDA_PATH", path)], "-KILL");
     let text = out(&output);
     assert!(text.contains("rank 1 (") && text.contains("is gone (signal: 9 (SIGKILL)"), "{text}{}", err(&output));
     assert!(text.contains("that did not: 1") && took < Duration::from_secs(60), "{took:?} {text}");
@@ -547,8 +565,9 @@ fn a_sweep_of_a_job_has_new_ranks_for_each_combination_and_goes_on_after_one_tha
     let words =
         "collectives all_reduce all_gather -b 4K -e 8K -n 1 -w 0 --out-of-place --device cuda:0 --sweep --format csv --out";
     let words: Vec<String> = words.split(' ').chain([folder.to_str().unwrap()]).map(str::to_owned).collect();
+    let job = job();
     let started = |rank| {
-        let mut command = torchrun(rank, 2, 15, &words);
+        let mut command = torchrun(rank, 2, job, &words);
         // A user's own wish for the log does not blind the sweep.
         command.env("RIDGEPOINT_CUDA_PATH", &gpus).env("RIDGEPOINT_PATIENCE", "3").env("NCCL_DEBUG", "WARN");
         Running::start(&command)
@@ -593,8 +612,8 @@ fn what_one_rank_alone_cannot_do_is_said_in_its_own_words() {
     // Its library is older than that of the others, and knows no FP8.
     let Some(old) = common::stub_gpus("launched-old", &["-DVERSION=21803"]) else { return };
     let cases = ["f32", "e4m3", "bf16"].map(|dtype| format!("collectives/all_reduce/r3/36KiB/{dtype}"));
-    let run = |job, second: &Path, fault: &str| -> (Vec<String>, String) {
-        let folder = scratch(fault);
+    let run = |second: &Path, fault: &str| -> (Vec<String>, String) {
+        let (folder, job) = (scratch(fault), job());
         let mut words = arguments(&cases.each_ref().map(String::as_str), &folder);
         words.iter_mut().filter(|w| *w == "cpu").for_each(|w| *w = "cuda:0".into());
         let started = |rank, path: &Path, fault: &str| {
@@ -610,12 +629,12 @@ fn what_one_rank_alone_cannot_do_is_said_in_its_own_words() {
         (seen, text)
     };
     let started = Instant::now();
-    let (outcomes, text) = run(10, &gpus, "refuse");
+    let (outcomes, text) = run(&gpus, "refuse");
     assert_eq!(outcomes, ["failed"; 3], "{text}");
     assert!(text.contains("rank 1 (") && text.contains("ncclCommInitRank"), "{text}");
-    assert!(!text.contains("ranks that arrived") && started.elapsed() < Duration::from_secs(50), "others are blamed: {text}");
+    assert!(!text.contains("ranks that arrived") && started.elapsed() < Duration::from_secs(120), "others are blamed: {text}");
     // The others are left waiting inside their library; the next case has new ones.
-    let (outcomes, text) = run(11, &old, "none");
+    let (outcomes, text) = run(&old, "none");
     assert_eq!(outcomes, ["measured", "skipped", "measured"], "{text}");
     assert!(text.contains("rank 1 (") && text.contains("NCCL 2.18.3"), "{text}");
     [gpus, old].into_iter().for_each(|folder| std::fs::remove_dir_all(folder).unwrap());
@@ -627,19 +646,18 @@ fn a_rank_that_comes_late_is_named_whatever_connects_the_ranks() {
         let raw = std::fs::read_to_string(folder.join("raw.jsonl")).unwrap_or_default();
         let late = raw.split("\"lateness of ranks\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
         assert!(late.contains(" µs (rank 1) after the first"), "{late}\n{}{}", out(output), err(output));
-        // Ten milliseconds are planted; who waited for them is not late.
-        let [first, last] = [0, 1].map(|i| late.split(" to ").nth(i).unwrap().split(' ').next().unwrap().parse::<f64>().unwrap());
-        assert!(last > 5e3 && first < 5e3, "{late}");
+        // A hundred milliseconds are planted, or a second of a GPU's; no busy core keeps another rank that long each time.
+        let last: f64 = late.split(" to ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        assert!(last > 5e4, "{late}");
         std::fs::remove_dir_all(folder).unwrap();
     };
     let gpus = common::stub_gpus("launched-late", &[]);
-    let cases = ["collectives/all_reduce/r3/384KiB/f32"];
+    let words = |folder: &Path| counted("all_reduce -g 3 -b 384K -n 1 -w 0", folder);
     let path = gpus.as_deref().and_then(Path::to_str);
-    let engines =
-        [("cpu", 12, Some(("RIDGEPOINT_ENGINE", "tcp"))), ("cuda:0", 13, path.map(|path| ("RIDGEPOINT_CUDA_PATH", path)))];
-    for (device, job, variable) in engines {
-        let (folder, Some(variable)) = (scratch(&format!("late-{job}")), variable) else { continue };
-        let mut words = arguments(&cases, &folder);
+    let engines = [("cpu", Some(("RIDGEPOINT_ENGINE", "tcp"))), ("cuda:0", path.map(|path| ("RIDGEPOINT_CUDA_PATH", path)))];
+    for (device, variable) in engines {
+        let (folder, job, Some(variable)) = (scratch(&format!("late-{}", &device[..3])), job(), variable) else { continue };
+        let mut words = words(&folder);
         words.iter_mut().filter(|w| *w == "cpu").for_each(|w| *w = device.into());
         let started = |rank| Running::start(torchrun(rank, 3, job, &words).envs([variable, ("RIDGEPOINT_TEST_FAULT", "slow:1")]));
         let others = [1, 2].map(started);
@@ -649,7 +667,7 @@ fn a_rank_that_comes_late_is_named_whatever_connects_the_ranks() {
     if let Some(path) = path {
         // Three of its GPUs in one process.
         let folder = scratch("late-gpu");
-        let mut words = arguments(&cases, &folder);
+        let mut words = words(&folder);
         words.iter_mut().filter(|w| *w == "cpu").for_each(|w| *w = "cuda:0".into());
         let mut alone = Command::new(BINARY);
         clean(&mut alone).args(words).env("RIDGEPOINT_CUDA_PATH", path).env("RP_STUB_SLOW", "1");
@@ -658,7 +676,7 @@ fn a_rank_that_comes_late_is_named_whatever_connects_the_ranks() {
     gpus.into_iter().for_each(|folder| std::fs::remove_dir_all(folder).unwrap());
     let Some(mut three) = mpirun(3) else { return };
     let folder = scratch("late-mpi");
-    let output = run(three.env("RIDGEPOINT_TEST_FAULT", "slow:1"), &cases, &folder);
+    let output = running::output(three.env("RIDGEPOINT_TEST_FAULT", "slow:1").arg(BINARY).args(words(&folder)));
     named(&folder, &output);
 }
 
@@ -669,11 +687,12 @@ fn the_columns_of_nccl_tests_are_printed_once_with_each_ranks_process() {
     let folder = scratch("columns");
     let words: Vec<String> = words.iter().copied().chain([folder.to_str().unwrap()]).map(str::to_owned).collect();
     // Of two hosts, as it seems, on the first of which the port after that of torchrun's store is taken.
-    let port = torchrun(0, 2, 9, &words).get_envs().find(|(name, _)| *name == "MASTER_PORT").unwrap().1.unwrap().to_owned();
+    let job = job();
+    let port = torchrun(0, 2, job, &words).get_envs().find(|(name, _)| *name == "MASTER_PORT").unwrap().1.unwrap().to_owned();
     let taken = std::net::TcpListener::bind(("127.0.0.2", port.to_str().unwrap().parse::<u16>().unwrap() + 1)).unwrap();
     std::thread::spawn(move || taken.incoming().for_each(drop));
     let hosts = [("MASTER_ADDR", "127.0.0.2"), ("LOCAL_WORLD_SIZE", "1"), ("RIDGEPOINT_SECRET", "a secret of enough bytes")];
-    let started = |rank| Running::start(torchrun(rank, 2, 9, &words).envs(hosts));
+    let started = |rank| Running::start(torchrun(rank, 2, job, &words).envs(hosts));
     let second = started(1);
     let (first, other) = (started(0), second.id());
     let own = first.id();
@@ -724,14 +743,15 @@ fn slurm_starts_ranks_with_and_without_mpi() {
     // without PMIx. Links of a busy machine are not to be judged.
     let sbatch = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/slurm/collectives.sbatch");
     let jobs = format!(
-        "set -e; case=collectives/all_reduce/r2/24KiB/f32; run=\"{BINARY} run $case --device cpu --quick --format csv --out {0}\"
+        "set -e; case=collectives/all_reduce/r2/24KiB/f32; run=\"{BINARY} {2}\"
         srun -n 2 $run/plain; srun -n 2 --mpi=pmix $run/mpi
         export RIDGEPOINT={BINARY} RIDGEPOINT_SLOW=0
         RIDGEPOINT_OUT={0}/script salloc -Q -n 2 {1} $case
         srun() {{ [ $1 = --mpi=list ] || command srun \"$@\"; }}; export -f srun
         RIDGEPOINT_OUT={0}/alone salloc -Q -n 2 {1} $case",
         folder.display(),
-        sbatch.display()
+        sbatch.display(),
+        counted("all -g 2 -b 24K -n 20 -w 2", &folder).join(" ")
     );
     let output = running::output(script("slurm/on-loopback").args(["bash", "-c", &jobs]));
     if cannot("slurm", &output) {
@@ -739,9 +759,9 @@ fn slurm_starts_ranks_with_and_without_mpi() {
     }
     let (text, errors) = (out(&output), err(&output));
     assert!(output.status.success(), "{text}{errors}");
-    let case = "collectives/all_reduce/r2/24KiB/f32";
-    let expected = ["shared-memory", "mpi"].map(|provider| [case.to_owned(), provider.into(), "measured".into()]);
-    assert_eq!(rows(&text), expected, "{text}{errors}");
+    let all =
+        |provider: &'static str| OPS.map(|op| [format!("collectives/{op}/r2/24KiB/f32"), provider.into(), "measured".into()]);
+    assert_eq!(rows(&text), [all("shared-memory"), all("mpi")].concat(), "{text}{errors}");
     for (name, provider, by) in [("script", "mpi", "mpi"), ("alone", "shared-memory", "tcp")] {
         let read = |file: &str| std::fs::read_to_string(folder.join(name).join(file)).unwrap_or_default();
         let raw = read("raw.jsonl");
@@ -774,6 +794,7 @@ fn a_slowed_link_between_hosts_is_named_with_its_rank() {
         let _ = std::fs::remove_dir_all(folder);
         assert_eq!(output.status.code(), Some(1), "{text}{errors}");
         let said: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(said["provider"], "mpi", "{text}{errors}");
         let [hosts, slow] = [hosts, slow].map(|n| n.parse::<u64>().unwrap());
         let ranks = said["slow ranks"].as_array().unwrap();
         let [rank] = ranks.as_slice() else { panic!("{text}{errors}") };
@@ -820,7 +841,8 @@ fn tcp_connects_every_operation_and_finds_every_link() {
     // What is too big for a rank is the end of that case alone.
     cases.insert(1, "collectives/all_reduce/r3/900GiB/f32".into());
     let arguments = arguments(&cases.iter().map(String::as_str).collect::<Vec<_>>(), &folder);
-    let started = |rank, arguments: &[String]| Running::start(torchrun(rank, 3, 3, arguments).env("RIDGEPOINT_ENGINE", "tcp"));
+    let job = job();
+    let started = |rank, arguments: &[String]| Running::start(torchrun(rank, 3, job, arguments).env("RIDGEPOINT_ENGINE", "tcp"));
     let others: Vec<Running> = [1, 2].map(|rank| started(rank, &arguments)).into_iter().collect();
     let first = started(0, &arguments).end();
     let outcome = |case: &str| if case.contains("900GiB") { "failed" } else { "measured" };
@@ -840,8 +862,8 @@ fn pairs(folder: &Path, words: &[&str]) -> Vec<String> {
 fn pairs_of_a_job_need_no_mpi_and_no_variable_and_gpus_talk_by_their_library() {
     let Some(gpus) = common::stub_gpus("launched-pairs", &[]) else { return };
     let path = gpus.to_str().unwrap();
-    for (device, provider, job) in [("cpu", "tcp", 10), ("cuda:0", "nccl", 11)] {
-        let folder = scratch("pairs");
+    for (device, provider) in [("cpu", "tcp"), ("cuda:0", "nccl")] {
+        let (folder, job) = (scratch("pairs"), job());
         let words = pairs(&folder, &["--device", device, "--size", "4KiB", "--times", "2"]);
         let started = |rank| Running::start(torchrun(rank, 3, job, &words).env("RIDGEPOINT_CUDA_PATH", path));
         let others = [1, 2].map(started);
@@ -863,7 +885,8 @@ fn pairs_of_a_job_need_no_mpi_and_no_variable_and_gpus_talk_by_their_library() {
 fn links_that_were_measured_before_a_rank_died_are_kept() {
     let folder = scratch("pairs-killed");
     let words = pairs(&folder, &["--size", "4MiB", "--times", "400"]);
-    let started = |rank| Running::start(torchrun(rank, 4, 12, &words).env("RIDGEPOINT_PATIENCE", "10"));
+    let job = job();
+    let started = |rank| Running::start(torchrun(rank, 4, job, &words).env("RIDGEPOINT_PATIENCE", "10"));
     let (first, second) = (started(0), started(1));
     let others = [2, 3].map(started);
     let waiting = Instant::now();

@@ -31,7 +31,7 @@ mod linux {
     use std::time::{Duration, Instant};
 
     /// A rank that gets nowhere for so long has failed.
-    const PATIENCE: Duration = Duration::from_millis(2500);
+    const PATIENCE: Duration = Duration::from_secs(8);
     /// Said by this program to itself: start ranks, print their process ids, run on until killed.
     const PARENT: &str = "__parent";
     /// Set for a program that does not know that it may be started as a rank.
@@ -164,7 +164,7 @@ mod linux {
         let sent = disturber.join().unwrap();
         let again = Instant::now();
         assert_eq!(communicator.run(1).unwrap_err().to_string(), error, "a broken team must stay broken");
-        assert!(again.elapsed() < Duration::from_millis(100));
+        assert!(again.elapsed() < Duration::from_secs(2));
         drop(communicator);
         assert!(sent.elapsed() < PATIENCE + Duration::from_secs(5), "{:?} after the signal", sent.elapsed());
         assert_eq!(children(), Vec::<String>::new(), "something stayed");
@@ -180,7 +180,7 @@ mod linux {
 
     fn a_stopped_rank_is_named_and_nothing_stays() {
         let error = disturb(libc::SIGSTOP, 3);
-        assert!(error.contains("no rank got on for 2.5 s; ranks that arrived: 0, 2; that did not: 1"), "{error}");
+        assert!(error.contains("no rank got on for 8 s; ranks that arrived: 0, 2; that did not: 1"), "{error}");
     }
 
     fn be_a_parent() {
@@ -205,7 +205,7 @@ mod linux {
         parent.wait().unwrap();
         let started = Instant::now();
         while !ranks_of(parent.id()).is_empty() {
-            assert!(started.elapsed() < Duration::from_secs(2), "ranks outlive their parent: {:?}", ranks_of(parent.id()));
+            assert!(started.elapsed() < Duration::from_secs(20), "ranks outlive their parent: {:?}", ranks_of(parent.id()));
             std::thread::sleep(Duration::from_millis(5));
         }
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 /// `corrupt:1` at rank 1, `die:1:2` once two collectives are done; `slow:1` is late.
 pub(super) const FAULT: &str = "RIDGEPOINT_TEST_FAULT";
-/// How long a slow rank sleeps before each execution.
-const SLOW: Duration = Duration::from_millis(10);
+/// How long a slow rank sleeps before each execution: longer than a busy core keeps one that is not.
+const SLOW: Duration = Duration::from_millis(100);
 
 /// What goes wrong at this rank.
 #[derive(Default)]
