@@ -40,7 +40,7 @@ pub(crate) fn observe(
     mut facts: BTreeMap<String, String>,
 ) -> Environment {
     facts.insert("process".into(), std::process::id().to_string());
-    for (name, value) in std::env::vars_os() {
+    for (name, value) in ridgepoint_device::transport::environment() {
         if let (Some(name), Some(value)) = (name.to_str(), value.to_str())
             && (VARIABLES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
         {

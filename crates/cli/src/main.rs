@@ -26,6 +26,7 @@ fn main() -> ExitCode {
     if ridgepoint_device::cpu::rank_main(Some(ridgepoint_collectives::beside)) {
         return ExitCode::SUCCESS;
     }
+    ridgepoint_device::transport::listen();
     let args = args::Args::parse();
     let result = match &args.command {
         args::Command::Devices(a) => commands::devices::run(a),

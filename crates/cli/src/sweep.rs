@@ -14,7 +14,7 @@ use crate::suites::SUITES;
 use ridgepoint_collectives::problem;
 use ridgepoint_core::{Environment, Line, Outcome, Record};
 use ridgepoint_device::die_with_parent;
-use ridgepoint_device::transport::{Said, has_none};
+use ridgepoint_device::transport::{Said, as_found, has_none};
 use ridgepoint_harness::{Counts, Profile};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -162,6 +162,7 @@ fn child(
     let errors = File::create(&log).map_err(|e| store::cannot_write(&log, &e))?;
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
     command.arg("collectives").args(again(args, ids)).args(["--device", device, "--format", "json", "--out"]).arg(folder);
+    as_found(&mut command);
     command.env("NCCL_DEBUG", "INFO").env("NCCL_DEBUG_SUBSYS", "INIT,NET,GRAPH,TUNING");
     command.env("NCCL_DEBUG_FILE", folder.join(LOG));
     // One that hangs would keep the GPUs when this process is killed.

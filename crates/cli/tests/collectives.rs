@@ -231,6 +231,36 @@ fn mistakes_are_sentences() {
 }
 
 #[test]
+fn one_process_tells_how_its_gpus_are_connected_and_leaves_the_log_to_whoever_wants_it() {
+    let Some(machine) = common::stub_gpus("ways", &["-DSWEPT"]) else { return };
+    let (path, theirs) = (machine.to_str().unwrap(), machine.join("own.log"));
+    let words = "all_reduce -b 4K -g 2 -n 1 -w 0 --out-of-place --device cuda:0 --format csv";
+    let args: Vec<&str> = words.split(' ').collect();
+    let run = |variables: &[(&str, &str)]| {
+        let folder = scratch("one-process");
+        let output = kept(&folder, &args, &[&[("RIDGEPOINT_CUDA_PATH", path)], variables].concat());
+        let raw = std::fs::read_to_string(folder.join("raw.jsonl")).unwrap();
+        let _ = std::fs::remove_dir_all(folder);
+        (raw, text(&output.stdout) + &text(&output.stderr))
+    };
+    let told = |raw: &str| raw.contains("\"transport\":\"P2P/CUMEM\"") && raw.contains("\"network\":\"IB\"");
+    // The record has the environment as it was found.
+    let (raw, printed) = run(&[]);
+    assert!(told(&raw) && !raw.contains("NCCL_DEBUG") && !printed.contains("NCCL INFO"), "{raw}{printed}");
+    // As images set it: nothing is hidden by that, and warnings come as before.
+    let refused = [("NCCL_DEBUG", "WARN"), ("NCCL_ALGO", "CollnetDirect"), ("NCCL_PROTO", "LL")];
+    let (raw, printed) = run(&refused);
+    assert!(told(&raw) && raw.contains("\"env NCCL_DEBUG\":\"WARN\"") && !raw.contains("NCCL_DEBUG_FILE"), "{raw}");
+    assert!(printed.contains("NCCL WARN Error : no algorithm/protocol available") && !printed.contains("NCCL INFO"), "{printed}");
+    // Whoever wants all of it has it where they want it, and it is read there; with no file it is theirs alone.
+    let (raw, _) = run(&[("NCCL_DEBUG", "INFO"), ("NCCL_DEBUG_FILE", theirs.to_str().unwrap())]);
+    assert!(told(&raw) && theirs.exists() && raw.contains("as the environment has it: NCCL_DEBUG_FILE="), "{raw}");
+    let (raw, _) = run(&[("NCCL_DEBUG", "INFO")]);
+    assert!(!told(&raw) && raw.contains("as the environment has it: NCCL_DEBUG=INFO without NCCL_DEBUG_FILE, not read"), "{raw}");
+    let _ = std::fs::remove_dir_all(machine);
+}
+
+#[test]
 fn a_sweep_runs_each_combination_in_a_child_and_ends_one_that_hangs() {
     let Some(machine) = common::stub_gpus("swept", &["-DSWEPT"]) else { return };
     let path = machine.to_str().unwrap();

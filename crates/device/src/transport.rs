@@ -2,8 +2,14 @@
 //! or a network, which NICs, whether a NIC reads and writes GPU memory by itself, algorithms and protocols. Each process of a job
 //! reads what its own library wrote; here all of it becomes a record's words, and the rank that goes another way than the others is named.
 
+mod here;
+#[cfg(target_os = "linux")]
+mod log;
 mod ran;
 
+pub use here::{as_found, environment, listen, said};
+#[cfg(target_os = "linux")]
+pub(crate) use log::Log;
 use ran::Ran;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,7 +58,7 @@ impl Said {
     }
 
     /// What the library of this process has written so far where the environment has it write (`NCCL_DEBUG`, `NCCL_DEBUG_FILE`);
-    /// None where it says nothing.
+    /// None where it says nothing, or asks for warnings alone, which say nothing of connections.
     #[must_use]
     pub fn by_the_environment() -> Option<Self> {
         let [level, file] =
@@ -67,7 +73,7 @@ impl Said {
             return Some(said);
         }
         let mut said = Self::default();
-        let level = plain(&level?, 20);
+        let level = plain(&level.filter(|level| !["WARN", "VERSION"].iter().any(|few| level.eq_ignore_ascii_case(few)))?, 20);
         said.facts.insert(LOG.into(), format!("as the environment has it: NCCL_DEBUG={level} without NCCL_DEBUG_FILE, not read"));
         Some(said)
     }
@@ -128,10 +134,9 @@ impl Said {
         self.warning.take()
     }
 
-    /// Whether a NIC reaches GPU memory by itself; None where no network is used.
-    fn direct(&self) -> Option<&'static str> {
-        let network = self.ways.iter().any(|way| way.starts_with("NET/"));
-        network.then(|| if self.ways.iter().any(|way| way.contains("GDRDMA")) { "used" } else { "not used" })
+    /// Whether NICs reach GPU memory by themselves.
+    fn direct(&self) -> Option<String> {
+        direct(self.ways.iter().map(String::as_str))
     }
 
     /// The NICs without the addresses, which all hosts have of their own.
@@ -159,13 +164,25 @@ pub fn config(processes: &[Said]) -> BTreeMap<String, String> {
     let most = |key: &String| commonest(processes.iter().map(|said| said.facts.get(key).cloned()));
     let mut found: BTreeMap<String, String> = keys.into_iter().filter_map(|key| Some((key.clone(), most(key)?))).collect();
     let ways: BTreeSet<&str> = processes.iter().flat_map(|said| &said.ways).map(String::as_str).collect();
+    if let Some(direct) = direct(ways.iter().copied()) {
+        found.insert("GPUDirect RDMA".into(), direct);
+    }
     if !ways.is_empty() {
         found.insert("transport".into(), ways.into_iter().collect::<Vec<_>>().join(", "));
     }
-    if let Some(direct) = commonest(processes.iter().map(Said::direct)) {
-        found.insert("GPUDirect RDMA".into(), direct.into());
-    }
     found
+}
+
+/// Whether NICs reach GPU memory by themselves, and which do not; None where no network is used.
+fn direct<'a>(ways: impl Iterator<Item = &'a str>) -> Option<String> {
+    let (with, without): (Vec<&str>, Vec<&str>) =
+        ways.filter(|way| way.starts_with("NET/")).partition(|way| way.contains("/GDRDMA"));
+    match (with.is_empty(), without.is_empty()) {
+        (true, true) => None,
+        (true, false) => Some("not used".into()),
+        (false, true) => Some("used".into()),
+        (false, false) => Some(format!("partly used, not by {}", without.join(", "))),
+    }
 }
 
 /// The value that most have, the first of those.
@@ -176,30 +193,47 @@ fn commonest<T: PartialEq>(values: impl Iterator<Item = Option<T>>) -> Option<T>
     values.into_iter().nth(at)
 }
 
-/// Ranks that go another way than most: in what, and in a sentence each. A rank whose library says nothing of it differs in nothing.
+/// `rank 3`, `ranks 3, 5 and 7 more`.
+fn named(ranks: &[usize]) -> String {
+    let list = ranks.iter().take(NAMED).map(usize::to_string).collect::<Vec<_>>().join(", ");
+    let more = ranks.len().checked_sub(NAMED + 1).map_or_else(String::new, |n| format!(" and {} more", n + 1));
+    format!("{} {list}{more}", if ranks.len() == 1 { "rank" } else { "ranks" })
+}
+
+/// Ranks that go another way than most, or all where no value has most: in what, and in a sentence each. A rank whose library says
+/// nothing of it differs in nothing.
 #[must_use]
 pub fn differences(ranks: &[Said]) -> Vec<(&'static str, String)> {
     type Aspect = fn(&Said) -> Option<String>;
     let aspects: [(&str, Aspect); 4] = [
         ("network", |said| said.facts.get("network").cloned()),
         ("NICs", Said::nics),
-        ("GPUDirect RDMA", |said| said.direct().map(Into::into)),
+        ("GPUDirect RDMA", Said::direct),
         ("NVLS", |said| said.facts.get("NVLS").cloned()),
     ];
     let mut found = Vec::new();
     for (what, of) in aspects {
-        let Some(most) = commonest(ranks.iter().map(of)) else { continue };
-        let mut others: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        let mut values: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (rank, said) in ranks.iter().enumerate() {
-            if let Some(value) = of(said).filter(|value| *value != most) {
-                others.entry(value).or_default().push(rank);
+            if let Some(value) = of(said) {
+                values.entry(value).or_default().push(rank);
             }
         }
-        for (value, who) in others {
-            let list = who.iter().take(NAMED).map(usize::to_string).collect::<Vec<_>>().join(", ");
-            let more = who.len().checked_sub(NAMED + 1).map_or_else(String::new, |n| format!(" and {} more", n + 1));
-            let rank = if who.len() == 1 { "rank" } else { "ranks" };
-            found.push((what, format!("{rank} {list}{more}: {what} {value}, where most have {most}")));
+        // What most have, if any value has more ranks than each other one.
+        let largest = values.values().map(Vec::len).max().unwrap_or_default();
+        let tied = values.values().filter(|who| who.len() == largest).count() > 1;
+        if tied {
+            let mut sides: Vec<_> = values.iter().map(|(value, who)| (who, value)).collect();
+            sides.sort();
+            let each = sides
+                .iter()
+                .map(|(who, value)| format!("{} {} {value}", named(who), if who.len() == 1 { "has" } else { "have" }));
+            found.push((what, format!("{what}: {}", each.collect::<Vec<_>>().join(", "))));
+            continue;
+        }
+        let Some(most) = values.iter().find(|(_, who)| who.len() == largest).map(|(value, _)| value) else { continue };
+        for (value, who) in values.iter().filter(|(value, _)| *value != most) {
+            found.push((what, format!("{}: {what} {value}, where most have {most}", named(who))));
         }
     }
     found
@@ -273,11 +307,25 @@ mod tests {
             ]
         );
         let found = config(&ranks);
-        assert_eq!((found["network"].as_str(), found["GPUDirect RDMA"].as_str()), ("IB", "used"));
+        assert_eq!((found["network"].as_str(), found["GPUDirect RDMA"].as_str()), ("IB", "partly used, not by NET/Socket/0"));
         assert!(found["transport"].contains("NET/Socket/0") && found["transport"].contains("NET/IB/7/GDRDMA, "), "{found:?}");
         assert!(differences(&ranks[..5]).is_empty() && differences(&[]).is_empty() && config(&[]).is_empty());
         let mut all = Said::default();
         ranks.into_iter().for_each(|said| all.merge(said));
-        assert_eq!(all.direct(), Some("used"));
+        assert_eq!(all.direct().as_deref(), Some("partly used, not by NET/Socket/0"));
+        let one = said("Channel 00/0 : 0[0] -> 1[1] via NET/IB/0/GDRDMA\nChannel 00/0 : 0[0] -> 1[1] via NET/IB/3(2)\n");
+        assert_eq!(config(&[one])["GPUDirect RDMA"], "partly used, not by NET/IB/3(2)");
+    }
+
+    #[test]
+    fn of_two_neither_is_most() {
+        let of = |network: &str| said(&format!("Using network {network}\n"));
+        let text = |ranks: &[Said]| differences(ranks).into_iter().map(|(_, text)| text).collect::<Vec<_>>().join("; ");
+        assert_eq!(text(&[of("IB"), of("Socket")]), "network: rank 0 has IB, rank 1 has Socket");
+        assert_eq!(
+            text(&[of("Socket"), of("IB"), of("Socket"), of("IB"), of("OFI")]),
+            "network: ranks 0, 2 have Socket, ranks 1, 3 have IB, rank 4 has OFI"
+        );
+        assert_eq!(text(&[of("Socket"), of("IB"), of("Socket")]), "rank 1: network IB, where most have Socket");
     }
 }

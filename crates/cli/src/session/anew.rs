@@ -4,6 +4,7 @@
 
 use super::Session;
 use crate::exit::{Failure, Outcome};
+use ridgepoint_device::transport::as_found;
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -48,10 +49,10 @@ impl Session {
         let line = serde_json::to_string(key).unwrap_or_default();
         let before = std::env::var(LOST_IN).unwrap_or_default();
         let program = std::env::current_exe().map_err(|e| Failure::environment(format!("cannot find this program: {e}")))?;
-        let refused = Command::new(program)
-            .args(words(std::env::args_os(), self.folder.as_os_str()))
-            .env(LOST_IN, format!("{before}{line}\n"))
-            .exec();
+        let mut again = Command::new(program);
+        as_found(&mut again);
+        let refused =
+            again.args(words(std::env::args_os(), self.folder.as_os_str())).env(LOST_IN, format!("{before}{line}\n")).exec();
         Err(Failure::environment(format!("{failure}, and no new process could be started: {refused}")))
     }
 }

@@ -112,6 +112,7 @@ impl Own {
         // By this name it is found even if the file was replaced meanwhile, as by a build.
         let mut process = Command::new("/proc/self/exe");
         process.arg0("ridgepoint").args([FLAG, &fd.to_string(), &serde_json::to_string(start).unwrap_or_default()]);
+        crate::transport::as_found(&mut process);
         // What the library itself has to say goes where errors go.
         process.stdin(Stdio::null()).stdout(io::stderr());
         // Ctrl-C is for rank 0 to act on.

@@ -1,13 +1,12 @@
 //! A rank on a GPU: the device's own library (NCCL, RCCL) connects it, by a token that rank 0's library made. Not yet run on
 //! hardware.
 
-use super::log::Log;
 use super::message::Connected;
 use super::planted::Planted;
 use super::rank::{Progress, Worker};
 use super::world::World;
 use crate::probe::PROBES;
-use crate::transport::Said;
+use crate::transport::{Log, Said};
 use crate::{Checked, CollectiveProblem, Communicator, Device, DeviceError, Exchange, Result, open};
 use ridgepoint_core::Bytes;
 use std::sync::Arc;

@@ -161,3 +161,19 @@ pub(super) struct Connected {
     pub(super) library: String,
     pub(super) path: Option<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_sets_two_variables_and_nothing_else() {
+        let of = |algorithm: &str, protocol: &str| Combination { choice: Some((algorithm.into(), protocol.into())) };
+        assert_eq!(of("Ring", "LL128").variables(), Ok(vec![("NCCL_ALGO", "Ring"), ("NCCL_PROTO", "LL128")]));
+        assert_eq!(Combination::default().variables(), Ok(vec![]));
+        for (algorithm, protocol) in [("", "LL"), ("Ring", "LL\n"), ("allreduce:tree;x", "LL"), ("Ring", "aaaaaaaaaaaaaaaaaaaaa")]
+        {
+            assert!(of(algorithm, protocol).variables().is_err(), "{algorithm} {protocol}");
+        }
+    }
+}

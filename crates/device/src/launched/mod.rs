@@ -13,7 +13,6 @@ mod descriptors;
 mod device;
 mod greeting;
 mod host;
-mod log;
 mod meeting;
 mod message;
 mod mpi;

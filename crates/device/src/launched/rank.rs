@@ -7,13 +7,12 @@ use super::channel::{MOST_BODY, Receiver, Secret, Sender, Side, greet};
 use super::descriptors;
 use super::device::OnDevice;
 use super::host::Buffers;
-use super::log::Log;
 use super::message::{Connected, Order, Report, Start};
 use super::mpi::Mpi;
 use super::tcp::{Listening, Tcp};
 use super::world::{self, MOST_RANKS, World};
 use crate::beside::MakeBeside;
-use crate::transport::Said;
+use crate::transport::{Log, Said};
 use crate::{Checked, CollectiveProblem, DeviceError, Result};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -120,12 +119,28 @@ pub(super) fn main(make: Option<MakeBeside>) -> bool {
     };
     keep_memory();
     // SAFETY: no other thread runs yet.
-    let log = unsafe { Log::begin(&start) };
+    let log = unsafe { listen(&start) };
     if let Err(error) = serve(stream, &start, log, Own::none_yet(make)) {
         let _ = writeln!(std::io::stderr(), "ridgepoint: a rank lost its launched process: {error}");
         std::process::exit(1);
     }
     true
+}
+
+/// Sets what a library reads before its first call: where to write, and of a sweep what to use.
+///
+/// # Errors
+/// An order that would set what no sweep sets.
+///
+/// # Safety
+/// No other thread may run: variables are set.
+unsafe fn listen(start: &Start) -> Result<Log> {
+    let Start::Device { swept, .. } = start else { return Ok(Log::default()) };
+    let told = swept.as_ref().map_or_else(|| Ok(Vec::new()), |swept| swept.variables()).map_err(DeviceError::invalid)?;
+    // SAFETY: no other thread runs, says the caller.
+    told.into_iter().for_each(|(name, value)| unsafe { std::env::set_var(name, value) });
+    // SAFETY: as above.
+    Ok(unsafe { Log::begin(swept.is_some()) })
 }
 
 /// Has the allocator keep what is freed. An MPI library allocates as much as it reduces in every call, and whether the next call finds

@@ -1,13 +1,12 @@
-//! What the library of a rank's device writes of how it connects the ranks: into memory that only the rank's own process has, under a
-//! name that the library can open. It is read as it grows and given back, since a library that tells of every call writes much.
+//! What the library of GPUs writes of how it connects the ranks: into memory that only this process has, under a name that the library
+//! can open. It is read as it grows and given back, since a library that tells of every call writes much.
 //!
-//! Whoever sets NCCL_DEBUG or NCCL_DEBUG_FILE has the library write where they say; a file is read then, and the record says whose
-//! it is. A sweep needs more than users ask for, and has its own way.
+//! Whoever asks for all of it by NCCL_DEBUG, or names NCCL_DEBUG_FILE, has the library write where they say; a file is read then, and the
+//! record says whose it is. Whoever asks for warnings alone gets them as before. A sweep needs more than users ask for, and has its own way.
 
-use super::message::Start;
-use crate::transport::{MOST, Said};
-use crate::{DeviceError, Result};
+use super::{MOST, Said};
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::FileExt;
 
@@ -18,49 +17,51 @@ const PIECE: usize = 1 << 20;
 
 /// What a library writes, as far as it was read.
 #[derive(Default)]
-pub(super) struct Log {
+pub(crate) struct Log {
     /// Where it writes; None where nothing was arranged, or a user did.
     file: Option<File>,
     /// So much of it was read.
     at: u64,
+    /// Warnings go to stderr, as the environment asked for.
+    passes: bool,
     said: Said,
 }
 
+/// What of a line a library writes at the levels WARN and VERSION.
+fn asked_for(line: &str) -> Option<&str> {
+    if line.contains("NCCL WARN ") { Some(line) } else { line.find("NCCL version ").and_then(|at| line.get(at..)) }
+}
+
 impl Log {
-    /// Sets what a library reads before its first call: where to write, and of a sweep what to use.
-    ///
-    /// # Errors
-    /// An order that would set what no sweep sets.
+    /// Sets what a library reads before its first call: where to write, and whether what it runs, too, for a sweep.
     ///
     /// # Safety
     /// No other thread may run: variables are set.
-    pub(super) unsafe fn begin(start: &Start) -> Result<Self> {
-        let Start::Device { swept, .. } = start else { return Ok(Self::default()) };
-        if swept.is_none() && Said::by_the_environment().is_some() {
-            return Ok(Self::default());
+    pub(crate) unsafe fn begin(swept: bool) -> Self {
+        if !swept && Said::by_the_environment().is_some() {
+            return Self::default();
         }
         // SAFETY: the name is a string that lives as long as the program.
         let fd = unsafe { libc::memfd_create(c"library's log".as_ptr(), libc::MFD_CLOEXEC) };
-        // Without one there is no more to tell than without this.
-        let file = (fd >= 0).then(|| {
-            // SAFETY: it was just made and is owned here alone.
-            unsafe { File::from_raw_fd(fd) }
-        });
-        let mut variables = match &file {
-            Some(file) => {
-                let of = if swept.is_some() { "INIT,NET,GRAPH,TUNING" } else { "INIT,NET,GRAPH" };
-                let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-                vec![("NCCL_DEBUG", "INFO".to_owned()), ("NCCL_DEBUG_SUBSYS", of.into()), ("NCCL_DEBUG_FILE", path)]
-            }
-            None => Vec::new(),
-        };
-        if let Some(swept) = swept {
-            let told = swept.variables().map_err(DeviceError::invalid)?;
-            variables.extend(told.into_iter().map(|(name, value)| (name, value.to_owned())));
+        if fd < 0 {
+            // Without one there is no more to tell than without this.
+            return Self::default();
         }
-        // SAFETY: no other thread runs, says the caller.
-        variables.into_iter().for_each(|(name, value)| unsafe { std::env::set_var(name, value) });
-        Ok(Self { file, ..Self::default() })
+        // SAFETY: it was just made and is owned here alone.
+        let file = unsafe { File::from_raw_fd(fd) };
+        let passes = !swept && std::env::var_os("NCCL_DEBUG").is_some_and(|level| !level.is_empty());
+        let of = if swept { "INIT,NET,GRAPH,TUNING" } else { "INIT,NET,GRAPH" };
+        let path = format!("/proc/self/fd/{fd}");
+        for (name, value) in [("NCCL_DEBUG", "INFO"), ("NCCL_DEBUG_SUBSYS", of), ("NCCL_DEBUG_FILE", &path)] {
+            // SAFETY: no other thread runs, says the caller.
+            unsafe { std::env::set_var(name, value) };
+        }
+        Self { file: Some(file), passes, ..Self::default() }
+    }
+
+    /// Whether a library was given it to write to.
+    pub(crate) const fn is_open(&self) -> bool {
+        self.file.is_some()
     }
 
     /// Reads whole lines of what is new, and gives their memory back.
@@ -68,14 +69,18 @@ impl Log {
         let Some(file) = &self.file else { return };
         let length = file.metadata().map_or(0, |about| about.len());
         self.at = self.at.max(length.saturating_sub(MOST));
-        let mut piece = vec![0; PIECE.min((length - self.at) as usize)];
+        let mut piece = vec![0; PIECE.min(length.saturating_sub(self.at) as usize)];
         while let Ok(n @ 1..) = file.read_at(&mut piece, self.at) {
             // A line longer than a piece is none of the library's.
             let end = piece[..n].iter().rposition(|byte| *byte == b'\n').map_or(n / PIECE * n, |at| at + 1);
             if end == 0 {
                 break;
             }
-            self.said.read(&String::from_utf8_lossy(&piece[..end]));
+            let text = String::from_utf8_lossy(&piece[..end]);
+            if self.passes {
+                text.lines().filter_map(asked_for).for_each(|line| drop(writeln!(std::io::stderr(), "{line}")));
+            }
+            self.said.read(&text);
             self.at += end as u64;
         }
         // SAFETY: takes no pointer. The library goes on writing where it was; where this fails the memory stays in use.
@@ -85,7 +90,7 @@ impl Log {
     }
 
     /// Reads what is new if it is long.
-    pub(super) fn keep_short(&mut self) {
+    pub(crate) fn keep_short(&mut self) {
         let length = self.file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |about| about.len());
         if length.saturating_sub(self.at) > LONG {
             self.catch_up();
@@ -93,7 +98,7 @@ impl Log {
     }
 
     /// What was written so far, here or where the user has it written.
-    pub(super) fn said(&mut self) -> Said {
+    pub(crate) fn said(&mut self) -> Said {
         self.catch_up();
         match self.file {
             Some(_) => self.said.clone(),
@@ -102,7 +107,7 @@ impl Log {
     }
 
     /// The last warning since this was asked last.
-    pub(super) fn warning(&mut self) -> Option<String> {
+    pub(crate) fn warning(&mut self) -> Option<String> {
         self.catch_up();
         self.said.take_warning()
     }
@@ -110,9 +115,7 @@ impl Log {
 
 #[cfg(test)]
 mod tests {
-    use super::super::message::Combination;
     use super::*;
-    use std::io::Write;
 
     #[test]
     fn what_grows_is_read_once_in_whole_lines_and_given_back() {
@@ -133,19 +136,11 @@ mod tests {
         log.keep_short();
         let found = crate::transport::config(&[log.said.clone()]);
         assert_eq!((found["transport"].matches("GDRDMA").count(), found["GPUDirect RDMA"].as_str()), (8, "used"));
+        let lines =
+            ["n:1:2 [0] NCCL INFO NCCL version 2.30.3", "n:1:2 [0] NCCL WARN odd", "n:1:2 [0] NCCL INFO Using network IB"];
+        assert_eq!(lines.map(asked_for), [Some("NCCL version 2.30.3"), Some("n:1:2 [0] NCCL WARN odd"), None]);
         use std::os::unix::fs::MetadataExt;
         let about = log.file.as_ref().unwrap().metadata().unwrap();
         assert!(about.len() as usize > many.len() && about.blocks() * 512 < LONG / 4, "{} blocks", about.blocks());
-    }
-
-    #[test]
-    fn an_order_sets_two_variables_and_nothing_else() {
-        let of = |algorithm: &str, protocol: &str| Combination { choice: Some((algorithm.into(), protocol.into())) };
-        assert_eq!(of("Ring", "LL128").variables(), Ok(vec![("NCCL_ALGO", "Ring"), ("NCCL_PROTO", "LL128")]));
-        assert_eq!(Combination::default().variables(), Ok(vec![]));
-        for (algorithm, protocol) in [("", "LL"), ("Ring", "LL\n"), ("allreduce:tree;x", "LL"), ("Ring", "aaaaaaaaaaaaaaaaaaaaa")]
-        {
-            assert!(of(algorithm, protocol).variables().is_err(), "{algorithm} {protocol}");
-        }
     }
 }
