@@ -1,6 +1,7 @@
 //! The command line. Help texts are written for someone who has five minutes and a node to judge.
 
 mod collectives;
+mod foreign;
 mod search;
 
 use crate::shapes::Shapes;

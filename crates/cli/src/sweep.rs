@@ -74,7 +74,7 @@ pub(crate) fn run(args: &Collectives, place: &Place, device: &str, library: &str
         let by = provider(library, choice);
         let _ = writeln!(std::io::stderr(), "{by} …");
         let below = folder.join(&by);
-        let timeout = Duration::from_secs(args.timeout);
+        let timeout = Duration::from_secs(args.timeout.unwrap_or(600));
         let ids_now: Vec<String> = ids.iter().filter(|id| choice.is_none() || chooses(id)).cloned().collect();
         let (ended, said) = if ids_now.is_empty() {
             (None, Said::default())

@@ -130,6 +130,26 @@ fn each_operation_has_a_block_and_its_own_count_and_root() {
 }
 
 #[test]
+fn a_line_of_an_nccl_tests_script_runs_and_all_of_a_flag_is_one_table() {
+    let usual = "-c 1 -t 1 -z 0 -a 3 -m 1 -N 1 -G 0 -C 0 -p 1 -y 0 -u 0 -b 24K -g 2 -n 2 -w 1 --device fake --format nccl-tests";
+    let usual: Vec<&str> = usual.split(' ').collect();
+    let run = |name, words: &[&str]| {
+        let output = collectives(name, &[words, &usual].concat(), &[("RIDGEPOINT_FAKE", "ranks=2,noise=0")]);
+        let printed = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{printed}{}", text(&output.stderr));
+        assert_eq!(printed.matches("# nThread").count(), 1, "{printed}");
+        assert!(printed.contains("validation: 1 "), "{printed}");
+        parse(&printed).0.into_iter().map(|line| line.kind).collect::<Vec<_>>()
+    };
+    let kinds = run("script", &["all_reduce", "-d", "all", "-o", "all"]);
+    let dtypes = ["int8", "int32", "half", "float", "double", "bfloat16", "f8e4m3", "f8e5m2"];
+    let expected = dtypes.iter().flat_map(|d| ["sum", "prod", "min", "max", "avg"].map(|o| [*d, o, "-1"].map(str::to_owned)));
+    assert_eq!(kinds, expected.collect::<Vec<_>>());
+    let kinds = run("roots", &["broadcast", "-r", "all"]);
+    assert_eq!(kinds, ["0", "1"].map(|root| ["float", "none", root].map(str::to_owned)));
+}
+
+#[test]
 fn a_table_tells_the_time_of_what_is_small_and_of_what_moves_nothing() {
     let args = ["all_reduce", "-b", "8", "-e", "1M", "-f", "131072", "-g", "2", "-n", "8", "-w", "1", "--device", "fake"];
     let table = text(&collectives("latency", &args, &[("RIDGEPOINT_FAKE", "ranks=2,noise=0")]).stdout);
@@ -212,7 +232,15 @@ fn mistakes_are_sentences() {
         (&["sing"][..], "no collective is named 'sing'; known: all_reduce"),
         (&["-b", "8X"], "'8X' is no size; one looks like 8, 32K, 128M or 4G"),
         (&["-d", "tf32"], "'tf32' is no dtype of a collective; known: i8 (int8)"),
-        (&["-o", "xor"], "'xor' is no reduction; known: sum, prod, min, max, avg"),
+        (&["-o", "xor"], "'xor' is no reduction; known: sum, prod, min, max, avg, all"),
+        (&["-r", "x"], "'x' is no root: a rank is, or all"),
+        // Flags of nccl-tests that ask for what is not done here.
+        (&["-c", "0"], "every result is checked here"),
+        (&["--nthreads", "8"], "as many with -g, or started by mpirun, srun or torchrun"),
+        (&["-a", "1"], "a time is the slowest rank's here, which is -a 3"),
+        (&["-G", "100"], "one by one here, which is -G 0"),
+        (&["-J", "out.json"], "raw.jsonl under --out, or printed by --format json"),
+        (&["-T", "60"], "-T (--timeout) is of a --sweep; any other run ends when no rank gets on"),
         (&["-g", "0"], "at least one rank"),
         (&["broadcast", "-g", "2", "-r", "2"], "there is no rank 2 of 2 to be the root"),
         (

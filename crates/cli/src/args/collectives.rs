@@ -1,5 +1,6 @@
 //! The flags of `ridgepoint collectives`: those of nccl-tests and rccl-tests, under their letters.
 
+use super::foreign::Foreign;
 use ridgepoint_core::Bytes;
 use std::path::PathBuf;
 
@@ -30,17 +31,18 @@ pub(crate) struct Collectives {
     /// Ranks: GPUs of this node, or processes of a CPU. Default: all there are.
     #[arg(short = 'g', long = "ranks", visible_alias = "ngpus", value_name = "N")]
     pub(crate) ranks: Option<u64>,
-    /// How values are combined: sum, prod, min, max, avg.
+    /// How values are combined: sum, prod, min, max, avg, or all of them in turn.
     #[arg(short = 'o', long = "op", value_name = "REDOP", default_value = "sum")]
     pub(crate) op: String,
-    /// Element type: float, half, bfloat16, double, int8, int32, f8e4m3, f8e5m2, or our names (f32, bf16, …).
+    /// Element type: float, half, bfloat16, double, int8, int32, f8e4m3, f8e5m2, our names (f32, bf16, …), or all of
+    /// them in turn.
     #[arg(short = 'd', long = "datatype", value_name = "TYPE", default_value = "float")]
     pub(crate) dtype: String,
-    /// Root of broadcast, reduce, gather and scatter.
-    #[arg(short = 'r', long = "root", value_name = "RANK", default_value_t = 0)]
-    pub(crate) root: u64,
+    /// Root of broadcast, reduce, gather and scatter, or all of them in turn.
+    #[arg(short = 'r', long = "root", value_name = "RANK", default_value = "0")]
+    pub(crate) root: String,
     /// Tell the library of the buffers: 1 registers them with each rank, 2 makes symmetric windows of them.
-    #[arg(short = 'R', long = "register", value_name = "0|1|2", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
+    #[arg(short = 'R', long = "register", alias = "local_register", value_name = "0|1|2", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
     pub(crate) register: u8,
     /// Not in place as well.
     #[arg(long)]
@@ -48,9 +50,10 @@ pub(crate) struct Collectives {
     /// NCCL and RCCL: each algorithm with each protocol by itself, new processes for each, the library's own choice first.
     #[arg(long, conflicts_with_all = ["resume", "provider"])]
     pub(crate) sweep: bool,
-    /// Of a sweep: end what one combination runs after so many seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
-    pub(crate) timeout: u64,
+    /// Of a sweep: end what one combination runs after so many seconds (600). Any run ends when no rank gets on for a minute, or for
+    /// RIDGEPOINT_PATIENCE seconds.
+    #[arg(short = 'T', long, value_name = "SECONDS")]
+    pub(crate) timeout: Option<u64>,
     /// Device of the first rank, as `devices` shows it, or `best`.
     #[arg(long, default_value = "best", value_name = "ID")]
     pub(crate) device: String,
@@ -69,6 +72,8 @@ pub(crate) struct Collectives {
     /// Only this provider.
     #[arg(long, value_name = "NAME")]
     pub(crate) provider: Vec<String>,
+    #[command(flatten)]
+    pub(crate) foreign: Foreign,
 }
 
 /// A size as nccl-tests takes it: `8`, `32K`, `128M`, `4G`, powers of two as there; or as our ids write it.

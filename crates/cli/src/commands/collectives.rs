@@ -7,14 +7,20 @@ use crate::launch::{self, Place};
 use crate::report::{self, nccl_tests};
 use crate::session::{self, Session, Setup};
 use crate::{select, sweep};
-use ridgepoint_core::Bytes;
+use ridgepoint_core::{Bytes, Dtype};
 use ridgepoint_device::{CollectiveOp, Device, Redop, Registration};
 use ridgepoint_harness::{Counts, Profile};
+use std::ops::Range;
 
 pub(crate) fn run(args: &Collectives) -> Outcome {
     let ops = ops(&args.ops)?;
     let sizes = sizes(args)?;
     let format = report::format(report::FORMATS, &args.format)?;
+    if args.timeout.is_some() && !args.sweep {
+        return Err(Failure::usage(
+            "-T (--timeout) is of a --sweep; any other run ends when no rank gets on for a minute, or for RIDGEPOINT_PATIENCE seconds",
+        ));
+    }
     let place = launch::join()?;
     if matches!(place, Place::Done) {
         return Ok(Exit::Pass);
@@ -68,6 +74,9 @@ fn ops(names: &[String]) -> Outcome<Vec<CollectiveOp>> {
     Ok(ops)
 }
 
+/// More than anyone means of an operation: `-r all` has as many cases of a size as there are ranks.
+const CASES: u64 = 10_000;
+
 /// From the smallest to the largest, by a factor or a step.
 fn sizes(args: &Collectives) -> Outcome<Vec<Bytes>> {
     /// More than anyone means: `-b 8 -e 8G -i 8` has a billion.
@@ -104,33 +113,35 @@ fn ids(args: &Collectives, ops: &[CollectiveOp], sizes: &[Bytes], device: &dyn D
     if ranks == 0 {
         return Err(Failure::usage("a collective has at least one rank (-g)"));
     }
-    let dtype = dtype(&args.dtype)?;
-    let name = args.op.to_lowercase();
-    let redop = Redop::ALL.into_iter().find(|redop| redop.name() == name);
-    let redop = redop.ok_or_else(|| {
-        Failure::usage(format!("'{}' is no reduction; known: {}", args.op.escape_debug(), Redop::ALL.map(Redop::name).join(", ")))
-    })?;
-    if args.root >= ranks {
-        return Err(Failure::usage(format!("there is no rank {} of {ranks} to be the root", args.root)));
-    }
+    let dtypes = dtypes(&args.dtype)?;
+    let (redops, roots) = (redops(&args.op)?, roots(&args.root, ranks)?);
     let registration = match args.register {
         0 => Registration::None,
         1 => Registration::Local,
         _ => Registration::Symmetric,
     };
-    let size = dtype.element_bytes().unwrap_or(1) as u64;
     let mut ids = Vec::new();
     for op in ops {
-        for bytes in sizes {
-            let unit = if op.divides() { ALIGNED * ranks } else { size };
+        let redops = if op.reduces() { redops.as_slice() } else { &[Redop::Sum] };
+        let roots = if op.rooted() { roots.clone() } else { 0..1 };
+        if roots.end.saturating_mul((dtypes.len() * redops.len() * sizes.len()) as u64) > CASES {
+            return Err(Failure::usage(format!(
+                "more than {CASES} cases of {}: fewer sizes, or not all of -o, -d and -r",
+                op.name()
+            )));
+        }
+        let kinds = dtypes.iter().flat_map(|dtype| redops.iter().map(move |redop| (*dtype, *redop)));
+        let kinds = kinds.flat_map(|(dtype, redop)| roots.clone().map(move |root| (dtype, redop, root)));
+        for ((dtype, redop, root), bytes) in kinds.flat_map(|kind| sizes.iter().map(move |bytes| (kind, *bytes))) {
+            let unit = if op.divides() { ALIGNED * ranks } else { dtype.element_bytes().unwrap_or(1) as u64 };
             let bytes = Bytes(bytes.0 / unit * unit);
             for in_place in [false, true].into_iter().filter(|i| !i || (op.in_place() && !args.out_of_place)) {
                 let mut id = format!("collectives/{}/r{ranks}/{bytes}/{dtype}", op.name());
-                if op.reduces() && redop != Redop::Sum {
+                if redop != Redop::Sum {
                     id += &format!("/{}", redop.name());
                 }
-                if op.rooted() && args.root != 0 {
-                    id += &format!("/root{}", args.root);
+                if root != 0 {
+                    id += &format!("/root{root}");
                 }
                 if in_place {
                     id += "/inplace";
@@ -147,17 +158,49 @@ fn ids(args: &Collectives, ops: &[CollectiveOp], sizes: &[Bytes], device: &dyn D
     if ids.is_empty() {
         let (begin, end) = (args.begin, args.end.unwrap_or(args.begin));
         return Err(Failure::usage(format!(
-            "no size from {begin} to {end} has an element of {dtype}, and {ALIGNED} bytes for each of {ranks} ranks where it is cut"
+            "no size from {begin} to {end} has an element of {}, and {ALIGNED} bytes for each of {ranks} ranks where it is cut",
+            dtypes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         )));
     }
     Ok(ids)
 }
 
+/// The reduction of this name, or all.
+fn redops(name: &str) -> Outcome<Vec<Redop>> {
+    let redops: Vec<Redop> = Redop::ALL
+        .into_iter()
+        .filter(|redop| name.eq_ignore_ascii_case("all") || redop.name().eq_ignore_ascii_case(name))
+        .collect();
+    if redops.is_empty() {
+        let known = Redop::ALL.map(Redop::name).join(", ");
+        return Err(Failure::usage(format!("'{}' is no reduction; known: {known}, all", name.escape_debug())));
+    }
+    Ok(redops)
+}
+
+/// The root of this number, or each rank.
+fn roots(text: &str, ranks: u64) -> Outcome<Range<u64>> {
+    match text.parse::<u64>() {
+        Ok(root) if root < ranks => Ok(root..root + 1),
+        Ok(root) => Err(Failure::usage(format!("there is no rank {root} of {ranks} to be the root"))),
+        Err(_) if text.eq_ignore_ascii_case("all") => Ok(0..ranks),
+        Err(_) => Err(Failure::usage(format!("'{}' is no root: a rank is, or all", text.escape_debug()))),
+    }
+}
+
+/// The dtype of this name, or all that nccl-tests has too.
+fn dtypes(name: &str) -> Outcome<Vec<Dtype>> {
+    if name.eq_ignore_ascii_case("all") {
+        return Ok(nccl_tests::TYPES.map(|(dtype, _)| dtype).into());
+    }
+    Ok(vec![dtype(name)?])
+}
+
 /// A dtype by our name or by nccl-tests'.
-pub(crate) fn dtype(name: &str) -> Outcome<ridgepoint_core::Dtype> {
+pub(crate) fn dtype(name: &str) -> Outcome<Dtype> {
     let plain = name.to_lowercase();
     let ours = nccl_tests::TYPES.iter().find(|(_, theirs)| *theirs == plain).map(|(dtype, _)| *dtype);
-    let known = |dtype: &ridgepoint_core::Dtype| nccl_tests::TYPES.iter().any(|(d, _)| d == dtype);
+    let known = |dtype: &Dtype| nccl_tests::TYPES.iter().any(|(d, _)| d == dtype);
     ours.or_else(|| plain.parse().ok().filter(known)).ok_or_else(|| {
         let names: Vec<String> = nccl_tests::TYPES.iter().map(|(ours, theirs)| format!("{ours} ({theirs})")).collect();
         Failure::usage(format!("'{}' is no dtype of a collective; known: {}", name.escape_debug(), names.join(", ")))
@@ -181,7 +224,6 @@ mod tests {
 
     #[test]
     fn dtypes_go_by_either_name() {
-        use ridgepoint_core::Dtype;
         for (name, expected) in [("float", Dtype::F32), ("bf16", Dtype::Bf16), ("half", Dtype::F16), ("f8e4m3", Dtype::E4m3)] {
             assert_eq!(dtype(name).unwrap(), expected);
         }

@@ -1,7 +1,9 @@
-//! Columns, header and footer of nccl-tests 2.19.6 to the letter, for whatever reads those: one block an operation, as it has a
-//! program an operation.
+//! Columns, header and footer as nccl-tests 2.19.6 writes them, for whatever reads those: one block an operation, as it has a program
+//! an operation; its dtypes, reductions and roots one after the other.
 //!
-//! What is in them differs where this project's rules do. Times are medians of verified executions, not means. What is wrong has
+//! The first line differs in its end: it says who wrote this, and nccl-headers=0, since no header was compiled in; where no NCCL or
+//! RCCL connected the ranks it says what did. Whose bus id is not known, as another rank's is not, has its device's name in its place.
+//! What is in the columns differs where this project's rules do. Times are medians of verified executions, not means. What is wrong has
 //! no time, and neither has an in-place all-to-all or send-recv, which that tool times without a result to check: 0.00, and no
 //! part of the average. Parts of no bytes have no row. An uneven all-to-all has its own pattern.
 
@@ -40,51 +42,52 @@ const ROOTED: [&str; 4] = ["broadcast", "reduce", "gather", "scatter"];
 struct Case {
     op: String,
     ranks: u64,
-    dtype: Dtype,
-    redop: String,
-    root: u64,
     registered: String,
     device: String,
     provider: String,
 }
 
+/// What the columns of a row say beside its size.
+#[derive(Clone, PartialEq)]
+struct Kind {
+    dtype: Dtype,
+    redop: String,
+    root: u64,
+}
+
+/// A row of a block: its kind, its record, and whether it is in place.
+type Entry<'m> = (Kind, &'m Row, bool);
+
 impl Case {
-    /// The case of a record, and whether it is in place.
-    fn of(row: &Row) -> Option<(Self, bool)> {
+    /// The case of a record, its kind, and whether it is in place.
+    fn of(row: &Row) -> Option<(Self, Kind, bool)> {
         let r = &row.record;
         let mut words = r.case.as_str().split('/').skip(1);
         let op = words.next()?.to_owned();
         let ranks = words.next()?.strip_prefix('r')?.parse().ok().filter(|ranks| (1..=65536).contains(ranks))?;
-        let mut case = Self {
-            redop: if REDUCING.contains(&op.as_str()) { "sum" } else { "none" }.into(),
-            op,
-            ranks,
-            dtype: r.dtype.class(),
-            root: 0,
-            registered: String::new(),
-            device: r.device.clone(),
-            provider: r.provider.clone(),
-        };
+        let redop = if REDUCING.contains(&op.as_str()) { "sum" } else { "none" }.into();
+        let mut kind = Kind { dtype: r.dtype.class(), redop, root: 0 };
+        let mut case = Self { op, ranks, registered: String::new(), device: r.device.clone(), provider: r.provider.clone() };
         let mut in_place = false;
         for word in words.skip(2) {
             match (word, word.strip_prefix("root")) {
                 ("inplace", _) => in_place = true,
-                (_, Some(root)) => case.root = root.parse().ok()?,
+                (_, Some(root)) => kind.root = root.parse().ok()?,
                 ("registered" | "symmetric", _) => case.registered = word.into(),
-                _ => case.redop = word.into(),
+                _ => kind.redop = word.into(),
             }
         }
-        Some((case, in_place))
+        Some((case, kind, in_place))
     }
 }
 
 pub(crate) fn render(model: &Model) -> String {
-    let mut blocks: Vec<(Case, Vec<(&Row, bool)>)> = Vec::new();
+    let mut blocks: Vec<(Case, Vec<Entry<'_>>)> = Vec::new();
     for row in model.rows.iter().filter(|row| row.record.component == Component::Collectives) {
-        let Some((case, in_place)) = Case::of(row) else { continue };
+        let Some((case, kind, in_place)) = Case::of(row) else { continue };
         match blocks.iter_mut().find(|(other, _)| *other == case) {
-            Some((_, rows)) => rows.push((row, in_place)),
-            None => blocks.push((case, vec![(row, in_place)])),
+            Some((_, rows)) => rows.push((kind, row, in_place)),
+            None => blocks.push((case, vec![(kind, row, in_place)])),
         }
     }
     let mut text = String::new();
@@ -94,28 +97,35 @@ pub(crate) fn render(model: &Model) -> String {
     if blocks.is_empty() { "# no collective was measured\n".into() } else { text }
 }
 
-fn block(text: &mut String, model: &Model, case: &Case, rows: &[(&Row, bool)]) {
-    let mut sizes: Vec<u64> = rows.iter().map(|(row, _)| row.record.work.bytes.0).collect();
-    sizes.sort_unstable();
-    sizes.dedup();
-    let environment = rows.first().and_then(|(row, _)| model.environments.iter().find(|e| e.hash == row.record.environment));
-    head(text, case, rows, &sizes, environment);
+fn block(text: &mut String, model: &Model, case: &Case, rows: &[Entry<'_>]) {
+    let environment = rows.first().and_then(|(_, row, _)| model.environments.iter().find(|e| e.hash == row.record.environment));
+    head(text, case, rows, &sizes(rows), environment);
     // Columns with something wrong, and not the elements, which stand in the rows.
     let (mut wrong, mut bandwidths) = (0, Vec::new());
-    for size in sizes {
-        let find = |in_place| rows.iter().find(|(row, i)| row.record.work.bytes.0 == size && *i == in_place).map(|(row, _)| *row);
-        let count = size / case.dtype.element_bytes().unwrap_or(1) as u64;
-        let count = if DIVIDED.contains(&case.op.as_str()) { count / case.ranks.max(1) } else { count };
-        let name = TYPES.iter().find(|(dtype, _)| *dtype == case.dtype).map_or("other", |(_, name)| *name);
-        let root = if ROOTED.contains(&case.op.as_str()) { case.root as i64 } else { -1 };
-        let _ = write!(text, "{size:>12}  {count:>12}  {name:>8}  {:>6}  {root:>6}", case.redop);
-        for place in [find(false), find(true)] {
-            text.push_str(&columns(place, &mut wrong, &mut bandwidths));
+    let mut kinds: Vec<&Kind> = Vec::new();
+    for (kind, ..) in rows {
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
         }
-        text.push('\n');
-        for row in [find(false), find(true)].into_iter().flatten() {
-            if let Outcome::Failed { reason } | Outcome::Skipped { reason } = &row.record.outcome {
-                let _ = writeln!(text, "# {}: {}", row.record.case, clean(reason));
+    }
+    for kind in kinds {
+        let of_kind: Vec<Entry<'_>> = rows.iter().filter(|(other, ..)| other == kind).cloned().collect();
+        for size in sizes(&of_kind) {
+            let find = |in_place| of_kind.iter().find(|(_, row, i)| row.record.work.bytes.0 == size && *i == in_place);
+            let count = size / kind.dtype.element_bytes().unwrap_or(1) as u64;
+            let count = if DIVIDED.contains(&case.op.as_str()) { count / case.ranks.max(1) } else { count };
+            let name = TYPES.iter().find(|(dtype, _)| *dtype == kind.dtype).map_or("other", |(_, name)| *name);
+            let root = if ROOTED.contains(&case.op.as_str()) { kind.root as i64 } else { -1 };
+            let _ = write!(text, "{size:>12}  {count:>12}  {name:>8}  {:>6}  {root:>6}", kind.redop);
+            let places = [find(false), find(true)].map(|place| place.map(|(_, row, _)| *row));
+            for place in places {
+                text.push_str(&columns(place, &mut wrong, &mut bandwidths));
+            }
+            text.push('\n');
+            for row in places.into_iter().flatten() {
+                if let Outcome::Failed { reason } | Outcome::Skipped { reason } = &row.record.outcome {
+                    let _ = writeln!(text, "# {}: {}", row.record.case, clean(reason));
+                }
             }
         }
     }
@@ -129,7 +139,26 @@ fn block(text: &mut String, model: &Model, case: &Case, rows: &[(&Row, bool)]) {
     );
 }
 
-fn head(text: &mut String, case: &Case, rows: &[(&Row, bool)], sizes: &[u64], environment: Option<&Environment>) {
+/// The sizes of these rows, each once.
+fn sizes(rows: &[Entry<'_>]) -> Vec<u64> {
+    let mut sizes: Vec<u64> = rows.iter().map(|(_, row, _)| row.record.work.bytes.0).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    sizes
+}
+
+/// What the first line says of the library: NCCL's and RCCL's number, as their `ncclGetVersion` gives it, or who connected the ranks.
+fn of_library(library: &str, provider: &str) -> String {
+    let ridgepoint = concat!("as ridgepoint ", env!("CARGO_PKG_VERSION"), " writes it");
+    let version = library.strip_prefix("NCCL ").or_else(|| library.strip_prefix("RCCL ")).unwrap_or_default();
+    let numbers: Vec<u64> = version.split('.').map_while(|number| number.parse().ok().filter(|n| *n < 100)).collect();
+    match numbers[..] {
+        [major, minor, patch] => format!("nccl-headers=0 nccl-library={} {ridgepoint}", major * 10_000 + minor * 100 + patch),
+        _ => format!("{ridgepoint}; ranks by {}", clean(if library.is_empty() { provider } else { library })),
+    }
+}
+
+fn head(text: &mut String, case: &Case, rows: &[Entry<'_>], sizes: &[u64], environment: Option<&Environment>) {
     let (least, most) = (sizes.first().copied().unwrap_or(0), sizes.last().copied().unwrap_or(0));
     let asked = |flags: &[&str]| environment.and_then(|e| after(&e.command, flags));
     let bytes = |flags: &[&str]| asked(flags).and_then(|text| crate::args::collective_size(text).ok()).map(|bytes| bytes.0);
@@ -145,7 +174,7 @@ fn head(text: &mut String, case: &Case, rows: &[(&Row, bool)], sizes: &[u64], en
         _ => "2(factor)".into(),
     };
     let measured = || {
-        rows.iter().filter_map(|(row, _)| match (&row.record.outcome, &row.placement) {
+        rows.iter().filter_map(|(_, row, _)| match (&row.record.outcome, &row.placement) {
             (Outcome::Measured { samples, .. }, Some(placement)) => Some((samples, placement.summary.median)),
             _ => None,
         })
@@ -160,15 +189,14 @@ fn head(text: &mut String, case: &Case, rows: &[(&Row, bool)], sizes: &[u64], en
         .and_then(|e| e.facts.get("rank processes"))
         .map(|all| all.split(' ').filter_map(|place| place.rsplit_once('/')).collect())
         .unwrap_or_default();
-    let library = rows.iter().find_map(|(row, _)| row.record.config.get("library")).unwrap_or(&case.provider);
+    let library = rows.iter().find_map(|(_, row, _)| row.record.config.get("library")).map_or("", String::as_str);
     let _ = writeln!(
         text,
-        "# nccl-tests version {VERSION} as ridgepoint {} writes it; ranks by {}\n\
+        "# nccl-tests version {VERSION} {}\n\
          # Collective test starting: {}_perf\n\
          # nThread 1 nGpus {} minBytes {} maxBytes {} step: {step} warmup iters: {warmup} iters: {iterations} agg iters: 1 \
          validation: 1 graph: 0 unalign: 0\n#\n# Using devices",
-        env!("CARGO_PKG_VERSION"),
-        clean(library),
+        of_library(library, &case.provider),
         case.op,
         if places.is_empty() { case.ranks } else { 1 },
         begin.unwrap_or(least),
@@ -292,6 +320,19 @@ mod tests {
             [0.0, 135.455, 2.619_37, 0.012_345_678, 999_999.0, 999_999.9, 1e6, 1_234_567.0, 0.000_012_345, 100.0].map(six_digits),
             ["0", "135.455", "2.61937", "0.0123457", "999999", "1e+06", "1e+06", "1.23457e+06", "1.2345e-05", "100"]
         );
+    }
+
+    #[test]
+    fn the_first_line_has_the_librarys_number_where_it_has_one() {
+        for (library, expected) in [
+            ("NCCL 2.27.3", "nccl-headers=0 nccl-library=22703 as ridgepoint "),
+            ("RCCL 2.22.3", "nccl-headers=0 nccl-library=22203 as ridgepoint "),
+        ] {
+            assert!(of_library(library, "nccl").starts_with(expected), "{library}");
+        }
+        assert!(of_library("Open MPI v5.0.7", "mpi").ends_with("; ranks by Open MPI v5.0.7"));
+        assert!(of_library("NCCL 2.x", "nccl").ends_with("; ranks by NCCL 2.x"));
+        assert!(of_library("", "shared-memory").ends_with("; ranks by shared-memory"));
     }
 
     #[test]
