@@ -218,9 +218,20 @@ impl Roll {
 
     /// What the rank says that failed first, or else one that cannot do what was ordered; by name, unless all say so. Where others
     /// were left waiting for it, their processes are ended; after a failure all are that can be started anew, since a library may not
-    /// be fit for more. None where a rank is gone, which is worse.
+    /// be fit for more. None where a rank is gone, which is worse, or none says anything.
     fn refusal(&mut self, waiting: &Waiting, ranks: &[usize]) -> Option<Ended> {
         if !self.lost.is_empty() {
+            return None;
+        }
+        let said = |rank: &usize| waiting.answers[*rank].as_ref().map(|(report, _)| report);
+        let unable: Vec<(usize, &String)> = ranks
+            .iter()
+            .filter_map(|rank| match said(rank) {
+                Some(Report::Unable { reason }) => Some((*rank, reason)),
+                _ => None,
+            })
+            .collect();
+        if waiting.failed.is_none() && unable.is_empty() {
             return None;
         }
         if ranks.iter().any(|rank| waiting.answers[*rank].is_none()) || waiting.failed.is_some() && !self.once {
@@ -231,14 +242,6 @@ impl Roll {
             let message = format!("{}: {reason}", self.name(*rank));
             return Some(Ended::Refused(DeviceError::Call { call: waiting.call, code: 0, message }));
         }
-        let said = |rank: &usize| waiting.answers[*rank].as_ref().map(|(report, _)| report);
-        let unable: Vec<(usize, &String)> = ranks
-            .iter()
-            .filter_map(|rank| match said(rank) {
-                Some(Report::Unable { reason }) => Some((*rank, reason)),
-                _ => None,
-            })
-            .collect();
         let (rank, reason) = *unable.first()?;
         let reason = if unable.len() == ranks.len() { reason.clone() } else { format!("{}: {reason}", self.name(rank)) };
         Some(Ended::Refused(DeviceError::Unsupported(reason)))
