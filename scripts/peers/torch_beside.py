@@ -6,7 +6,8 @@
 
 In each round each case is run by both, in an order that turns from round to round. A ratio is torch's time over ours within a round,
 both at their median: above 1 we are the faster. Best against best: the fastest of our providers (cuDNN, cublasLt, our kernels) and
-the fastest of torch's ways (SDPA's backends, with and without fast accumulation), each chosen over all rounds.
+the fastest of torch's ways (SDPA's backends, with and without fast accumulation), each chosen over all rounds. Vendor libraries are
+those of torch's package on both sides.
 Leaves torch.json (every round's figures) and torch.md (median ratio and its quartiles) in OUT_DIR; both are written as it goes, so
 that running out of --seconds keeps what is done. Inputs are random normal on both sides, operand sets rotate so that each run finds
 them cold. Needs torch; --install puts it into target/peers (some GB, where the package index gives the build for CUDA). Exit code 1
@@ -90,16 +91,23 @@ def find_torch(install):
     sys.exit(3)
 
 
+def libraries_of_torch():
+    """Our environment with torch's own cuDNN and cublasLt first: both sides call the same ones, and the rest is ours to answer for."""
+    folders = [str(folder) for site in sys.path for folder in pathlib.Path(site).glob("nvidia/*/lib")]
+    folders += [path for path in [os.environ.get("LD_LIBRARY_PATH")] if path]
+    return os.environ | ({"LD_LIBRARY_PATH": ":".join(folders)} if folders else {})
+
+
 def ours(args, case, seed):
     """Median seconds of each of our providers, the bytes of the work, and why others gave none."""
     device = "cpu" if args.device == "cpu" else "cuda:0"
     with tempfile.TemporaryDirectory() as folder:
         command = [args.ridgepoint, "run", case, "--device", device, "--quick", "--seed", str(seed), "--format", "json", "--out", f"{folder}/r"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=libraries_of_torch())
     found, reasons, work = {}, {}, {}
     for line in done.stdout.splitlines():
         record = json.loads(line)
-        if record.get("kind") != "record":
+        if record.get("kind") != "record" or record["case"] != case:
             continue
         work = record["work"]
         if record["outcome"] == "measured":

@@ -91,8 +91,8 @@ pub(crate) struct List {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Run {
-    /// Only cases whose id contains this, or matches it as a pattern with `*` (several: any of them). A whole id runs even if
-    /// it is not listed: `gemm/m1000n1000k1000/bf16`.
+    /// Only cases whose id contains this, or matches it as a pattern with `*` (several: any of them). A whole id is that case
+    /// alone, listed or not: `gemm/m1000n1000k1000/bf16`.
     #[arg(value_name = "FILTER")]
     pub(crate) filters: Vec<String>,
     /// Device to measure: an id as `devices` shows it, `best`, or `all` for each in turn.

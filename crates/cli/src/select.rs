@@ -6,7 +6,8 @@ use ridgepoint_core::Backend;
 use ridgepoint_device::{Discovery, PROBES};
 use ridgepoint_harness::Scope;
 
-/// The cases of `scope` that any of `filters` names; all of them without a filter.
+/// The cases of `scope` that any of `filters` names; all of them without a filter. A whole id is that case alone, in the list or
+/// not; any other filter is all listed cases that match it.
 ///
 /// # Errors
 /// One sentence for a filter that names nothing.
@@ -15,23 +16,30 @@ pub fn cases(scope: &Scope, filters: &[String]) -> Outcome<Vec<Listed>> {
     if filters.is_empty() {
         return Ok(all);
     }
-    let mut chosen: Vec<Listed> =
-        all.iter().filter(|l| filters.iter().any(|f| matches(f, l.case.id.as_str()))).cloned().collect();
+    let whole = |id: &str| SUITES.iter().find_map(|suite| Some(Listed { suite: *suite, case: suite.parse(id)? }));
+    let (mut wanted, mut unlisted) = (vec![false; all.len()], Vec::new());
     for filter in filters {
-        if all.iter().any(|l| matches(filter, l.case.id.as_str())) {
-            continue;
-        }
-        // A whole id runs even where it is not in the list.
-        let Some(listed) = SUITES.iter().find_map(|suite| Some(Listed { suite: *suite, case: suite.parse(filter)? })) else {
+        let alone = whole(filter);
+        let named = |l: &Listed| match &alone {
+            Some(listed) => l.case.id == listed.case.id,
+            None => matches(filter, l.case.id.as_str()),
+        };
+        let found: Vec<usize> = (0..all.len()).filter(|i| named(&all[*i])).collect();
+        if let (true, Some(listed)) = (found.is_empty(), alone) {
+            if unlisted.iter().all(|other: &Listed| other.case.id != listed.case.id) {
+                unlisted.push(listed);
+            }
+        } else if found.is_empty() {
             return Err(Failure::usage(format!(
                 "no case matches '{}'; `ridgepoint list` shows the {} of this profile, and a whole id such as gemm/m1000n1000k1000/f32 runs even if it is not among them",
                 filter.escape_debug(),
                 all.len()
             )));
-        };
-        chosen.push(listed);
+        }
+        found.into_iter().for_each(|i| wanted[i] = true);
     }
-    Ok(chosen)
+    let listed = all.into_iter().zip(wanted).filter_map(|(listed, wanted)| wanted.then_some(listed));
+    Ok(listed.chain(unlisted).collect())
 }
 
 /// True if `id` contains `filter`, or matches it whole where it has a `*`.
@@ -115,6 +123,7 @@ fn best(found: &[Discovery]) -> Option<String> {
 mod tests {
     use super::*;
     use ridgepoint_device::Found;
+    use ridgepoint_harness::{Class, Profile};
 
     #[test]
     fn the_best_device_is_the_first_that_is_no_emulation() {
@@ -134,6 +143,24 @@ mod tests {
         assert_eq!(node(&of(&[&gpus, &[], &again, host])), ["cuda:0", "cuda:1"]);
         assert_eq!(node(&of(&[&[], &[], &again, host])), ["vulkan:0"]);
         assert!(node(&of(&[&[], &[], emulated, host])).is_empty());
+    }
+
+    #[test]
+    fn a_whole_id_is_that_case_alone() {
+        let scope = Scope::typical(Class::Gpu, Profile::Quick);
+        let ids = |filters: &[&str]| -> Vec<String> {
+            let filters: Vec<String> = filters.iter().map(|f| (*f).to_owned()).collect();
+            cases(&scope, &filters).unwrap().iter().map(|l| l.case.id.as_str().to_owned()).collect()
+        };
+        let full = "attention/prefill/b1hq16hkv16sq16384sk16384d128/bf16";
+        let causal = format!("{full}/causal");
+        assert_eq!(ids(&[full]), [full]);
+        assert_eq!(ids(&[&causal, full]), [full, &causal], "in the list's order");
+        assert_eq!(ids(&["b1hq16hkv16sq16384sk16384d128/bf16"]), [full, &causal], "a part of both");
+        // One that is not in the list, although a longer one is.
+        let (unlisted, part) = ("gemm/m4096n4096k4095/bf16", "sq16384sk16384d128/bf16/causal");
+        assert_eq!(ids(&[unlisted, part, unlisted]), [&causal, unlisted]);
+        assert!(cases(&scope, &["gemm/m4096".to_owned(), "nothing".to_owned()]).is_err());
     }
 
     #[test]

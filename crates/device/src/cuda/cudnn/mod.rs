@@ -1,6 +1,6 @@
 //! cuDNN's attention as a provider: its unified operation, every engine that its heuristics name. The library is loaded and started
-//! at the first problem that it is asked, since it brings half a gigabyte of code. cuDNN 9.14 has run on an
-//! H200; what came after it (pages, masks, FP8) has made its plans without a GPU and not yet run.
+//! at the first problem that it is asked, since it brings half a gigabyte of code. cuDNN 9.14 has run on an H200 and 9.19, with pages
+//! and lengths, on an H100; what came after it (masks, FP8) has made its plans without a GPU and not yet run.
 
 mod numbers;
 mod operation;
@@ -30,7 +30,7 @@ pub(crate) fn lacks(version: usize) -> Option<String> {
         (91301, "attention as one operation"),
         (91500, "lengths and pages"),
         (92100, "masks and sinks"),
-        (92500, "FP8 attention"),
+        (92500, "FP8 attention, and empty sequences in prefill"),
     ];
     let lacking: Vec<String> = later
         .into_iter()

@@ -45,6 +45,8 @@ pub(super) fn needs(p: &AttentionProblem) -> (usize, &'static str) {
         (p.ragged || p.paged.is_some(), 91500, "lengths and pages"),
         (p.causal || p.window.is_some() || p.sinks, 92100, "masks and sinks"),
         (fp8, 92500, "FP8"),
+        // Before, the rows of a sequence without keys are NaN but for a single query (seen with 9.19 on an H100; cuDNN's frontend, issue 943).
+        (p.ragged && p.sq > 1, 92500, "sequences without keys"),
     ];
     all.into_iter().rev().find(|(asked, ..)| *asked).map_or((0, ""), |(_, version, what)| (version, what))
 }

@@ -113,10 +113,12 @@ fn child_attends() {
 #[test]
 fn what_a_version_lacks_is_a_sentence() {
     assert_eq!(lacks(92801), None);
-    assert_eq!(lacks(92100).unwrap(), "lacks FP8 attention (since 9.25.0)");
+    assert_eq!(lacks(92100).unwrap(), "lacks FP8 attention, and empty sequences in prefill (since 9.25.0)");
     assert!(lacks(91400).unwrap().starts_with("lacks lengths and pages (since 9.15.0), masks and sinks (since 9.21.0)"));
     let p = plain();
     assert_eq!(needs(&p).0, 91301);
+    let ragged = AttentionProblem { ragged: true, ..p };
+    assert_eq!([needs(&ragged).0, needs(&AttentionProblem { sq: 1, ..ragged }).0], [92500, 91500]);
     assert_eq!(needs(&AttentionProblem { causal: true, ..p.of(Dtype::E4m3) }).0, 92500);
     for (name, options, sentence) in [
         ("plain", &["-DVERSION=91200"][..], "this is cuDNN 9.12.0; attention as one operation came with 9.13.1"),
