@@ -19,7 +19,7 @@
 //   scales    three f32: what stored values of Q, K and V are multiplied by
 //   counter   two u32, zero before the first launch; the kernel leaves them zero. One pair for each launch in flight.
 //   grid min(SMs, tiles), block 384, dynamic shared memory (128 + 6·N)·D + 160 bytes, 1 block an SM.
-// With RP_GENERAL=1 (not yet run on hardware) behind `scales`, as in flash_sm90.cu, what serving asks besides, null or 0 where it does not: lengths,
+// With RP_GENERAL=1 behind `scales`, as in flash_sm90.cu, what serving asks besides, null or 0 where it does not: lengths,
 // table and sinks; and
 // behind `keys` heads_q, page_shift and window. Maps of pages are over (W, pool · Hkv · page, D/W, 1), box (W, min(page, N & −N), 1, 1).
 // D = 96, of RP_GENERAL alone, is 128 with W = 128 and dims (96, S, 1, B·H): what lies past 96 comes as zeros, and 128 stands for D in shared memory.

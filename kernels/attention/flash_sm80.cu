@@ -15,7 +15,7 @@
 //   D 64, 96, 128, 192 or 256, V and O of DV ≤ 128 columns or 256. Where a row is no power of two, or long, it lies in slabs of 64 columns. With DV of
 //   256 a warp has 16 rows: grid ⌈Sq / 64⌉. Dynamic shared memory 2 · (rows · D₆₄ + keys · (D₆₄ + DV₆₄)) bytes, D₆₄ a multiple of 64, keys 32 (64 at D = 64)
 //   lengths   B numbers of valid keys, at most Sk, or null; heads_q = Hq
-//   table     pages i32 [B, ⌈Sk / page⌉] of K [pool,Hkv,page,D] and V [pool,Hkv,page,DV], page = 2^page_shift, or null (not yet run on hardware)
+//   table     pages i32 [B, ⌈Sk / page⌉] of K [pool,Hkv,page,D] and V [pool,Hkv,page,DV], page = 2^page_shift, or null
 //   sinks     Hq logits that join a row's sum without a value, or null
 //   window    with RP_CAUSAL: the last so many keys that a query sees, or 0 for all; blocks that nobody sees are skipped
 // Macros: RP_GENERAL 0 | 1; with it RP_D, RP_DV, RP_F16 0 | 1, RP_CAUSAL 0 | 1.

@@ -22,7 +22,6 @@
 // rp_flash_sm90 for other head dims and what serving asks besides:
 //   V and O have DV columns (box (64, N, DV/64, 1) for v); 64, 128, 192/128 with N = 128, 256 with N = 80; 96 with N = 128, its maps over
 //             (96, S, 1, B·H), box (64, 64 or N, 1, 1): what lies past 96 comes as zeros, and 2 · 128 stands for D + DV in shared memory
-//             (not yet run on hardware)
 //   lengths   B numbers of valid keys, at most Sk, or null; heads_q = Hq. What lies past a length may be anything.
 //   table     pages i32 [B, ⌈Sk / page⌉] of K [pool,Hkv,page,D] and V [pool,Hkv,page,DV], page = 2^page_shift ≥ 8, or null; entries behind a
 //             sequence's last key are not read. k and v are then maps over (64, pool · Hkv · page, columns / 64, 1), box (64, min(page,
@@ -48,7 +47,7 @@ constexpr int STAGES = 2;  // K tiles and V tiles in flight; a third does not fi
 
 template <int D, int DV, int N, bool CAUSAL, bool F16, int GROUPS, bool GENERAL, int TUNE>
 struct Kernel {
-    static constexpr int SLABS = (D + 63) / 64, SLABS_V = (DV + 63) / 64, WIDE = SLABS_V * 64;  // of 64 columns; columns of the output with those of zeros
+    static constexpr int SLABS = (D + 63) / 64, SLABS_V = (DV + 63) / 64;  // of 64 columns
     static constexpr int TILE = GROUPS * ROWS, K_BYTES = N * SLABS * 128, V_BYTES = N * SLABS_V * 128, Q_BYTES = ROWS * SLABS * 128;
     static constexpr bool PADDED = D % 64 != 0;
     static constexpr u32 SLAB = N * 128;  // one 64-column slab of a K or V tile
@@ -130,7 +129,7 @@ struct Kernel {
     }
 
     // One warpgroup's state: two rows a thread (r and r + 8 of its warp's 16), columns 2·(lane % 4) + {0, 1} of every eight.
-    struct State { float o[WIDE / 2]; u32 p[N / 4]; float top[2], sum[2]; };
+    struct State { float o[DV / 2]; u32 p[N / 4]; float top[2], sum[2]; };
 
     __device__ __forceinline__ void issue_scores(float (&s)[N / 2], u32 q_rows, u32 stage) const {
         u32 keys = k + stage * K_BYTES;
@@ -145,7 +144,7 @@ struct Kernel {
         u32 values = v + stage * V_BYTES;
         if constexpr (DV > 192) values = renewed(values);
 #pragma unroll
-        for (int i = 0; i < N / 16; i++) mma_rs<WIDE, F16>(w.o, w.p + 4 * i, descriptor(values + i * 2048, SLAB, 1024));
+        for (int i = 0; i < N / 16; i++) mma_rs<DV, F16>(w.o, w.p + 4 * i, descriptor(values + i * 2048, SLAB, 1024));
         wgmma_commit();
     }
 
@@ -176,7 +175,7 @@ struct Kernel {
         release(v_empty(c.v % STAGES)); c.v++;
         if (!(TUNE & 2) || __any_sync(~0u, shrink[0] != 1 || shrink[1] != 1))
 #pragma unroll
-            for (int i = 0; i < WIDE / 2; i++) w.o[i] *= shrink[i / 2 % 2];
+            for (int i = 0; i < DV / 2; i++) w.o[i] *= shrink[i / 2 % 2];
         to_p(s, w);
     }
 
@@ -227,7 +226,7 @@ struct Kernel {
             const int unmasked = sight.unmasked, limit0 = sight.limit0, limit1 = sight.limit1;
             State w;
 #pragma unroll
-            for (int i = 0; i < WIDE / 2; i++) w.o[i] = 0;
+            for (int i = 0; i < DV / 2; i++) w.o[i] = 0;
             w.top[0] = w.top[1] = minus_infinity(); w.sum[0] = w.sum[1] = 0;
             if (blocks) {
                 float s[N / 2], shrink[2];

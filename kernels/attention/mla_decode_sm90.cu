@@ -5,16 +5,18 @@
 // one warpgroup's registers, so two hold 64 × 256 each: group 0 the left half, group 1 the right. They walk the keys in pairs of
 // tiles: group 0 scores the even tile, group 1 the odd one, and each multiplies both tiles' P with its half of V, so that one's
 // softmax runs under the other's products. P and the scales pass through shared memory.
-//   group 0: S0, max0 → P0·V0 left, (P1 ready) P1·V1 left, next S0      group 1: S1, max1 ≥ max0 → P1·V1 right, (P0 ready) P0·V0 right
-// Group 1 takes V1 first and P0 arrives already in the scale of max1: a tile's two halves come free one after the other, and the loads of
-// the next tile, in parts of 256, 256 and 64 columns with a barrier each, start as soon as their part is free.
+//   group 0: S0, P0 → P0·V0 left, (P1 ready) P1·V1 left, next S0      group 1: S1, (P0 ready) P0·V0 right under its softmax, P1·V1 right
+// P0 is given on in the scale of the even tile's maximum, at once, so that all of slot 0 comes free in the middle of a pair and its next tile has
+// the rest of it to arrive; slot 1's comes free at the end, and its next tile has the time of S0. Loads are in parts of 256, 256 and 64 columns with
+// a barrier each, and start as soon as their part is free. (Waiting for parts was 40 % of group 0's time when P0·V0 right came last.)
 // Layout: slabs of [64 rows][64 columns] under TMA's 128-byte swizzle; K-major for scores, MN-major for values, the same bytes. The
 // rope columns of Q live in registers, which makes room for P1.
-// Limits: at 128 heads the tensor core and, nearly, L2 (33 bytes a clock an SM); below 64 rows the loads. With pages of 16 keys
-// the loads, too: a box of 2 KB for each and slab (1640 GB/s on an H200, 2199 without pages). With FP8 widening (671 GB/s, 307 TFLOP/s of 517).
+// Limits, on an H100: at 128 heads the chip's power and, nearly, L2 (2390 GB/s, 560 TFLOP/s, 84 % of L2; two queries 604 TFLOP/s); up to 64 rows
+// the loads (2990 GB/s of 3350). With pages of 16 keys the loads, too: a box of 2 KB for each and slab (1940 GB/s). With FP8 widening (710 GB/s).
+// Asking L2 for the next pair ahead (cp.async.bulk.prefetch.tensor) takes a third from the loads; FP8 parts asked for further ahead are no faster.
 //
 // Host contract. Q [B,Hq,Sq,576], cache [B,Sk,576], O [B,Hq,Sq,512], contiguous, 16-byte aligned; rows = Hq · Sq; scale > 0.
-// Causal at the end (several queries have not yet run on hardware): query i of a sequence of length L sees keys j ≤ i + L − Sq. A row that sees no key gives zeros.
+// Causal at the end: query i of a sequence of length L sees keys j ≤ i + L − Sq. A row that sees no key gives zeros.
 //   mq, mk    4-d tensor maps over (64, rows or Sk, 9, B) elements, strides (1152, 128, 1152 · (rows or Sk)) bytes, box (64, 64, 1, 1),
 //             128-byte swizzle, out of bounds zero
 //   q         the same Q, for its rope columns
@@ -46,8 +48,9 @@ constexpr int ROWS = 64, KEYS = 64, QK = 576, PV = 512, SLAB = 64 * 128, SLABS =
 constexpr int SMEM_BYTES = (8 + 2 * SLABS + 2) * SLAB + 6 * ROWS * 4;
 static_assert(SMEM_BYTES == 230912, "the host contract names this number");
 
-// Named barriers between the two groups; each has one side that arrives and one that waits.
-enum { SCORED0 = 1, MAX0, P0_READY, P1_READY, P0_FREE, P1_FREE, SUMS, TAKEN };
+// Named barriers between the two groups; each has one side that arrives and one that waits. That a shared P has been read needs none: its
+// place is written again after scores for which a half was loaded that came free behind the product that read P.
+enum { SCORED0 = 1, P0_READY, P1_READY, SUMS, TAKEN };
 // Parts of a cache tile, loaded and freed on their own: columns 0–255, 256–511, 512–575.
 enum { LEFT, RIGHT, ROPE };
 
@@ -103,7 +106,7 @@ template <bool F16, bool KV8> struct Kernel {
             const int next = find(i + 1);
             auto whole = [&](int slot, int part) { load(slot, part, i, full(slot, part), boxes, slabs(part) * SLAB); };
             // In the order in which the parts come free, which is also the order in which they are read.
-            whole(0, ROPE); whole(0, LEFT); whole(1, ROPE); whole(1, RIGHT); whole(0, RIGHT); whole(1, LEFT);
+            whole(0, ROPE); whole(0, LEFT); whole(1, ROPE); whole(0, RIGHT); whole(1, RIGHT); whole(1, LEFT);
             here = next;
         }
         if (!rest) return;
@@ -116,7 +119,7 @@ template <bool F16, bool KV8> struct Kernel {
             release(full(slot, part));
         };
         if (lane == 0) barrier_expect(landed(), (SLABS * even + 5 * odd) * bytes);
-        part_of_rest(0, ROPE); part_of_rest(0, LEFT); part_of_rest(1, ROPE); part_of_rest(1, RIGHT); part_of_rest(0, RIGHT);
+        part_of_rest(0, ROPE); part_of_rest(0, LEFT); part_of_rest(1, ROPE); part_of_rest(0, RIGHT); part_of_rest(1, RIGHT);
         barrier_wait(landed(), 0);
         hand_over(0, LEFT); hand_over(0, ROPE); hand_over(0, RIGHT); hand_over(1, RIGHT); hand_over(1, ROPE);
         if (lane == 0) barrier_expect(landed(), 4 * odd * bytes);
@@ -128,7 +131,7 @@ template <bool F16, bool KV8> struct Kernel {
     // Parts of a pair of tiles, in the order in which they come free.
     struct Turn {
         int turn, pair;
-        __device__ __forceinline__ int slot() const { return 0x2C >> turn & 1; }       // 0 0 1 1 0 1
+        __device__ __forceinline__ int slot() const { return 0x34 >> turn & 1; }       // 0 0 1 0 1 1
         __device__ __forceinline__ int part() const { return 0x162 >> 2 * turn & 3; }  // rope, left, rope, right, right, left
         __device__ __forceinline__ void step() { if (++turn == 6) { turn = 0; pair++; } }
     };
@@ -157,7 +160,7 @@ template <bool F16, bool KV8> struct Kernel {
         for (Turn t = {0, 0}; t.pair < pairs;) {
             Turn ahead = t;
             ahead.step();
-            const bool late = ahead.turn == 5;  // slot 1's left half comes free only when slot 0 has been scored
+            const bool late = ahead.turn == 5;  // slot 1's left half comes free last: nothing is to wait for that
             if (!late && ahead.pair < pairs) load(ahead);
             barrier_wait(landed(t.turn % 2), t.pair * 3 + t.turn / 2 & 1);
             widen_slabs<F16>(smem + (part_at(t) - q), slabs(t.part()), TAKEN);
@@ -207,9 +210,9 @@ template <bool F16, bool KV8> struct Kernel {
         wgmma_commit();
     }
 
-    static __device__ __forceinline__ void to_p(const float (&s)[32], u32 (&a)[16], float f0, float f1) {
+    static __device__ __forceinline__ void to_p(const float (&s)[32], u32 (&a)[16]) {
 #pragma unroll
-        for (int i = 0; i < 16; i++) { float f = i & 1 ? f1 : f0; a[i] = pack<F16>(s[2 * i] * f, s[2 * i + 1] * f); }
+        for (int i = 0; i < 16; i++) a[i] = pack<F16>(s[2 * i], s[2 * i + 1]);
     }
     // P as the K-major A operand: 64 rows of 128 bytes, swizzled. Word i of a thread: row 8·(i mod 2), columns 8·(i / 2).
     __device__ __forceinline__ void share_p(const u32 (&a)[16], unsigned char* smem, u32 where, int warp, int lane) const {
@@ -224,8 +227,8 @@ template <bool F16, bool KV8> struct Kernel {
     // Group 0: even tiles' scores, left half of the output. Its thread's place, and what one step leaves for the next.
     struct Left { int r0, warp, lane; float shrink[2]; float s[32]; u32 a[16]; };
 
-    // From the scores of an even tile to its P, and the maximum and scale that group 1 goes on from.
-    __device__ __forceinline__ void left_softmax(State& w, Left& c, float scale, int first) const {
+    // From the scores of an even tile to its P, which group 1 is given with the maximum and the scale that it goes on from.
+    __device__ __forceinline__ void left_softmax(State& w, Left& c, unsigned char* smem, float scale, int first) const {
         float top[2], base[2], sum[2];
         named_arrive(SCORED0, 256);
         release(empty(0, ROPE)); release(empty(0, RIGHT));
@@ -233,27 +236,23 @@ template <bool F16, bool KV8> struct Kernel {
         row_maxima(c.s, top);
         top[0] = fmaxf(top[0], w.top[0]); top[1] = fmaxf(top[1], w.top[1]);
         shrinkage(w.top, top, base, c.shrink, scale);
-        if (c.lane % 4 == 0) { max0[c.r0] = top[0]; max0[c.r0 + 8] = top[1]; scale0[c.r0] = c.shrink[0]; scale0[c.r0 + 8] = c.shrink[1]; }
-        named_arrive(MAX0, 256);
         exponentials(c.s, base, sum, scale);
         w.sum[0] = w.sum[0] * c.shrink[0] + sum[0]; w.sum[1] = w.sum[1] * c.shrink[1] + sum[1];
-        to_p(c.s, c.a, 1, 1);
+        to_p(c.s, c.a);
+        share_p(c.a, smem, p[0], c.warp, c.lane);
+        if (c.lane % 4 == 0) { max0[c.r0] = top[0]; max0[c.r0 + 8] = top[1]; scale0[c.r0] = c.shrink[0]; scale0[c.r0 + 8] = c.shrink[1]; }
+        named_arrive(P0_READY, 256);
     }
     // Both tiles' P times the left half of V; the second product is left in flight.
-    __device__ __forceinline__ void left_values(State& w, Left& c, unsigned char* smem, int pair) const {
+    __device__ __forceinline__ void left_values(State& w, Left& c, int pair) const {
         rescale(w.o, c.shrink[0], c.shrink[1]);
         wgmma_fence();
         issue_values(w.o, c.a, 0, LEFT);
+        wgmma_wait<0>(); pin(w.o);
+        release(empty(0, LEFT));
         named_sync(P1_READY, 256);
         const float s0 = scale1[c.r0], s1 = scale1[c.r0 + 8];
         w.top[0] = max1[c.r0]; w.top[1] = max1[c.r0 + 8];
-        named_sync(P0_FREE, 256);
-        u32 late[16];  // P0 again, in the scale of the second maximum
-        to_p(c.s, late, s0, s1);
-        share_p(late, smem, p[0], c.warp, c.lane);
-        named_arrive(P0_READY, 256);
-        wgmma_wait<0>(); pin(w.o);
-        release(empty(0, LEFT));
         w.sum[0] *= s0; w.sum[1] *= s1;
         rescale(w.o, s0, s1);
         barrier_wait(full(1, LEFT), pair & 1);
@@ -263,61 +262,57 @@ template <bool F16, bool KV8> struct Kernel {
     // Nothing is in flight where the loop turns: ptxas serialises every wgmma of a function that lets an accumulator cross.
     __device__ __forceinline__ void consume_left(State& w, unsigned char* smem, float scale, int begin, int pairs, int warp, int lane) const {
         Left c; c.r0 = warp * 16 + lane / 4; c.warp = warp; c.lane = lane;
-        named_arrive(P1_FREE, 256);
         issue_scores(c.s, w, 0, 0);
         wgmma_wait<0>(); pin(c.s);
-        left_softmax(w, c, scale, begin);
+        left_softmax(w, c, smem, scale, begin);
         for (int i = 0; i < pairs - 1; i++) {
-            left_values(w, c, smem, i);
+            left_values(w, c, i);
             issue_scores(c.s, w, 0, i + 1);
             wgmma_wait<1>(); pin(w.o);
-            named_arrive(P1_FREE, 256); release(empty(1, LEFT));
+            release(empty(1, LEFT));
             wgmma_wait<0>(); pin(c.s);
-            left_softmax(w, c, scale, begin + 2 * (i + 1) * KEYS);
+            left_softmax(w, c, smem, scale, begin + 2 * (i + 1) * KEYS);
         }
-        left_values(w, c, smem, pairs - 1);
+        left_values(w, c, pairs - 1);
         wgmma_wait<0>(); pin(w.o);
     }
 
-    // Group 1: odd tiles' scores, right half of the output.
+    // Group 1: odd tiles' scores, right half of the output. Its softmax runs under the even tile's product.
     __device__ __forceinline__ void consume_right(State& w, unsigned char* smem, float scale, int begin, int pairs, int warp, int lane) const {
         const int r0 = warp * 16 + lane / 4, r1 = r0 + 8, column = lane % 4 * 2;
         float s[32]; u32 a[16];
-        named_arrive(P0_FREE, 256);
         for (int i = 0; i < pairs; i++) {
             float top[2], older[2], base[2], shrink[2], sum[2];
-            named_sync(SCORED0, 256);  // the even tile's scores first: this group's products then run under its softmax
+            named_sync(SCORED0, 256);  // the even tile's scores first: this group's run under its softmax
             issue_scores(s, w, 1, i);
             wgmma_wait<0>(); pin(s);
             release(empty(1, ROPE)); release(empty(1, LEFT));
-            mask(s, w.limit, begin + (2 * i + 1) * KEYS + column);
-            row_maxima(s, top);
-            named_sync(MAX0, 256);
+            named_sync(P0_READY, 256);
             older[0] = max0[r0]; older[1] = max0[r1];
             const float first0 = scale0[r0], first1 = scale0[r1];
+            rescale(w.o, first0, first1);
+            barrier_wait(full(0, RIGHT), i & 1);
+            wgmma_fence();
+            issue_values(w.o, 0, RIGHT);
+            mask(s, w.limit, begin + (2 * i + 1) * KEYS + column);
+            row_maxima(s, top);
             top[0] = fmaxf(top[0], older[0]); top[1] = fmaxf(top[1], older[1]);
             shrinkage(older, top, base, shrink, scale);
             exponentials(s, base, sum, scale);
-            to_p(s, a, 1, 1);
-            named_sync(P1_FREE, 256);
+            w.sum[0] = w.sum[0] * (first0 * shrink[0]) + sum[0]; w.sum[1] = w.sum[1] * (first1 * shrink[1]) + sum[1];
+            w.top[0] = top[0]; w.top[1] = top[1];
+            to_p(s, a);
             share_p(a, smem, p[1], warp, lane);
             if (lane % 4 == 0) { max1[r0] = top[0]; max1[r1] = top[1]; scale1[r0] = shrink[0]; scale1[r1] = shrink[1]; }
             named_arrive(P1_READY, 256);
-            w.top[0] = top[0]; w.top[1] = top[1];
-            shrink[0] *= first0; shrink[1] *= first1;
-            w.sum[0] = w.sum[0] * shrink[0] + sum[0]; w.sum[1] = w.sum[1] * shrink[1] + sum[1];
+            wgmma_wait<0>(); pin(w.o);
+            release(empty(0, RIGHT));
             rescale(w.o, shrink[0], shrink[1]);
             barrier_wait(full(1, RIGHT), i & 1);
             wgmma_fence();
             issue_values(w.o, a, 1, RIGHT);
-            named_sync(P0_READY, 256);
-            barrier_wait(full(0, RIGHT), i & 1);
-            wgmma_fence();
-            issue_values(w.o, 0, RIGHT);
-            wgmma_wait<1>();
-            release(empty(1, RIGHT));
             wgmma_wait<0>(); pin(w.o);
-            named_arrive(P0_FREE, 256); release(empty(0, RIGHT));
+            release(empty(1, RIGHT));
         }
     }
 

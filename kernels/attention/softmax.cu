@@ -1,5 +1,5 @@
 // The softmax of materialised attention: rows of scores, which a matrix library has written, become rows of the weights that it
-// multiplies the values with. One source for CUDA and HIP. Not yet run on hardware.
+// multiplies the values with. One source for CUDA and HIP. Not yet run on AMD hardware.
 //
 // Shape of the work: a block a row, 16 bytes of scores a thread and step where rows are that aligned. Two passes: the maximum
 // and the sum together, then the weights; rows of up to some thousand keys come from a cache the second time.

@@ -186,8 +186,9 @@ template <int N, bool F16> RP_DEVICE void mma_ss(float (&d)[N / 2], u64 a, u64 b
 }
 // B MN-major.
 template <int N, bool F16> RP_DEVICE void mma_rs(float (&d)[N / 2], const u32* a, u64 b) {
-    static_assert(N == 64 || N == 128 || N == 256, "add the operand list of this width");
+    static_assert(N == 64 || N == 96 || N == 128 || N == 256, "add the operand list of this width");
     if constexpr (N == 64) RP_BOTH(RP_RS, 64, 32, 32, 33, 34, 35, 36, 1)
+    if constexpr (N == 96) RP_BOTH(RP_RS, 96, 48, 48, 49, 50, 51, 52, 1)
     if constexpr (N == 128) RP_BOTH(RP_RS, 128, 64, 64, 65, 66, 67, 68, 1)
     if constexpr (N == 256) RP_BOTH(RP_RS, 256, 128, 128, 129, 130, 131, 132, 1)
 }

@@ -111,9 +111,13 @@ template <class Kernel> void launch(dim3 g, dim3 b, Kernel kernel) {
         for (auto& w : warps) w = Warp(); whole = Meeting(); for (auto& m : named) m = Meeting(); for (auto& t : threads) t = Thread(); for (auto& q : queues) q = Queue();
         for (unsigned i = 0; i < all.size(); i++) { all[i].thread = i; all[i].done = i >= n; if (i < n) all[i].prepare(256 << 10, entry); }
         static bool late; late = !late;
+        // One warpgroup in turn, and in every fourth pair of blocks none, goes on only when no other can: who does not wait for it shows.
+        static unsigned blocks; const unsigned slow = blocks++ / 2 % 4;
+        bool stuck = false;
         for (int idle = 0;;) {
             bool left = false; u64 before = progress;
-            for (auto& f : all) if (!f.done) { left = true; current = &f; run(f); }
+            for (auto& f : all) if (!f.done) { left = true; if (f.thread / 128 == slow && !stuck) continue; current = &f; run(f); }
+            stuck = progress == before;
             // In every other block loads land at once, which shows what is overwritten too early. In the others they land when nothing else can
             // move, every third, the newest first, and the oldest when it is alone, which shows what is not waited for.
             if (!late || progress == before) for (size_t n = in_flight.size(), i = n; i-- > 0;) if (!late || n == 1 || i % 3 == 1) { auto land = std::move(in_flight[i]); in_flight.erase(in_flight.begin() + i); land(); progress++; }

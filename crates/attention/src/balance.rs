@@ -1,6 +1,6 @@
 //! Into how many splits a decode's keys go: enough that every multiprocessor has work and no long sequence holds up all, few enough
-//! that starting blocks and joining what they made does not cost more than it gains. A model of the time decides, over the sequences'
-//! own lengths; its constants are reckoned, and not yet measured on hardware.
+//! that starting blocks and joining what they made does not cost more than it gains. A model of the time proposes a few, over the
+//! sequences' own lengths, and a trial on the device decides among them.
 
 use crate::shape::Shape;
 use ridgepoint_device::{Device, Kernel};
@@ -16,9 +16,11 @@ const RESERVED: u64 = 1024;
 const SPAN: u64 = 64;
 /// Most blocks that are followed one by one.
 const MOST_FOLLOWED: u64 = 1 << 17;
-/// Splits that are tried in any case, and blocks a place beyond which more splits balance nothing.
-const TRIED: u64 = 8;
+/// Splits that are modelled in any case, and blocks a place beyond which more splits balance nothing.
+const FEWEST: u64 = 8;
 const DEEPEST: u64 = 4;
+/// Most splits that are proposed.
+const PROPOSED: usize = 5;
 
 /// What a kernel costs, in the time that a block takes for one key.
 pub(crate) struct Costs {
@@ -41,13 +43,21 @@ pub(crate) fn places(device: &dyn Device, kernel: &Kernel, threads: u64, shared:
     u64::from(device.info().units).max(1) * each
 }
 
-/// The splits that take the least time, and of several the fewest.
-pub(crate) fn splits(shape: Shape, costs: &Costs, places: u64) -> u64 {
+/// Numbers of splits that are worth a trial: what takes the least time by the model first, and no two within a quarter of each other.
+pub(crate) fn splits(shape: Shape, costs: &Costs, places: u64) -> Vec<u64> {
     let keys: Vec<u64> = (0..shape.b).map(|b| shape.seen(shape.length(b))).collect();
     let longest = keys.iter().copied().max().unwrap_or(0);
     let blocks = costs.blocks * shape.b;
-    let most = (longest / costs.least).clamp(1, TRIED.max(DEEPEST * places / blocks.max(1)));
-    (1..=most).min_by_key(|n| time(&keys, costs, places, *n)).unwrap_or(1)
+    let most = (longest / costs.least).clamp(1, FEWEST.max(DEEPEST * places / blocks.max(1)));
+    let mut counts: Vec<u64> = (1..=most).collect();
+    counts.sort_by_cached_key(|n| time(&keys, costs, places, *n));
+    let mut proposed: Vec<u64> = Vec::new();
+    for n in counts {
+        if proposed.len() < PROPOSED && proposed.iter().all(|other| 4 * n.abs_diff(*other) >= *other) {
+            proposed.push(n);
+        }
+    }
+    proposed
 }
 
 /// When the last block ends, and the results are joined.
@@ -87,7 +97,7 @@ mod tests {
 
     fn best(id: &str, blocks: u64, places: u64) -> u64 {
         let shape = Shape::parse(&format!("attention/decode/{id}")).unwrap();
-        splits(shape, &Costs { blocks, ..COSTS }, places)
+        splits(shape, &Costs { blocks, ..COSTS }, places)[0]
     }
 
     #[test]
@@ -99,6 +109,15 @@ mod tests {
         assert_eq!(best("b1hq64hkv8sq1sk131072d128/bf16/causal/w128", 8, 264), 1);
         assert_eq!(best("b1hq64hkv8sq1sk600d128/bf16", 8, 264), 2);
         assert_eq!(best("b1hq64hkv8sq1sk7d128/bf16", 8, 264), 1);
+    }
+
+    #[test]
+    fn what_is_proposed_differs_enough_to_be_worth_a_trial() {
+        let of = |id: &str| splits(Shape::parse(&format!("attention/decode/{id}")).unwrap(), &COSTS, 132);
+        let many = of("b7hq8hkv8sq1sk65536d128/bf16");
+        assert_eq!(many.len(), PROPOSED);
+        assert!(many.iter().enumerate().all(|(i, n)| many[..i].iter().all(|m| 4 * n.abs_diff(*m) >= *m)), "{many:?}");
+        assert_eq!(of("b1hq8hkv8sq1sk100d128/bf16"), [1]);
     }
 
     #[test]

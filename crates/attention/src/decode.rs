@@ -132,8 +132,16 @@ impl AttentionPlan for Plan<'_> {
         self.splits.join(operands)
     }
 
+    fn candidates(&self) -> usize {
+        self.splits.candidates()
+    }
+
+    fn select(&mut self, index: usize) -> Result<()> {
+        self.splits.select(index)
+    }
+
     fn config(&self) -> BTreeMap<String, String> {
-        BTreeMap::from([("splits".into(), self.splits.count.to_string())])
+        self.splits.config().collect()
     }
 }
 

@@ -56,7 +56,7 @@ impl<'d> Plan<'d> {
             unit(&info.arch).ok_or_else(|| DeviceError::unsupported(format!("no matrix units known on {}", info.arch)))?;
         let pool = shape.problem().paged.map_or(0, |pages| pages.pool as u64 * pages.tokens as u64 * shape.hkv);
         let splits = balance::splits(shape, &costs(shape, rows), at_once(shape) * u64::from(info.units));
-        if pool > i32::MAX as u64 || shape.b * shape.hkv * splits > i32::MAX as u64 {
+        if pool > i32::MAX as u64 || splits.iter().any(|n| shape.b * shape.hkv * n > i32::MAX as u64) {
             return Err(DeviceError::unsupported("more sequences or pages than the kernel counts"));
         }
         let fp8 = shape.kv == Dtype::E4m3;
@@ -98,6 +98,14 @@ impl AttentionPlan for Plan<'_> {
         let grid = [(s.b * s.hkv * count) as u32, rows.div_ceil(self.rows) as u32, 1];
         self.device.launch(&self.kernel, Geometry { grid, ..Geometry::linear(1, self.threads) }, &args)?;
         self.splits.join(operands)
+    }
+
+    fn candidates(&self) -> usize {
+        self.splits.candidates()
+    }
+
+    fn select(&mut self, index: usize) -> Result<()> {
+        self.splits.select(index)
     }
 
     fn config(&self) -> BTreeMap<String, String> {

@@ -1,6 +1,6 @@
 //! Materialised attention on NVIDIA's and AMD's GPUs, which flash attention is measured against: all scores by the vendor's matrix
 //! library, their softmax by a kernel of ours (kernels/attention/softmax.cu; its host contract stands there), and the output by the
-//! library again. The query heads that share a key head are rows of one product. Not yet run on hardware.
+//! library again. The query heads that share a key head are rows of one product. Not yet run on AMD hardware.
 
 use crate::nvidia::scale;
 use crate::shape::{Kind, Shape};

@@ -121,9 +121,17 @@ impl AttentionPlan for Plan<'_> {
         self.splits.join(operands)
     }
 
+    fn candidates(&self) -> usize {
+        self.splits.candidates()
+    }
+
+    fn select(&mut self, index: usize) -> Result<()> {
+        self.splits.select(index)
+    }
+
     fn config(&self) -> BTreeMap<String, String> {
-        let registers = self.kernel.resources.map_or_else(String::new, |r| r.registers.to_string());
-        BTreeMap::from([("splits".into(), self.splits.count.to_string()), ("registers".into(), registers)])
+        let registers = self.kernel.resources.map(|r| ("registers".to_owned(), r.registers.to_string()));
+        self.splits.config().chain(registers).collect()
     }
 }
 
@@ -135,7 +143,7 @@ mod tests {
     fn splits_fill_the_device_and_no_split_is_tiny() {
         let at = |id: &str| {
             let shape = Shape::parse(&format!("attention/mla-decode/{id}/bf16")).unwrap();
-            splits(shape, &costs(shape), 132)
+            splits(shape, &costs(shape), 132)[0]
         };
         assert_eq!(at("b128hq128hkv1sq1sk8192d576v512"), 1);
         assert_eq!(at("b1hq128hkv1sq1sk65536d576v512"), 64);

@@ -52,7 +52,7 @@ impl<'d> Plan<'d> {
         let defines = [("RP_DTYPE", shape.dtype.name().to_owned())];
         let program = Program { name: "attention/mla_decode_cdna", defines: &defines, ..Program::default() };
         let kernel = device.compile(&program, "rp_mla_decode_cdna")?;
-        let splits = Splits::new(device, shape, splits(shape, u64::from(device.info().units)))?;
+        let splits = Splits::new(device, shape, vec![splits(shape, u64::from(device.info().units))])?;
         Ok(Self { device, shape, kernel, splits })
     }
 }
@@ -79,9 +79,17 @@ impl AttentionPlan for Plan<'_> {
         self.splits.join(operands)
     }
 
+    fn candidates(&self) -> usize {
+        self.splits.candidates()
+    }
+
+    fn select(&mut self, index: usize) -> Result<()> {
+        self.splits.select(index)
+    }
+
     fn config(&self) -> BTreeMap<String, String> {
         let registers = self.kernel.resources.map(|r| ("registers".to_owned(), r.registers.to_string()));
-        [("splits".to_owned(), self.splits.count.to_string())].into_iter().chain(registers).collect()
+        self.splits.config().chain(registers).collect()
     }
 }
 

@@ -10,8 +10,10 @@ pub(crate) struct Splits<'d> {
     device: &'d dyn Device,
     shape: Shape,
     combine: Kernel,
-    /// Splits of the keys.
+    /// Splits of the keys, now.
     pub(crate) count: u64,
+    /// What a trial may choose from.
+    counts: Vec<u64>,
     /// f32 [rows, splits, d].
     pub(crate) partial: Buffer,
     /// Maximum and sum, f32 pairs [rows, splits].
@@ -19,13 +21,14 @@ pub(crate) struct Splits<'d> {
 }
 
 impl<'d> Splits<'d> {
-    /// Room for the rows of a shape whose output is of 16 bits.
+    /// Room for the rows of a shape whose output is of 16 bits, in any of `counts`, of which the first is used until another is chosen.
     ///
     /// # Errors
     /// `Unsupported` for more rows than the kernels count; as [`Device::compile`] and [`Device::alloc`].
-    pub(crate) fn new(device: &'d dyn Device, shape: Shape, count: u64) -> Result<Self> {
+    pub(crate) fn new(device: &'d dyn Device, shape: Shape, counts: Vec<u64>) -> Result<Self> {
         let rows = rows(shape);
-        if rows * count > i32::MAX as u64 {
+        let most = counts.iter().copied().max().unwrap_or(1);
+        if rows * most > i32::MAX as u64 {
             return Err(DeviceError::unsupported("more rows than the kernel counts"));
         }
         let number = if shape.output() == Dtype::F16 { "1" } else { "2" };
@@ -35,10 +38,33 @@ impl<'d> Splits<'d> {
             device,
             shape,
             combine: device.compile(&program, "rp_combine")?,
-            count,
-            partial: device.alloc((rows * count * shape.dv * 4) as usize)?,
-            stats: device.alloc((rows * count * 8) as usize)?,
+            count: counts.first().copied().unwrap_or(1),
+            partial: device.alloc((rows * most * shape.dv * 4) as usize)?,
+            stats: device.alloc((rows * most * 8) as usize)?,
+            counts,
         })
+    }
+
+    /// How many numbers of splits there are to choose from.
+    pub(crate) fn candidates(&self) -> usize {
+        self.counts.len()
+    }
+
+    /// Uses the `index`-th of them from now on.
+    ///
+    /// # Errors
+    /// `Invalid` past the end.
+    pub(crate) fn select(&mut self, index: usize) -> Result<()> {
+        let count = self.counts.get(index);
+        self.count = *count.ok_or_else(|| DeviceError::invalid(format!("number {index} of {} of splits", self.counts.len())))?;
+        Ok(())
+    }
+
+    /// For a record: the number in use, and where there were several the others, by the model's order.
+    pub(crate) fn config(&self) -> impl Iterator<Item = (String, String)> {
+        let tried: Vec<String> = self.counts.iter().map(u64::to_string).collect();
+        let tried = (tried.len() > 1).then(|| ("splits tried".to_owned(), tried.join(", ")));
+        std::iter::once(("splits".to_owned(), self.count.to_string())).chain(tried)
     }
 
     /// Enqueues the joining of the splits into `o`; nothing where there is but one, which wrote `o` itself.

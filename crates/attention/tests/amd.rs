@@ -69,6 +69,7 @@ fn kernels_are_given_what_they_ask_for() {
         .env("RIDGEPOINT_CACHE", folder.join("cache"))
         .env("RP_STUB_FOLDER", &folder)
         .env("RP_STUB_LOG", folder.join("log"))
+        .env("RP_STUB_STILL", "1")
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);

@@ -254,7 +254,8 @@ fn a_matrix_library_does_the_products_of_materialised_attention() {
     for record in &records {
         assert!(record["outcome"] == "measured" && record["provider"] == "materialised", "{record}");
         let config = &record["config"];
-        assert!(config["library"] == "cublasLt 13.2.5" && config["engines tried"] == "4", "{config}");
+        assert!(config["library"] == "cublasLt 13.2.5", "{config}");
+        assert_eq!(config["tried"].as_str().unwrap().split(',').count(), 4, "{config}");
         for product in ["product of scores", "product of values"] {
             assert!(config[product].as_str().unwrap().contains("of the library's ranking: "), "{config}");
         }

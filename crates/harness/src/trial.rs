@@ -6,7 +6,7 @@ use ridgepoint_device::{Device, Result};
 /// Runs timed together, after one that is not.
 const RUNS: usize = 3;
 
-/// Time of a few executions of `run(turn)`, after one to warm up.
+/// Time of one execution of `run(turn)`, over a few after one to warm up.
 ///
 /// # Errors
 /// That of `run`, or of the device.
@@ -15,5 +15,5 @@ pub fn trial(device: &dyn Device, run: &mut dyn FnMut(usize) -> Result<()>) -> R
     let start = device.record()?;
     (0..RUNS).try_for_each(run)?;
     let end = device.record()?;
-    device.elapsed(&start, &end)
+    device.elapsed(&start, &end).map(|all| Seconds(all.0 / RUNS as f64))
 }

@@ -283,8 +283,8 @@ impl Copies<'_> {
             "{:.2} of {} at a time: {:.2} ms one by one, {:.2} ms at once",
             alone / whole,
             self.parts.len(),
-            alone * 1e3 / 3.0,
-            whole * 1e3 / 3.0
+            alone * 1e3,
+            whole * 1e3
         ))
     }
 }
