@@ -62,6 +62,8 @@ const NEAR_AND_FAR: f64 = 1.3;
 const SPLIT_AT_LEAST: Bytes = Bytes::mib(8);
 /// A first cache of which nothing is known is no larger than this.
 const FIRST_AT_MOST: Bytes = Bytes::kib(512);
+/// Times the last cache: of smaller sets it still serves so much that their bandwidth is no memory's.
+const PAST_THE_LAST: u64 = 4;
 
 /// The plateaus of a staircase, the smallest working set first, each named by the level of `levels` (the smallest first) that its
 /// sets fit in, and `memory` beyond the last. A level that no flat part belongs to is left out.
@@ -160,7 +162,8 @@ fn named(found: Vec<Plateau>, figure: Figure, levels: &[Capacity], memory: &str)
     let bounds = levels.iter().map(|l| (l.name.as_str(), l.bytes.0)).chain([(memory, u64::MAX)]);
     let mut below = 1.0;
     for (name, bytes) in bounds {
-        let inside = |p: &&Plateau| home(p, &levels) == bytes;
+        let served = figure == Figure::Bandwidth && bytes == u64::MAX;
+        let inside = |p: &&Plateau| home(p, &levels) == bytes && !(served && (p.to.0 as f64) < PAST_THE_LAST as f64 * below);
         // More points first; of equals the one farther from where the next cache, or the one before, takes over.
         let margin =
             |p: &Plateau| (p.from.0 as f64 / f64::max(below, 1.0)).log2().min((bytes as f64 / p.to.0.max(1) as f64).log2());
@@ -279,8 +282,13 @@ mod tests {
         let found = plateaus(&latency, Figure::Latency, &epyc, "DRAM");
         assert_eq!(names(&found), ["L1", "L2", "L3", "DRAM"], "{found:?}");
         let both = capacities(&[("L1", 96 * KIB), ("L2", 2 * MIB), ("L3", 32 * MIB)]);
-        let read = points(&[(32, 925.7), (512, 405.5), (8192, 231.0), (65536, 76.5)]);
+        let read = points(&[(32, 925.7), (512, 405.5), (8192, 231.0), (131072, 76.5)]);
         assert_eq!(names(&plateaus(&read, Figure::Bandwidth, &both, "DRAM")), ["L1", "L2", "L3", "DRAM"]);
+        // An H100's: at 128 MiB its L2 still serves a part, and all of it together is faster than the memory can be.
+        let read = points(&[(16, 26300.0), (256, 24567.0), (4096, 8384.0), (65536, 5922.0), (131072, 4119.0)]);
+        let h100 = capacities(&[("L1", 256 * KIB), ("L2", 50 * MIB)]);
+        let found = plateaus(&read, Figure::Bandwidth, &h100, "HBM3");
+        assert_eq!(names(&found), ["L1", "L2"], "{found:?}");
     }
 
     #[test]

@@ -199,11 +199,11 @@ pub(crate) fn list(scope: &Scope) -> Vec<Shape> {
     };
     let mut shapes: Vec<Shape> =
         ops.iter().map(|op| Shape::Stream(Stream { op: *op, array: dram, cache: Cache::Cold })).collect();
-    // From 8 KiB a unit, so that three arrays fit its first cache, to twice the last-level cache and so into memory. Where one
+    // From 8 KiB a unit, so that three arrays fit its first cache, to four times the last-level cache and so into memory. Where one
     // size must do for that cache it is twice as large: it still fits, and its loop's ends weigh half.
     let least = if scope.profile == Profile::Quick { 16 << 10 } else { 8 << 10 };
     let first = (u64::from(scope.units) * least).next_power_of_two();
-    let last = (2 * scope.last_level_cache.0).next_power_of_two().min(dram.0);
+    let last = (4 * scope.last_level_cache.0).next_power_of_two().min(dram.0);
     for &op in staircase {
         // All of a GPU's units can read one set, which is then in each unit's first cache: its staircase begins there.
         let first = if op == Op::Read && scope.class == Class::Gpu { 16 << 10 } else { first };
@@ -428,7 +428,7 @@ mod tests {
                     })
                 };
                 assert!(hot(Op::Read).min().unwrap() <= (u64::from(scope.units) * (16 << 10)).next_power_of_two());
-                assert!(hot(Op::Read).max().unwrap() >= 2 * scope.last_level_cache.0);
+                assert!(hot(Op::Read).max().unwrap() >= 4 * scope.last_level_cache.0);
                 let cold = shapes.iter().filter_map(|s| match s {
                     Shape::Stream(s) if s.cache == Cache::Cold => Some(s.array.0),
                     _ => None,

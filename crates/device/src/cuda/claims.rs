@@ -121,8 +121,8 @@ fn attention() -> Vec<Claim> {
         let (form, chips) = line.split_once(": ").unwrap();
         let (name, defines) = form.split_once(' ').unwrap_or((form, ""));
         let of = |key: &str| defines.split(' ').find_map(|d| d.strip_prefix(key)?.strip_prefix('='));
-        // Heads of 96 columns are multiplied as 128, of which the last are zeros.
-        let wide = |key: &str, n| if n == "96" && key != "RP_N" { "128" } else { n };
+        // FP8's heads of 96 columns are multiplied as 128, of which the last are zeros.
+        let wide = |key: &str, n| if n == "96" && key == "RP_D" { "128" } else { n };
         let product = |kind: &str, key: &str, depth: u32| of(key).map(|n| format!("{kind} 64x{}x{depth}", wide(key, n)));
         // The producer hands registers to the warpgroups that multiply.
         let hopper = ["UTMALDG", "USETMAXREG"].map(String::from).into_iter();
