@@ -262,3 +262,6 @@ RP_ENTRY(f16_d256, 256, true)
 #endif
 #undef RP_DECODE
 #undef RP_GENERAL
+#undef RP_D
+#undef RP_F16
+#undef RP_KV8

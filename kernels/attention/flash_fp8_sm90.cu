@@ -328,3 +328,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) RP_NAME(const __grid_consta
 #undef RP_GENERAL
 #undef RP_OPERANDS
 #undef RP_NUMBERS
+#undef RP_D
+#undef RP_N
+#undef RP_CAUSAL
+#undef RP_LEAN

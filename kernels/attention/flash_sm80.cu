@@ -252,3 +252,7 @@ RP_ENTRY(rp_flash_sm80_f16_d128_causal, 128, true, true)
 #endif
 #undef RP_FLASH
 #undef RP_GENERAL
+#undef RP_D
+#undef RP_DV
+#undef RP_CAUSAL
+#undef RP_F16

@@ -296,3 +296,8 @@ RP_ENTRY(rp_flash_sm90_f16_d64_causal, 64, 128, true, true)
 #endif
 #undef RP_FLASH
 #undef RP_GENERAL
+#undef RP_D
+#undef RP_DV
+#undef RP_N
+#undef RP_CAUSAL
+#undef RP_F16

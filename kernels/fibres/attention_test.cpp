@@ -43,10 +43,6 @@ static void flash(const char* name, Flash kernel, int n, const Shape& s, int gri
 #define RP_CAUSAL 1
 #define RP_F16 0
 #include "../attention/flash_sm90.cu"
-#undef RP_D
-#undef RP_DV
-#undef RP_N
-#undef RP_CAUSAL
 #define RP_GENERAL 1
 #define RP_FLASH general_full_d256
 #define RP_NAME rp_flash_general_d256
@@ -54,12 +50,8 @@ static void flash(const char* name, Flash kernel, int n, const Shape& s, int gri
 #define RP_DV 256
 #define RP_N 80
 #define RP_CAUSAL 0
+#define RP_F16 0
 #include "../attention/flash_sm90.cu"
-#undef RP_D
-#undef RP_DV
-#undef RP_N
-#undef RP_CAUSAL
-#undef RP_F16
 #ifdef EDGES
 #define RP_GENERAL 1
 #define RP_FLASH general_causal_d192
@@ -70,11 +62,6 @@ static void flash(const char* name, Flash kernel, int n, const Shape& s, int gri
 #define RP_CAUSAL 1
 #define RP_F16 0
 #include "../attention/flash_sm90.cu"
-#undef RP_D
-#undef RP_DV
-#undef RP_N
-#undef RP_CAUSAL
-#undef RP_F16
 #define RP_GENERAL 1
 #define RP_FLASH general_causal_d64
 #define RP_NAME rp_flash_general_d64
@@ -84,23 +71,15 @@ static void flash(const char* name, Flash kernel, int n, const Shape& s, int gri
 #define RP_CAUSAL 1
 #define RP_F16 1
 #include "../attention/flash_sm90.cu"
-#undef RP_D
-#undef RP_DV
-#undef RP_CAUSAL
-#undef RP_F16
 #define RP_GENERAL 1
 #define RP_FLASH general_full_d128
 #define RP_NAME rp_flash_general_full
 #define RP_D 128
 #define RP_DV 128
+#define RP_N 128
 #define RP_CAUSAL 0
 #define RP_F16 0
 #include "../attention/flash_sm90.cu"
-#undef RP_D
-#undef RP_DV
-#undef RP_N
-#undef RP_CAUSAL
-#undef RP_F16
 #endif
 #define RP_GENERAL 1
 #define RP_FLASH general_causal_d96
@@ -111,11 +90,6 @@ static void flash(const char* name, Flash kernel, int n, const Shape& s, int gri
 #define RP_CAUSAL 1
 #define RP_F16 0
 #include "../attention/flash_sm90.cu"
-#undef RP_D
-#undef RP_DV
-#undef RP_N
-#undef RP_CAUSAL
-#undef RP_F16
 typedef void (*FlashGeneral)(const TensorMap, const TensorMap, const TensorMap, u16*, u32*, const int*, const int*, const float*, int, int, int, int, int, int, int, float);
 static void flash_general(const char* name, FlashGeneral kernel, int n, const Shape& s, int grid) {
     Operands t(s); u32 counter[2] = {0, 0};
@@ -185,51 +159,35 @@ static void flash_section() {
 #define RP_N 224
 #define RP_CAUSAL 0
 #include "../attention/flash_fp8_sm90.cu"
-#undef RP_N
-#undef RP_LEAN
-#undef RP_D
-#undef RP_CAUSAL
-#define RP_LEAN 1
 #define RP_FLASH fp8_full_d64
 #define RP_NAME rp_fp8_full_d64
 #define RP_D 64
 #define RP_N 192
 #define RP_CAUSAL 0
+#define RP_LEAN 1
 #include "../attention/flash_fp8_sm90.cu"
-#undef RP_D
-#undef RP_N
-#undef RP_CAUSAL
-#undef RP_LEAN
 #define RP_FLASH fp8_causal_d256
 #define RP_NAME rp_fp8_causal_d256
 #define RP_D 256
 #define RP_N 96
 #define RP_CAUSAL 1
 #include "../attention/flash_fp8_sm90.cu"
-#undef RP_D
-#undef RP_N
-#undef RP_LEAN
 #define RP_GENERAL 1
 #define RP_FLASH fp8_general_causal
 #define RP_NAME rp_fp8_general_causal
 #define RP_D 128
 #define RP_N 128
+#define RP_CAUSAL 1
 #define RP_LEAN 1
 #include "../attention/flash_fp8_sm90.cu"
-#undef RP_D
-#undef RP_N
-#undef RP_CAUSAL
 #define RP_GENERAL 1
 #define RP_FLASH fp8_general_d96
 #define RP_NAME rp_fp8_general_d96
 #define RP_D 96
 #define RP_N 192
 #define RP_CAUSAL 0
+#define RP_LEAN 1
 #include "../attention/flash_fp8_sm90.cu"
-#undef RP_D
-#undef RP_N
-#undef RP_CAUSAL
-#undef RP_LEAN
 #ifdef EDGES
 #define RP_FLASH fp8_full_lean
 #define RP_NAME rp_fp8_full_lean
@@ -238,47 +196,35 @@ static void flash_section() {
 #define RP_CAUSAL 0
 #define RP_LEAN 1
 #include "../attention/flash_fp8_sm90.cu"
-#undef RP_N
-#undef RP_CAUSAL
 #define RP_FLASH fp8_causal_lean
 #define RP_NAME rp_fp8_causal_lean
+#define RP_D 128
 #define RP_N 128
 #define RP_CAUSAL 1
+#define RP_LEAN 1
 #include "../attention/flash_fp8_sm90.cu"
-#undef RP_D
-#undef RP_N
-#undef RP_CAUSAL
-#undef RP_LEAN
 #define RP_FLASH fp8_causal
 #define RP_NAME rp_fp8_causal
 #define RP_D 128
 #define RP_N 192
 #define RP_CAUSAL 1
 #include "../attention/flash_fp8_sm90.cu"
-#undef RP_D
-#undef RP_N
-#undef RP_LEAN
 #define RP_GENERAL 1
 #define RP_FLASH fp8_general_d64
 #define RP_NAME rp_fp8_general_d64
 #define RP_D 64
 #define RP_N 128
+#define RP_CAUSAL 1
 #define RP_LEAN 1
 #include "../attention/flash_fp8_sm90.cu"
-#undef RP_D
-#undef RP_N
-#undef RP_CAUSAL
 #define RP_GENERAL 1
 #define RP_FLASH fp8_general_d256
 #define RP_NAME rp_fp8_general_d256
 #define RP_D 256
 #define RP_N 96
 #define RP_CAUSAL 0
+#define RP_LEAN 1
 #include "../attention/flash_fp8_sm90.cu"
-#undef RP_D
-#undef RP_N
-#undef RP_CAUSAL
-#undef RP_LEAN
 #endif
 typedef void (*Fp8)(const TensorMap, const TensorMap, const TensorMap, u16*, u32*, const float*, int, int, int, int, float);
 typedef void (*Fp8General)(const TensorMap, const TensorMap, const TensorMap, u16*, u32*, const float*, const int*, const int*, const float*, int, int, int, int, int, int, int, float);
@@ -348,28 +294,22 @@ static void flash80(const char* name, Flash80 kernel, const Shape& s) {
 #define RP_CAUSAL 1
 #define RP_F16 0
 #include "../attention/flash_sm80.cu"
-#undef RP_D
-#undef RP_DV
 #define RP_GENERAL 1
 #define RP_FLASH general80_causal_d192
 #define RP_NAME rp_flash80_d192
 #define RP_D 192
 #define RP_DV 128
+#define RP_CAUSAL 1
+#define RP_F16 0
 #include "../attention/flash_sm80.cu"
-#undef RP_D
-#undef RP_DV
-#undef RP_CAUSAL
 #define RP_GENERAL 1
 #define RP_FLASH general80_full_d256
 #define RP_NAME rp_flash80_d256
 #define RP_D 256
 #define RP_DV 256
 #define RP_CAUSAL 0
+#define RP_F16 0
 #include "../attention/flash_sm80.cu"
-#undef RP_D
-#undef RP_DV
-#undef RP_CAUSAL
-#undef RP_F16
 #ifdef EDGES
 #define RP_GENERAL 1
 #define RP_FLASH general80_causal_d128
@@ -379,20 +319,14 @@ static void flash80(const char* name, Flash80 kernel, const Shape& s) {
 #define RP_CAUSAL 1
 #define RP_F16 1
 #include "../attention/flash_sm80.cu"
-#undef RP_D
-#undef RP_DV
-#undef RP_CAUSAL
 #define RP_GENERAL 1
 #define RP_FLASH general80_full_d64
 #define RP_NAME rp_flash80_d64
 #define RP_D 64
 #define RP_DV 64
 #define RP_CAUSAL 0
+#define RP_F16 1
 #include "../attention/flash_sm80.cu"
-#undef RP_D
-#undef RP_DV
-#undef RP_CAUSAL
-#undef RP_F16
 #endif
 typedef void (*Flash80General)(const u16*, const u16*, const u16*, u16*, const int*, const int*, const float*, int, int, int, int, int, int, float);
 static void flash80_general(const char* name, Flash80General kernel, const Shape& s) {
@@ -433,24 +367,32 @@ static void flash80_section() {
 
 #if PARTS & (DECODE | MLA)
 #define RP_NAME combine_f16_d64
-#define RP_D 64
 #define RP_TYPE 1
+#define RP_D 64
 #include "../attention/combine.cu"
 #undef RP_D
 #undef RP_TYPE
 #define RP_NAME combine_bf16_d128
+#define RP_TYPE 2
+#define RP_D 128
 #include "../attention/combine.cu"
 #undef RP_D
+#undef RP_TYPE
 #define RP_NAME combine_bf16_d256
+#define RP_TYPE 2
 #define RP_D 256
 #include "../attention/combine.cu"
 #undef RP_D
+#undef RP_TYPE
 #define RP_NAME combine_bf16_d512
+#define RP_TYPE 2
 #define RP_D 512
 #include "../attention/combine.cu"
+#undef RP_D
 #undef RP_TYPE
 #define RP_NAME combine_f16_d512
 #define RP_TYPE 1
+#define RP_D 512
 #include "../attention/combine.cu"
 #undef RP_D
 #undef RP_TYPE
@@ -483,23 +425,20 @@ static void decode_case(const char* name, Decode run, Combine combine, const Sha
 #define RP_F16 0
 #define RP_KV8 0
 #include "../attention/decode_splitkv.cu"
-#undef RP_KV8
 #define RP_GENERAL 1
 #define RP_DECODE general_kv8_bf16_d128
 #define RP_NAME rp_general_kv8_bf16_d128
+#define RP_D 128
+#define RP_F16 0
 #define RP_KV8 1
 #include "../attention/decode_splitkv.cu"
-#undef RP_D
-#undef RP_F16
 #define RP_GENERAL 1
 #define RP_DECODE general_kv8_f16_d64
 #define RP_NAME rp_general_kv8_f16_d64
 #define RP_D 64
 #define RP_F16 1
+#define RP_KV8 1
 #include "../attention/decode_splitkv.cu"
-#undef RP_D
-#undef RP_F16
-#undef RP_KV8
 #ifdef EDGES
 #define RP_GENERAL 1
 #define RP_DECODE general_f16_d64
@@ -508,9 +447,6 @@ static void decode_case(const char* name, Decode run, Combine combine, const Sha
 #define RP_F16 1
 #define RP_KV8 0
 #include "../attention/decode_splitkv.cu"
-#undef RP_D
-#undef RP_F16
-#undef RP_KV8
 #define RP_GENERAL 1
 #define RP_DECODE general_kv8_bf16_d256
 #define RP_NAME rp_general_kv8_bf16_d256
@@ -518,9 +454,6 @@ static void decode_case(const char* name, Decode run, Combine combine, const Sha
 #define RP_F16 0
 #define RP_KV8 1
 #include "../attention/decode_splitkv.cu"
-#undef RP_D
-#undef RP_F16
-#undef RP_KV8
 #endif
 typedef void (*General)(const u16*, const u16*, const u16*, u16*, float*, float2*, const int*, const int*, const float*, const float*, int, int, int, int, int, int, int, int, float);
 static void general_case(const char* name, General run, Combine combine, const Shape& s, int splits) {
@@ -568,8 +501,8 @@ static void decode_section() {
 
 #if PARTS & MLA
 #include "../attention/mla_decode_sm90.cu"
-#define RP_KV8 1
 #define RP_MLA mla_of_fp8
+#define RP_KV8 1
 #include "../attention/mla_decode_sm90.cu"
 typedef void (*Mla)(const TensorMap, const TensorMap, const u16*, u16*, float*, float2*, const int*, const int*, const float*, int, int, int, int, int, float);
 static void mla(const char* name, Mla run, Combine combine, Shape s, int splits) {

@@ -14,21 +14,24 @@
 #define RP_F16 0
 #define RP_KV8 1
 #include "attention/decode_splitkv.cu"
-#undef RP_D
-#undef RP_KV8
 #define RP_D 64
 #define RP_DV 64
 #define RP_TYPE 2
 #include "attention/flash_portable.cu"
 #undef RP_D
 #undef RP_TYPE
-#define RP_D 256
 #define RP_NAME combine_bf16
+#define RP_TYPE 2
+#define RP_D 256
 #include "attention/combine.cu"
+#undef RP_D
 #undef RP_TYPE
 #define RP_NAME combine_f16
 #define RP_TYPE 1
+#define RP_D 256
 #include "attention/combine.cu"
+#undef RP_D
+#undef RP_TYPE
 static bool all[] = {
     registry::add("rp_decode_bf16_d256 RP_WARPS=2", rp_decode_bf16_d256, 64),
     registry::add("rp_decode_f16_d256 RP_WARPS=2", rp_decode_f16_d256, 64),
@@ -50,10 +53,6 @@ static bool all[] = {
 #define RP_CAUSAL 1
 #define RP_F16 0
 #include "attention/flash_sm80.cu"
-#undef RP_D
-#undef RP_DV
-#undef RP_CAUSAL
-#undef RP_F16
 static bool all[] = {
     registry::add("rp_flash_sm80_f16_d128_causal ", rp_flash_sm80_f16_d128_causal, 128),
     registry::add("rp_flash_sm80_bf16_d128_full ", rp_flash_sm80_bf16_d128_full, 128),
@@ -72,11 +71,6 @@ static bool all[] = {
 #define RP_CAUSAL 1
 #define RP_F16 1
 #include "attention/flash_sm90.cu"
-#undef RP_D
-#undef RP_DV
-#undef RP_N
-#undef RP_CAUSAL
-#undef RP_F16
 #define RP_GENERAL 1
 #define RP_FLASH full_d192
 #define RP_NAME full_d192_entry
@@ -86,11 +80,6 @@ static bool all[] = {
 #define RP_CAUSAL 0
 #define RP_F16 0
 #include "attention/flash_sm90.cu"
-#undef RP_D
-#undef RP_DV
-#undef RP_N
-#undef RP_CAUSAL
-#undef RP_F16
 #define RP_GENERAL 1
 #define RP_FLASH full_d256
 #define RP_NAME full_d256_entry
@@ -100,11 +89,6 @@ static bool all[] = {
 #define RP_CAUSAL 0
 #define RP_F16 0
 #include "attention/flash_sm90.cu"
-#undef RP_D
-#undef RP_DV
-#undef RP_N
-#undef RP_CAUSAL
-#undef RP_F16
 #define RP_FLASH fp8_wide
 #define RP_NAME fp8_wide_entry
 #define RP_D 256
@@ -112,10 +96,6 @@ static bool all[] = {
 #define RP_CAUSAL 1
 #define RP_LEAN 0
 #include "attention/flash_fp8_sm90.cu"
-#undef RP_D
-#undef RP_N
-#undef RP_CAUSAL
-#undef RP_LEAN
 #define RP_FLASH fp8_wide_lean
 #define RP_NAME fp8_wide_lean_entry
 #define RP_D 256
@@ -123,10 +103,6 @@ static bool all[] = {
 #define RP_CAUSAL 1
 #define RP_LEAN 1
 #include "attention/flash_fp8_sm90.cu"
-#undef RP_D
-#undef RP_N
-#undef RP_CAUSAL
-#undef RP_LEAN
 #define RP_GENERAL 1
 #define RP_FLASH fp8_d96
 #define RP_NAME fp8_d96_entry
@@ -135,20 +111,14 @@ static bool all[] = {
 #define RP_CAUSAL 0
 #define RP_LEAN 1
 #include "attention/flash_fp8_sm90.cu"
-#undef RP_D
-#undef RP_N
-#undef RP_CAUSAL
 #define RP_GENERAL 1
 #define RP_FLASH fp8_d64
 #define RP_NAME fp8_d64_entry
 #define RP_D 64
 #define RP_N 128
 #define RP_CAUSAL 1
+#define RP_LEAN 1
 #include "attention/flash_fp8_sm90.cu"
-#undef RP_D
-#undef RP_N
-#undef RP_CAUSAL
-#undef RP_LEAN
 #define RP_GENERAL 1
 #define RP_FLASH causal_d96
 #define RP_NAME causal_d96_entry
@@ -158,14 +128,9 @@ static bool all[] = {
 #define RP_CAUSAL 1
 #define RP_F16 0
 #include "attention/flash_sm90.cu"
-#undef RP_D
-#undef RP_DV
-#undef RP_N
-#undef RP_CAUSAL
-#undef RP_F16
 #include "attention/mla_decode_sm90.cu"
-#define RP_KV8 1
 #define RP_MLA mla_of_fp8
+#define RP_KV8 1
 #include "attention/mla_decode_sm90.cu"
 #include "attention/decode_splitkv.cu"
 #define RP_GENERAL 1
@@ -175,30 +140,27 @@ static bool all[] = {
 #define RP_F16 0
 #define RP_KV8 1
 #include "attention/decode_splitkv.cu"
-#undef RP_D
-#undef RP_F16
-#undef RP_KV8
 #define RP_NAME combine_f16_d64
-#define RP_D 64
 #define RP_TYPE 1
+#define RP_D 64
 #include "attention/combine.cu"
 #undef RP_D
 #undef RP_TYPE
 #define RP_NAME combine_bf16_d128
-#define RP_D 128
 #define RP_TYPE 2
+#define RP_D 128
 #include "attention/combine.cu"
 #undef RP_D
 #undef RP_TYPE
 #define RP_NAME combine_bf16_d512
-#define RP_D 512
 #define RP_TYPE 2
+#define RP_D 512
 #include "attention/combine.cu"
 #undef RP_D
 #undef RP_TYPE
 #define RP_NAME combine_f16_d512
-#define RP_D 512
 #define RP_TYPE 1
+#define RP_D 512
 #include "attention/combine.cu"
 #undef RP_D
 #undef RP_TYPE
