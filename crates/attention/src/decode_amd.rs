@@ -110,7 +110,7 @@ impl AttentionPlan for Plan<'_> {
 
     fn config(&self) -> BTreeMap<String, String> {
         let registers = self.kernel.resources.map(|r| ("registers".to_owned(), r.registers.to_string()));
-        [("splits".to_owned(), self.splits.count.to_string())].into_iter().chain(registers).collect()
+        self.splits.config().chain(registers).collect()
     }
 }
 

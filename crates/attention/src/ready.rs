@@ -5,12 +5,12 @@ use crate::layout::{spare, table};
 use crate::reference::{Operand, Operands, scales, sinks};
 use crate::shape::{Kind, Shape};
 use crate::{amd, common, materialised, nvidia, vulkan};
-use ridgepoint_core::{Dtype, Seconds, Verification, data};
+use ridgepoint_core::{Bytes, Dtype, Seconds, Verification, data};
 use ridgepoint_device::{
     AttentionKernels, AttentionOperands, AttentionPlan, AttentionProblem, Buffer, Device, DeviceError, Result, Support,
 };
 use ridgepoint_harness::verify::Comparison;
-use ridgepoint_harness::{Prepared, Ready, encoding, random, trial};
+use ridgepoint_harness::{MOST_SETS, Prepared, Ready, encoding, operand_sets, random, trial};
 use std::collections::BTreeMap;
 
 /// The problem in the encoding that the device's matrix units have.
@@ -22,9 +22,6 @@ fn encoded(shape: Shape, device: &dyn Device) -> AttentionProblem {
 /// Rounds in which what a plan offers is timed, and what keeps the time of one out of the next, as a part of the least.
 const TRIALS: usize = 3;
 const FAR: f64 = 1.25;
-/// Most operand sets.
-const MOST_SETS: u64 = 16;
-
 /// Who can do a shape on a device: its libraries and own code, then our kernels. Never empty.
 pub(crate) fn providers(shape: Shape, device: &dyn Device) -> Vec<String> {
     let libraries = device.attention().into_iter().map(|a| a.provider().to_owned());
@@ -70,7 +67,7 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
     }
     let labels = [("emulated", plan.support() == Support::Emulated), ("fallback", common::falls_back(provider, device))];
     let labels = labels.into_iter().filter(|(_, given)| *given).map(|(label, _)| label.to_owned()).collect();
-    let sets = (2 * device.info().last_level_cache().0 / shape.bytes().max(1) + 1).clamp(1, MOST_SETS);
+    let sets = operand_sets(device.info(), moved(shape), Bytes(shape.bytes()));
     let sets = (0..sets).map(|set| Set::new(shape, device, seed, set)).collect::<Result<Vec<_>>>()?;
     let around = Around::new(shape, device, seed)?;
     device.synchronize()?;
@@ -86,6 +83,11 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
     }
     config.extend(ready.plan.config());
     Ok(Prepared { ready: Box::new(ready), config, labels, dtype: encoding(shape.dtype, device) })
+}
+
+/// What an execution reads and writes: of the keys those that a query sees.
+fn moved(shape: Shape) -> Bytes {
+    shape.work().map_or(Bytes(0), |work| work.bytes)
 }
 
 /// The seed of an operand: three to a set, and the sinks behind all sets.
@@ -192,12 +194,17 @@ impl Run<'_> {
             return Ok(Vec::new());
         }
         let mut tried: Vec<Option<Seconds>> = vec![None; candidates];
-        let mut bound = f64::INFINITY;
+        let (mut bound, mut turn) = (f64::INFINITY, 0);
         for round in 0..TRIALS {
             let open = |least: &Option<Seconds>| least.map_or(round == 0, |least| least.0 <= bound);
             for (index, least) in tried.iter_mut().enumerate().filter(|(_, least)| open(least)) {
                 self.plan.select(index)?;
-                match trial(device, &mut |turn| self.enqueue(turn % sets)) {
+                // The next set each time: one that was used a moment ago is in a cache.
+                let mut run = |_| {
+                    turn += 1;
+                    self.enqueue(turn % sets)
+                };
+                match trial(device, &mut run) {
                     Ok(seconds) => *least = Some(least.map_or(seconds, |least| if seconds < least { seconds } else { least })),
                     Err(error @ DeviceError::Lost(_)) => return Err(error),
                     Err(_) => *least = None,
@@ -261,7 +268,7 @@ impl Ready for Run<'_> {
     }
 
     fn cold_by_itself(&self) -> bool {
-        self.shape.bytes() > 2 * self.device.info().last_level_cache().0
+        moved(self.shape).0 > 2 * self.device.info().last_level_cache().0
     }
 
     fn enqueue(&mut self, turn: usize) -> Result<()> {

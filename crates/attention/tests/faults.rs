@@ -4,7 +4,7 @@
 
 use ridgepoint_attention::Attention;
 use ridgepoint_core::record::Clock;
-use ridgepoint_core::{DeviceInfo, Dtype, Outcome};
+use ridgepoint_core::{Bytes, CacheLevel, DeviceInfo, Dtype, Outcome};
 use ridgepoint_device::cpu::CpuDevice;
 use ridgepoint_device::{
     AttentionKernels, AttentionOperands, AttentionPlan, AttentionProblem, Buffer, Device, Kernel, Program, Result,
@@ -64,6 +64,8 @@ const FAULTS: [Fault; 9] = [
 /// A CPU whose only attention has a fault.
 struct Faulty {
     cpu: CpuDevice,
+    /// With a small cache, so that few sets of operands make a case cold: these kernels are slow.
+    info: DeviceInfo,
     kernels: Kernels,
 }
 
@@ -222,7 +224,7 @@ impl AttentionKernels for Kernels {
 /// Everything but attention is the CPU's own.
 impl Device for Faulty {
     fn info(&self) -> &DeviceInfo {
-        self.cpu.info()
+        &self.info
     }
     ridgepoint_device::leave_to!(cpu);
     fn compile(&self, program: &Program<'_>, entry: &str) -> Result<Kernel> {
@@ -272,7 +274,10 @@ fn every_usual_mistake_with_windows_pages_sinks_lengths_and_scales_is_found() {
 fn faulty() -> Faulty {
     let open = || CpuDevice::open().unwrap();
     let kernels = Kernels { memory: Arc::new(Mutex::new(open())), fault: Fault::None };
-    Faulty { cpu: open(), kernels }
+    let cpu = open();
+    let caches = vec![CacheLevel { name: "L2".into(), bytes: Bytes::kib(64), instances: 1 }];
+    let info = DeviceInfo { caches, ..cpu.info().clone() };
+    Faulty { cpu, info, kernels }
 }
 
 /// A right kernel passes, checked by `method`; each of the faults comes out as Wrong.

@@ -16,7 +16,6 @@ pub fn cases(scope: &Scope, filters: &[String]) -> Outcome<Vec<Listed>> {
     if filters.is_empty() {
         return Ok(all);
     }
-    let whole = |id: &str| SUITES.iter().find_map(|suite| Some(Listed { suite: *suite, case: suite.parse(id)? }));
     let (mut wanted, mut unlisted) = (vec![false; all.len()], Vec::new());
     for filter in filters {
         let alone = whole(filter);
@@ -40,6 +39,17 @@ pub fn cases(scope: &Scope, filters: &[String]) -> Outcome<Vec<Listed>> {
     }
     let listed = all.into_iter().zip(wanted).filter_map(|(listed, wanted)| wanted.then_some(listed));
     Ok(listed.chain(unlisted).collect())
+}
+
+/// The case that a whole id means.
+fn whole(id: &str) -> Option<Listed> {
+    SUITES.iter().find_map(|suite| Some(Listed { suite: *suite, case: suite.parse(id)? }))
+}
+
+/// True if `filter` means the case of this id: as a whole id, as a part of one or as a pattern.
+#[must_use]
+pub fn means(filter: &str, id: &str) -> bool {
+    whole(filter).map_or_else(|| matches(filter, id), |listed| listed.case.id.as_str() == id)
 }
 
 /// True if `id` contains `filter`, or matches it whole where it has a `*`.

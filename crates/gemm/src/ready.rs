@@ -6,14 +6,16 @@ use crate::check::{Found, Reference, check, largest, weak};
 use crate::operands::{Operands, Seeds};
 use crate::{gemv, matrix_amd, mma, tile, tiled, tune, variants, wgmma};
 use ridgepoint_core::record::Tuning;
-use ridgepoint_core::{Distribution, Dtype, Verification};
+use ridgepoint_core::{Bytes, DeviceInfo, Distribution, Dtype, Verification};
 use ridgepoint_device::{Buffer, Device, DeviceError, GemmPlan, GemmProblem, Result, Scales, Scaling, Support};
-use ridgepoint_harness::{Prepared, Ready};
+use ridgepoint_harness::{Prepared, Ready, operand_sets};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-/// Most operand sets: beyond that, eviction would be cheaper, and no device needs it.
-const MOST_SETS: u64 = 64;
+/// Sets to rotate over; two of what is far larger than a cache, so that nothing of an execution is left for the next.
+pub(crate) fn sets(info: &DeviceInfo, moved: Bytes, held: Bytes) -> u64 {
+    if moved.0 > 2 * info.last_level_cache().0 { 2 } else { operand_sets(info, moved, held) }
+}
 
 pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, seed: u64) -> Result<Prepared<'d>> {
     let problem = variants::problem(shape, device);
@@ -39,7 +41,7 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
             "sums of {k} such values can be more than f16 holds; take out=f32 or a smaller K"
         )));
     }
-    let sets = (2 * device.info().last_level_cache().0 / shape.operands().0.max(1) + 1).clamp(1, MOST_SETS) + 1;
+    let sets = sets(device.info(), shape.operands(), shape.operands());
     let mut operands = Vec::new();
     for set in 0..sets {
         operands.push(Operands::fill(device, shape, &problem, plan.scale_orders(), Seeds::of(seed, set))?);
@@ -48,7 +50,12 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
     let mut config = BTreeMap::new();
     let library = blas.and_then(|b| b.library()).map(|library| format!("{} {}", library.name, library.version));
     let what = tune::what(provider, library.as_deref(), &shape.of_normal().id(), device.info());
-    let tuning = tune::tune(plan.as_mut(), device, &what, &mut |plan, turn| plan.enqueue(&operands[turn % operands.len()].of()))?;
+    let mut next = 0;
+    let tuning = tune::tune(plan.as_mut(), device, &what, &mut |plan| {
+        // The next set each time: one that was used a moment ago is in a cache.
+        next = (next + 1) % operands.len();
+        plan.enqueue(&operands[next].of())
+    })?;
     config.extend(tuning.iter().map(|t| ("algorithms".into(), tune::words(t))));
     config.extend(plan.config());
     config.extend(accumulation(&problem, plan.as_ref()));

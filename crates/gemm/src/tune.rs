@@ -18,8 +18,8 @@ const MOST_TURNS: usize = 100;
 /// Slower than the best by this factor is not timed further.
 const HOPELESS: f64 = 1.5;
 
-/// One execution over an operand set.
-type Run<'r> = dyn FnMut(&mut dyn GemmPlan, usize) -> Result<()> + 'r;
+/// One execution, over the next operand set.
+type Run<'r> = dyn FnMut(&mut dyn GemmPlan) -> Result<()> + 'r;
 
 /// Chooses the plan's algorithm; None where there is no choice. `what` names provider, library and product.
 ///
@@ -114,7 +114,7 @@ impl Search<'_, '_> {
     /// A short trial of one.
     fn time(&mut self, index: usize) -> Result<Seconds> {
         self.plan.select(index)?;
-        trial(self.device, &mut |turn| (self.run)(self.plan, turn))
+        trial(self.device, &mut |_| (self.run)(self.plan))
     }
 
     /// Tries the first `depth`, and gives the fastest few. One that fails is passed over.
@@ -149,9 +149,11 @@ impl Search<'_, '_> {
         while turn < TURNS || (turn < MOST_TURNS && spent < FINAL.0) {
             for (slot, index) in order.iter().enumerate().filter(|(slot, _)| runs[*slot]) {
                 self.plan.select(*index)?;
+                let hold = self.device.hold()?;
                 let start = self.device.record()?;
-                (self.run)(self.plan, turn)?;
+                (self.run)(self.plan)?;
                 let end = self.device.record()?;
+                drop(hold);
                 let seconds = self.device.elapsed(&start, &end)?;
                 spent += seconds.0;
                 times[slot].push(seconds);

@@ -157,10 +157,16 @@ impl<'a> Timer<'a> {
 
     /// Captures a batch of short launches as a graph, so that their gaps do not count.
     fn capture(&mut self, ready: &mut dyn Ready, single: Seconds) -> Result<()> {
-        let (turns, first, batch) = (ready.turns(), self.turn, self.batch);
-        if self.by_itself || self.evict || batch < 2 || single.0 > SHORT_LAUNCH.0 {
+        if self.by_itself || self.evict || self.batch < 2 || single.0 > SHORT_LAUNCH.0 {
             return Ok(());
         }
+        let (turns, first) = (ready.turns(), self.turn);
+        // A graph begins with the same set each time: whole rounds, or the last ones of it would be met again too soon.
+        let rounds = self.batch.next_multiple_of(turns as u64);
+        if self.policy.counts.executions.is_none() && rounds <= self.policy.max_held {
+            self.batch = rounds;
+        }
+        let batch = self.batch;
         let graph = self.device.capture(&mut || (0..batch as usize).try_for_each(|i| ready.enqueue((first + i) % turns)))?;
         self.graph = graph.map(|g| (g, batch));
         if self.graph.is_some() {

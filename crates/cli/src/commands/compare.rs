@@ -77,7 +77,7 @@ fn side(path: &Path, args: &Compare, problems: &mut Vec<String>) -> Outcome<Side
         let found = store::read(&file)?;
         problems.extend(found.problems);
         side.environments.extend(found.environments);
-        let asked = |id: &str| args.case.is_empty() || args.case.iter().any(|filter| select::matches(filter, id));
+        let asked = |id: &str| args.case.is_empty() || args.case.iter().any(|filter| select::means(filter, id));
         side.records.extend(found.records.into_iter().filter(|r| asked(r.case.as_str())));
         if side.records.len() > MOST {
             problems.push(format!("{}: over {MOST} records; the rest is not compared", path.display()));

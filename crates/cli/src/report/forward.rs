@@ -2,7 +2,7 @@
 //! besides, no record here says: the sum is of products and attention alone, and is marked where one of them is missing.
 
 use super::text::{clean, significant};
-use super::{Model, Row};
+use super::{Model, Row, TOGETHER};
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use ridgepoint_core::model::{Pass, Phase};
 use serde_json::{Value, json};
@@ -18,6 +18,8 @@ const MOST: usize = 200;
 
 /// Passes of one model on one device that differ in batch, context or phase.
 pub(super) struct Forward<'m> {
+    /// Where records of several hosts are here.
+    host: Option<&'m str>,
     device: &'m str,
     columns: Vec<Column<'m>>,
 }
@@ -64,7 +66,8 @@ impl Forward<'_> {
         let Pass { model, tp, dtype, attention, .. } = self.columns[0].pass;
         let shared = if *tp > 1 { format!(" shared by {tp} GPUs") } else { String::new() };
         let attention = if attention.is_empty() { String::new() } else { format!(", attention {}", clean(attention)) };
-        format!("a forward pass of {}{shared}, {}{attention}, on {}", clean(model), clean(dtype), clean(self.device))
+        let host = self.host.map_or_else(String::new, |host| format!(" of {}", clean(host)));
+        format!("a forward pass of {}{shared}, {}{attention}, on {}{host}", clean(model), clean(dtype), clean(self.device))
     }
 
     /// Layers of all columns, in the order of the first that has them.
@@ -83,37 +86,43 @@ impl Forward<'_> {
 
 /// The forward passes of a model's records: a table for each model, degree, dtype and device.
 pub(super) fn passes(model: &Model) -> Vec<Forward<'_>> {
-    let mut best: BTreeMap<(&str, &str), Measured<'_>> = BTreeMap::new();
+    // Another host's devices have the same names.
+    let hosts: BTreeMap<&str, &str> = model.environments.iter().map(|e| (e.hash.as_str(), e.host.as_str())).collect();
+    let mut best: BTreeMap<(&str, &str, &str), Measured<'_>> = BTreeMap::new();
     for Row { record, placement, .. } in &model.rows {
-        let Some(placement) = placement else { continue };
+        let Some(placement) = placement.as_ref().filter(|_| !record.provider.ends_with(TOGETHER)) else { continue };
+        let host = hosts.get(record.environment.as_str()).copied().unwrap_or_default();
         let here = Measured { provider: &record.provider, median: placement.summary.median };
-        let slot = best.entry((&record.device, record.case.as_str())).or_insert(here);
+        let slot = best.entry((host, &record.device, record.case.as_str())).or_insert(here);
         if here.median < slot.median {
             *slot = here;
         }
     }
     let mut found: Vec<Forward<'_>> = Vec::new();
     // A run that was resumed has its passes once in each environment.
-    let mut seen: BTreeSet<(&str, &Pass)> = BTreeSet::new();
+    let mut seen: BTreeSet<(&str, &str, &Pass)> = BTreeSet::new();
+    let several = hosts.values().collect::<BTreeSet<_>>().len() > 1;
     for environment in &model.environments {
+        let host = environment.host.as_str();
         for (device, pass) in environment.devices.iter().flat_map(|d| environment.passes.iter().map(|p| (d.id.as_str(), p))) {
-            if !seen.insert((device, pass)) {
+            if !seen.insert((host, device, pass)) {
                 continue;
             }
-            let parts = pass.parts.iter().map(|part| best.get(&(device, part.case.as_str())).copied()).collect::<Vec<_>>();
+            let parts = pass.parts.iter().map(|part| best.get(&(host, device, part.case.as_str())).copied()).collect::<Vec<_>>();
             if parts.iter().all(Option::is_none) {
                 continue;
             }
             let column = Column { pass, parts };
+            let named = several.then_some(host);
             let same = |f: &Forward<'_>| {
                 let other = f.columns[0].pass;
                 f.columns.len() < ABREAST
-                    && (f.device, &other.model, other.tp) == (device, &pass.model, pass.tp)
+                    && (f.host, f.device, &other.model, other.tp) == (named, device, &pass.model, pass.tp)
                     && (&other.dtype, &other.attention) == (&pass.dtype, &pass.attention)
             };
             match found.iter().position(same) {
                 Some(at) => found[at].columns.push(column),
-                None if found.len() < MOST => found.push(Forward { device, columns: vec![column] }),
+                None if found.len() < MOST => found.push(Forward { host: named, device, columns: vec![column] }),
                 None => return found,
             }
         }

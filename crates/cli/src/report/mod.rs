@@ -110,16 +110,20 @@ impl Model {
                 Row { record, placement, of_alone: None, lead: None }
             })
             .collect();
+        // Another host's devices have the same names.
+        let hosts: BTreeMap<&str, &str> = environments.iter().map(|e| (e.hash.as_str(), e.host.as_str())).collect();
+        let host = |r: &Record| hosts.get(r.environment.as_str()).copied();
         let figures: BTreeMap<_, f64> = rows
             .iter()
             .filter_map(|row| {
                 let r = &row.record;
-                Some(((r.device.clone(), r.case.clone(), r.provider.clone()), row.placement.as_ref()?.achieved))
+                Some(((host(r), r.device.clone(), r.case.clone(), r.provider.clone()), row.placement.as_ref()?.achieved))
             })
             .collect();
         for row in &mut rows {
             let r = &row.record;
-            let alone = r.provider.strip_suffix(TOGETHER).map(|name| (r.device.clone(), r.case.clone(), name.to_owned()));
+            let alone =
+                r.provider.strip_suffix(TOGETHER).map(|name| (host(r), r.device.clone(), r.case.clone(), name.to_owned()));
             let alone = alone.and_then(|key| figures.get(&key)).filter(|figure| **figure > 0.0);
             row.of_alone = row.placement.as_ref().zip(alone).map(|(placement, alone)| placement.achieved / alone);
         }

@@ -71,7 +71,7 @@ impl Shapes {
         let mut seen = BTreeSet::new();
         ids.retain(|id| seen.insert(id.clone()));
         let all = ids.len();
-        ids.retain(|id| filters.is_empty() || filters.iter().any(|f| select::matches(f, id)));
+        ids.retain(|id| filters.is_empty() || filters.iter().any(|f| select::means(f, id)));
         if ids.is_empty() {
             return Err(Failure::usage(format!(
                 "none of the {all} cases made by these flags matches '{}'",

@@ -44,10 +44,18 @@ struct Config {
     use_sliding_window: Option<bool>,
     max_window_layers: Option<u64>,
     layer_types: Option<Vec<String>>,
+    sliding_window_pattern: Option<u64>,
+    attention_chunk_size: Option<u64>,
+    full_attention_interval: Option<u64>,
+    intermediate_size_mlp: Option<u64>,
 }
 
 /// Decoders whose MLP has no gate, by `model_type`.
 const UNGATED: &[&str] = &["falcon", "gpt_neox", "nemotron", "opt", "phi", "starcoder2"];
+/// Decoders that alternate windows with full attention, which the newer of their files say layer by layer and the older do not.
+const ALTERNATING: &[&str] = &["gemma2", "gemma3", "gemma3_text", "cohere2"];
+/// What layers may be, by `layer_types`.
+const LAYERS: [&str; 2] = ["full_attention", "sliding_attention"];
 /// Decoders whose attention has sinks.
 const WITH_SINKS: &[&str] = &["gpt_oss"];
 
@@ -90,6 +98,7 @@ impl Config {
         let hidden = required(self.hidden_size, "hidden_size", WIDEST)?;
         let layers = required(self.num_hidden_layers, "num_hidden_layers", MOST_LAYERS)?;
         let kind = self.model_type.as_deref().unwrap_or_default();
+        self.understood(kind)?;
         let experts = self.experts(layers)?;
         let sparse = experts.map_or(0, |e| e.layers);
         let dense = if sparse == layers {
@@ -109,6 +118,29 @@ impl Config {
             dense,
             experts,
         })
+    }
+
+    /// Refuses what makes layers of kinds that are not known here.
+    fn understood(&self, kind: &str) -> Read<()> {
+        let unknown = [
+            ("attention_chunk_size", self.attention_chunk_size),
+            ("full_attention_interval", self.full_attention_interval),
+            ("intermediate_size_mlp", self.intermediate_size_mlp),
+        ];
+        if let Some((field, _)) = unknown.iter().find(|(_, value)| value.is_some()) {
+            return Err(format!("{field} makes layers that are not all alike, of a kind that is not understood"));
+        }
+        let Some(types) = &self.layer_types else {
+            let alternates = ALTERNATING.contains(&kind) || self.sliding_window_pattern.is_some();
+            return match self.sliding_window {
+                Some(_) if alternates => Err("layer_types is missing: which layers have the sliding_window is not said".into()),
+                _ => Ok(()),
+            };
+        };
+        match types.iter().find(|t| !LAYERS.contains(&t.as_str())) {
+            Some(other) => Err(format!("layer_types has '{}'; {} are understood", plain(other), LAYERS.join(" and "))),
+            None => Ok(()),
+        }
     }
 
     fn heads(&self, hidden: u64) -> Read<Heads> {
@@ -231,6 +263,11 @@ mod tests {
             (&format!("{{{SMALL}, \"layer_types\": [], \"sliding_window\": 4}}"), "names 0 layers"),
             (&format!("{{{SMALL}, \"num_experts\": 4}}"), "num_experts_per_tok is missing"),
             (&format!("{{{SMALL}, \"kv_lora_rank\": 4}}"), "qk_nope_head_dim is missing"),
+            (&format!("{{{SMALL}, \"full_attention_interval\": 4}}"), "full_attention_interval makes layers"),
+            (&format!("{{{SMALL}, \"attention_chunk_size\": 8192}}"), "attention_chunk_size makes layers"),
+            (&format!("{{{SMALL}, \"layer_types\": [\"linear_\\u0007attention\"]}}"), "layer_types has 'linear_"),
+            (&format!("{{{SMALL}, \"sliding_window\": 4, \"model_type\": \"gemma2\"}}"), "layer_types is missing"),
+            (&format!("{{{SMALL}, \"sliding_window\": 4, \"sliding_window_pattern\": 6}}"), "layer_types is missing"),
         ] {
             let said = read(text).unwrap_err();
             assert!(said.contains(words) && !said.chars().any(char::is_control), "{text}: {said}");

@@ -183,7 +183,10 @@ impl Model {
             }
         }
         if how.phase == Phase::Prefill {
-            parts.product("kv", hq * (nope + v), kv_rank, layers);
+            // The cache keeps the latent vectors: keys and values are made of all of them anew, for each chunk.
+            let rows = how.batch.saturating_mul(how.context);
+            let expanded = Parts { rows, dtype: parts.dtype, list: Vec::new() }.with("kv", hq * (nope + v), kv_rank);
+            parts.list.extend(expanded.map(|part| Part { count: layers, ..part }));
             parts.attention("attention", how, (hq, hq, &format!("d{}v{v}", nope + rope)), (None, self.sinks), layers);
         } else {
             // Absorbed: queries go to the latent keys, and what comes of it is brought back, each head by a matrix of its own.
@@ -355,7 +358,7 @@ mod tests {
         assert_eq!(counts, [&[("gate-up", 3), ("down", 3)][..], &sparse, &[("lm head", 1)]].concat());
         assert_eq!(decode[9].1, "gemm/grouped/e256m128n512k7168/bf16/routed");
         let prefill = parts("deepseek-v3", Phase::Prefill, 8);
-        assert_eq!(prefill[2], ("kv".into(), "gemm/m2048n4096k512/bf16".into(), 61));
+        assert_eq!(prefill[2], ("kv".into(), "gemm/m8192n4096k512/bf16".into(), 61), "of the whole context");
         assert_eq!(prefill[3].1, "attention/mla-prefill/b1hq16hkv16sq2048sk8192d192v128/bf16/causal");
     }
 

@@ -117,7 +117,12 @@ impl Grouped {
 
     /// Bytes of one set of operands, the matrices of idle experts among them.
     pub(crate) fn operands(self) -> u64 {
-        let Self { experts, m, n, k, dtype, .. } = self;
+        self.moved(self.experts)
+    }
+
+    /// Bytes that an execution moves where so many experts have rows.
+    pub(crate) fn moved(self, experts: u64) -> u64 {
+        let Self { m, n, k, dtype, .. } = self;
         (dtype.bytes(m * k) + dtype.bytes(experts * n * k) + self.product(1).output.bytes(m * n)).0
     }
 

@@ -4,14 +4,12 @@
 use super::{Group, Grouped, looped};
 use crate::check::{Found, Reference, check};
 use crate::operands::{Operands, Seeds};
+use crate::ready::sets;
 use crate::tile;
-use ridgepoint_core::{Dtype, Verification, data};
+use ridgepoint_core::{Bytes, Dtype, Verification, data};
 use ridgepoint_device::{Buffer, Device, DeviceError, GemmPlan, GemmProblem, Result, Support};
 use ridgepoint_harness::{Prepared, Ready, encoding, random};
 use std::collections::BTreeMap;
-
-/// Most operand sets.
-const MOST_SETS: u64 = 16;
 
 /// All experts' operands, and each group's part of them.
 struct Set {
@@ -91,7 +89,7 @@ pub(crate) fn prepare<'d>(shape: Grouped, provider: &str, device: &'d dyn Device
         let reason = format!("two sets of operands take {:.1} GiB of {:.1} GiB", gib(2 * operands), gib(memory));
         return Err(DeviceError::unsupported(reason));
     }
-    let sets = (2 * device.info().last_level_cache().0 / operands.max(1) + 1).clamp(1, MOST_SETS) + 1;
+    let sets = sets(device.info(), Bytes(shape.moved(groups.len() as u64)), Bytes(operands));
     let sets = (0..sets).map(|set| Set::fill(device, shape, input, &groups, seed, set)).collect::<Result<Vec<_>>>()?;
     device.synchronize()?;
     let rows = groups.iter().map(|g| g.rows);

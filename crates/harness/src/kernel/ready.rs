@@ -131,7 +131,8 @@ impl Run<'_> {
         let mut total = 0.0;
         for _ in 0..n {
             self.restore()?;
-            if self.cold && !self.far {
+            // What was just put back lies in a cache.
+            if self.cold {
                 self.device.evict()?;
             }
             let start = self.device.record()?;
