@@ -157,6 +157,15 @@ impl Session {
         ridgepoint_harness::search(setup.profile, setup.retune);
         let environment = environment::observe(&devices, setup.profile, setup.seed, setup.place.facts());
         let environment = Environment { passes: setup.passes.to_vec(), ..environment }.hashed();
+        store::same_machine(&found, &environment)?;
+        let other = |e: &&Environment| (&e.profile, e.seed) != (&environment.profile, environment.seed);
+        if let Some(before) = found.environments.iter().find(other) {
+            let Environment { profile, seed, .. } = before;
+            let _ = writeln!(
+                std::io::stderr(),
+                "ridgepoint: what was measured before (profile {profile}, seed {seed}) is kept as it is"
+            );
+        }
         writer.append(&Line::Environment(Box::new(environment.clone())))?;
         found.environments.push(environment.clone());
         Ok(Self {

@@ -2,7 +2,9 @@
 
 use crate::exit::{Failure, Outcome};
 use ridgepoint_core::record::SCHEMA_VERSION;
-use ridgepoint_core::{Environment, Line, Record};
+use ridgepoint_core::roofline::place;
+use ridgepoint_core::specs::Specs;
+use ridgepoint_core::{DeviceInfo, Environment, Line, Record};
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -129,9 +131,44 @@ pub(crate) fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
     Failure::environment(format!("cannot write {}: {error}{advice}", path.display()))
 }
 
-/// What has been measured or skipped already, so that a resumed run leaves it alone. Failed and wrong cases run again.
+/// What has been measured or skipped already, so that a resumed run leaves it alone. Failed and wrong cases run again, and what has no
+/// figure, since its device or its samples are not in the file.
 pub(crate) fn done(found: &Records) -> BTreeSet<(String, String, String)> {
-    found.records.iter().filter_map(settled).collect()
+    let device = |r: &Record| {
+        let environment = found.environments.iter().find(|e| e.hash == r.environment)?;
+        environment.devices.iter().find(|d| d.id == r.device)
+    };
+    let usable = |r: &&Record| match &r.outcome {
+        ridgepoint_core::Outcome::Measured { verification, .. } => {
+            verification.passed() && device(r).is_some_and(|info| place(r, info, Specs::built_in()).is_some())
+        }
+        _ => true,
+    };
+    found.records.iter().filter(usable).filter_map(settled).collect()
+}
+
+/// Refuses to go on with a run of another machine: its figures would stand as this one's. A device with a uuid is the same wherever its
+/// host's name comes from; another is where the host's name and its own are.
+///
+/// # Errors
+/// One sentence that names both.
+pub(crate) fn same_machine(found: &Records, here: &Environment) -> Outcome<()> {
+    let named = |e: &Environment, d: &DeviceInfo| format!("{} ({} of {})", d.id, d.name, e.host);
+    for (environment, device) in found.environments.iter().flat_map(|e| e.devices.iter().map(move |d| (e, d))) {
+        let Some(now) = here.devices.iter().find(|d| d.id == device.id) else { continue };
+        let same = match (&device.uuid, &now.uuid) {
+            (Some(then), Some(now)) => then == now,
+            _ => environment.host == here.host && device.name == now.name,
+        };
+        if !same {
+            return Err(Failure::usage(format!(
+                "the run to go on with was made on {}, and here is {}: go on there, or begin a run of its own with --out",
+                named(environment, device),
+                named(here, now)
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Device, case and provider of a record that need not be made again.

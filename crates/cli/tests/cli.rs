@@ -102,6 +102,24 @@ fn a_run_is_recorded_rendered_and_resumed() {
     assert_eq!(resumed.status.code(), Some(0), "{}", String::from_utf8_lossy(&resumed.stderr));
     let records = std::fs::read_to_string(&raw).unwrap().lines().filter(|l| l.contains("\"kind\":\"record\"")).count();
     assert_eq!(records, 3);
+    // What has no figure is shown as failed, and made again; another machine's run is not gone on with.
+    let emptied = |line: &str| {
+        let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+        if line["case"] == "memory/latency/16KiB" {
+            line["samples"]["seconds"] = serde_json::json!([]);
+        }
+        line.to_string() + "\n"
+    };
+    let all = std::fs::read_to_string(&raw).unwrap();
+    std::fs::write(&raw, all.lines().map(emptied).collect::<String>()).unwrap();
+    assert_eq!(ridgepoint(&["report", text(&folder)]).status.code(), Some(1));
+    let resumed = run(CASES, "--resume", &folder);
+    assert_eq!(resumed.status.code(), Some(0), "{}", String::from_utf8_lossy(&resumed.stderr));
+    let host = format!("\"host\":{}", lines[0]["host"]);
+    let all = std::fs::read_to_string(&raw).unwrap();
+    assert!(all.contains(&host), "{all}");
+    std::fs::write(&raw, all.replace(&host, "\"host\":\"elsewhere\"")).unwrap();
+    fails(&run(CASES, "--resume", &folder), 2, "was made on cpu:0");
     std::fs::remove_dir_all(folder).unwrap();
 }
 

@@ -248,6 +248,7 @@ fn mistakes_are_sentences() {
             "no size from 4B to 4B has an element of f32, and 16 bytes for each of 2 ranks where it is cut",
         ),
         (&["-b", "1K", "-e", "1G", "-i", "1K"], "more than 1000 sizes"),
+        (&["-b", "1K", "-e", "1G", "-i", "0"], "steps of no bytes"),
         (&["-b", "8K", "-e", "4K"], "sizes from 8KiB (-b) to 4KiB (-e): the largest is below the smallest"),
         (&["--sweep"], "--sweep is over NCCL's and RCCL's algorithms; fake:0 has its ranks by fake"),
         (&["--format", "papyrus"], "known: table"),

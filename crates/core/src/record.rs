@@ -245,6 +245,21 @@ impl Verification {
     pub fn passed(&self) -> bool {
         self.wrong == 0 && self.checked > 0 && self.error <= self.tolerance
     }
+
+    /// What was found wrong, in a sentence: values that are off, or elements that are none.
+    #[must_use]
+    pub fn fault(&self) -> String {
+        let Self { error, tolerance, checked, wrong, .. } = self;
+        if *checked == 0 {
+            "nothing was checked".into()
+        } else if error <= tolerance {
+            format!(
+                "{wrong} of {checked} elements not written or not finite; error of the others {error:.1e} within {tolerance:.1e}"
+            )
+        } else {
+            format!("{wrong} of {checked} elements wrong, error {error:.1e} over {tolerance:.1e}")
+        }
+    }
 }
 
 /// Smallest, median and largest reading of a sensor in a window.

@@ -88,9 +88,14 @@ fn sizes(args: &Collectives) -> Outcome<Vec<Bytes>> {
     if begin.0 == 0 {
         return Err(Failure::usage("sizes begin at one byte or more"));
     }
-    let next = |size: &Bytes| match args.step {
-        Some(step) => size.0.checked_add(step.0).filter(|_| step.0 > 0),
-        None => size.0.checked_mul(args.factor.into()).filter(|next| *next > size.0),
+    // A factor that does not grow means steps, as in nccl-tests, whose step is 1 MiB where none is given.
+    let step = args.step.or((args.factor < 2).then_some(Bytes::mib(1)));
+    if step == Some(Bytes(0)) {
+        return Err(Failure::usage("steps of no bytes (-i) reach no other size"));
+    }
+    let next = |size: &Bytes| match step {
+        Some(step) => size.0.checked_add(step.0),
+        None => size.0.checked_mul(args.factor.into()),
     };
     let sizes: Vec<Bytes> =
         std::iter::successors(Some(begin), |size| next(size).map(Bytes)).take_while(|size| *size <= end).take(MOST + 1).collect();

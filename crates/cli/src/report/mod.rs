@@ -104,9 +104,16 @@ impl Model {
     pub(crate) fn new(environments: Vec<Environment>, records: Vec<Record>) -> Self {
         let mut rows: Vec<Row> = records
             .into_iter()
-            .map(|record| {
+            .map(|mut record| {
+                // A file is a stranger's: what its own check found wrong is no figure.
+                if let Result::Measured { verification, .. } = &record.outcome
+                    && !verification.passed()
+                {
+                    record.outcome = Result::Wrong { verification: verification.clone() };
+                }
                 let info = device(&environments, &record);
                 let placement = info.and_then(|info| place(&record, info, Specs::built_in()));
+                let placement = placement.filter(|p| p.achieved.is_finite() && p.achieved > 0.0);
                 Row { record, placement, of_alone: None, lead: None }
             })
             .collect();
@@ -133,8 +140,13 @@ impl Model {
 
     /// The exit code that these records deserve: anything wrong or failed is a failed check, and nothing measured is no pass.
     pub(crate) fn verdict(&self) -> Exit {
-        let bad = |r: &Row| matches!(r.record.outcome, Result::Wrong { .. } | Result::Failed { .. });
-        let measured = |r: &Row| matches!(r.record.outcome, Result::Measured { .. });
+        // One that has no figure is shown as failed.
+        let bad = |r: &Row| match r.record.outcome {
+            Result::Wrong { .. } | Result::Failed { .. } => true,
+            Result::Measured { .. } => r.placement.is_none(),
+            Result::Skipped { .. } => false,
+        };
+        let measured = |r: &Row| r.placement.is_some();
         if self.rows.iter().any(bad) {
             Exit::CheckFailed
         } else if self.rows.iter().any(measured) {

@@ -153,18 +153,10 @@ pub(super) fn unmeasured(model: &Model) -> BTreeMap<(&'static str, String), Vec<
         let r = &row.record;
         let (kind, reason) = match &r.outcome {
             Outcome::Measured { .. } if row.placement.is_some() => continue,
-            Outcome::Measured { .. } => ("failed", "its device or its samples are missing from the file".to_owned()),
-            Outcome::Wrong { verification: v } => (
-                "wrong",
-                format!(
-                    "{} of {} elements wrong, error {:.1e} over {:.1e} ({})",
-                    v.wrong,
-                    v.checked,
-                    v.error,
-                    v.tolerance,
-                    clean(&v.method)
-                ),
-            ),
+            Outcome::Measured { .. } => {
+                ("failed", "its device is missing from the file, or no sample of it is usable".to_owned())
+            }
+            Outcome::Wrong { verification: v } => ("wrong", format!("{} ({})", v.fault(), clean(&v.method))),
             Outcome::Failed { reason } => ("failed", clean(reason)),
             Outcome::Skipped { reason } => ("skipped", clean(reason)),
         };

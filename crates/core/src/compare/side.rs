@@ -104,10 +104,7 @@ fn why_not(t: &Taken<'_>) -> Option<(Absence, String)> {
         Outcome::Measured { .. } => Some((Absence::Failed, "no sample of it is usable".into())),
         Outcome::Skipped { reason } => Some((Absence::Skipped, reason.clone())),
         Outcome::Failed { reason } => Some((Absence::Failed, reason.clone())),
-        Outcome::Wrong { verification: v } => {
-            let sentence = format!("{} of {} elements wrong, error {:.1e} over {:.1e}", v.wrong, v.checked, v.error, v.tolerance);
-            Some((Absence::Wrong, sentence))
-        }
+        Outcome::Wrong { verification: v } => Some((Absence::Wrong, v.fault())),
     }
 }
 

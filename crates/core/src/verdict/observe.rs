@@ -124,6 +124,14 @@ pub(super) struct Device {
     pub(super) backend: Backend,
 }
 
+impl Device {
+    /// The same device met again: another that was put in its place has its id, and no record of its.
+    fn is(&self, other: &Self) -> bool {
+        let uuids = self.shown.uuid.as_ref().zip(other.shown.uuid.as_ref());
+        self.shown.id == other.shown.id && self.name == other.name && uuids.is_none_or(|(a, b)| a == b)
+    }
+}
+
 /// A node.
 #[derive(Debug, Default)]
 pub(super) struct Node {
@@ -409,7 +417,7 @@ impl Node {
             driver: cut(&info.driver).to_owned(),
             backend: info.backend,
         };
-        let at = self.devices.iter().position(|d| d.shown.id == entry.shown.id);
+        let at = self.devices.iter().position(|d| d.is(&entry));
         let index = match at {
             Some(i) => {
                 if later {
@@ -437,7 +445,7 @@ impl Node {
         let later = from.started >= self.started;
         let mut places = Vec::new();
         for device in from.devices {
-            let at = self.devices.iter().position(|d| d.shown.id == device.shown.id);
+            let at = self.devices.iter().position(|d| d.is(&device));
             places.push(at.unwrap_or(self.devices.len()) as u16);
             match at {
                 Some(i) if later => self.devices[i] = device,
@@ -491,7 +499,7 @@ fn trimmed(info: &DeviceInfo) -> DeviceInfo {
 }
 
 fn wrong(v: &crate::Verification) -> String {
-    format!("{} of {} elements wrong, error {:.1e} over {:.1e} ({})", v.wrong, v.checked, v.error, v.tolerance, cut(&v.method))
+    format!("{} ({})", v.fault(), cut(&v.method))
 }
 
 /// At most [`MAX_TEXT`] bytes of a text.
