@@ -117,10 +117,17 @@ pub(crate) fn jobs(devices: &[Box<dyn Device>], profile: Profile, filters: &[Str
             }
         }
     }
-    if jobs.is_empty() {
-        return Err(Failure::usage(format!("no provider named {} does any of these cases here", providers.join(" or "))));
-    }
+    offered(&jobs, providers)?;
     Ok(jobs)
+}
+
+/// One sentence where no case has a provider of a name that was asked for.
+fn offered(jobs: &[Job], providers: &[String]) -> Outcome<()> {
+    let missing = providers.iter().filter(|p| !jobs.iter().any(|job| job.provider == **p));
+    match missing.map(|p| p.escape_debug().to_string()).collect::<Vec<_>>() {
+        none if none.is_empty() => Ok(()),
+        names => Err(Failure::usage(format!("no provider named {} does any of these cases here", names.join(" or ")))),
+    }
 }
 
 /// Exactly the cases with these ids, on each device in turn, with each of their providers.
@@ -137,9 +144,7 @@ pub(crate) fn jobs_of(devices: &[Box<dyn Device>], ids: &[String], providers: &[
             }
         }
     }
-    if jobs.is_empty() {
-        return Err(Failure::usage(format!("no provider named {} does any of these cases here", providers.join(" or "))));
-    }
+    offered(&jobs, providers)?;
     Ok(jobs)
 }
 

@@ -122,7 +122,7 @@ impl Writer {
 /// One sentence for a failed write.
 pub(crate) fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
     let advice = match error.kind() {
-        std::io::ErrorKind::StorageFull => "; free some space and go on with --resume",
+        std::io::ErrorKind::StorageFull => "; free some space (a run goes on with --resume)",
         std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
             "; name a folder you may write to with --out"
         }

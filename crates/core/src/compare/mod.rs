@@ -471,7 +471,7 @@ mod tests {
     #[test]
     fn samples_that_are_none_and_different_methods_are_told_of() {
         let mut zero = side(&[("cuda:0", H100)], vec![record("cuda:0", "memory/read/1GiB/f32", "k", &[0.0, f64::NAN])]);
-        zero.environments[0].method = 2;
+        zero.environments[0].method += 1;
         zero.records.push(Record { environment: "gone".into(), ..record("cuda:0", "memory/copy/1GiB/f32", "k", &around(1.0)) });
         let good = side(&[("cuda:0", H100)], vec![record("cuda:0", "memory/read/1GiB/f32", "k", &around(1.0))]);
         let made = compare(&good, &zero, &Choice::default()).unwrap();

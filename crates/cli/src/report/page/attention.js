@@ -7,8 +7,10 @@ const left = r => r.bound === 'memory';
 
 function attentionCurves() {
   const rows = measured.filter(attentionOf), by = r => [r.provider, ...(data.devices.length > 1 ? [r.device] : [])];
-  // A square prefill grows on both sides; anything else by its keys.
-  const queries = a => a.sq === a.sk ? 'sq = sk' : `sq${a.sq}`;
+  // A square prefill grows on both sides; anything else by its keys, and a square among those is one of them.
+  const series = a => [a.kind, a.b, a.heads, a.dims, a.rest, a.sq].join(' ');
+  const byKeys = new Set(rows.map(attentionOf).filter(a => a.sq !== a.sk).map(series));
+  const queries = a => a.sq === a.sk && !byKeys.has(series(a)) ? 'sq = sk' : `sq${a.sq}`;
   const over = [
     ['lengths', 'keys a sequence', r => { const a = attentionOf(r); return [a.kind, `b${a.b}`, a.heads, queries(a), a.dims, a.rest, ...by(r)].join(' '); }, r => attentionOf(r).sk],
     ['batches', 'sequences', r => { const a = attentionOf(r); return [a.kind, a.heads, `sq${a.sq}`, `sk${a.sk}`, a.dims, a.rest, ...by(r)].join(' '); }, r => attentionOf(r).b],
