@@ -121,13 +121,12 @@ pub(crate) fn jobs(devices: &[Box<dyn Device>], profile: Profile, filters: &[Str
     Ok(jobs)
 }
 
-/// One sentence where no case has a provider of a name that was asked for.
+/// One sentence where nobody of those that were asked for does any case. One of several may have none: a list of names serves many commands.
 fn offered(jobs: &[Job], providers: &[String]) -> Outcome<()> {
-    let missing = providers.iter().filter(|p| !jobs.iter().any(|job| job.provider == **p));
-    match missing.map(|p| p.escape_debug().to_string()).collect::<Vec<_>>() {
-        none if none.is_empty() => Ok(()),
-        names => Err(Failure::usage(format!("no provider named {} does any of these cases here", names.join(" or ")))),
+    if jobs.is_empty() {
+        return Err(Failure::usage(format!("no provider named {} does any of these cases here", providers.join(" or "))));
     }
+    Ok(())
 }
 
 /// Exactly the cases with these ids, on each device in turn, with each of their providers.
