@@ -53,7 +53,7 @@ impl Reference {
             let compute = &compute;
             let handles: Vec<_> =
                 (0..threads).map(|t| scope.spawn(move || compute(n * t / threads..n * (t + 1) / threads))).collect();
-            handles.into_iter().filter_map(|h| h.join().ok()).flatten().collect()
+            handles.into_iter().flat_map(|h| h.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
         });
         Self { rows: computed, full }
     }
