@@ -42,7 +42,8 @@ pub fn cases(scope: &Scope, filters: &[String]) -> Outcome<Vec<Listed>> {
 }
 
 /// The case that a whole id means.
-fn whole(id: &str) -> Option<Listed> {
+#[must_use]
+pub fn whole(id: &str) -> Option<Listed> {
     SUITES.iter().find_map(|suite| Some(Listed { suite: *suite, case: suite.parse(id)? }))
 }
 

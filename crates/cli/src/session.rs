@@ -12,7 +12,7 @@ use crate::launch::Place;
 use crate::report::{self, Model};
 use crate::select;
 use crate::store::{self, Records, Writer};
-use crate::suites::{Listed, SUITES};
+use crate::suites::Listed;
 use indicatif::{ProgressBar, ProgressStyle};
 use ridgepoint_core::model::Pass;
 use ridgepoint_core::{Case, Environment, Line, Record, Seconds};
@@ -134,8 +134,7 @@ pub(crate) fn jobs_of(devices: &[Box<dyn Device>], ids: &[String], providers: &[
     let mut jobs = Vec::new();
     for (index, device) in devices.iter().enumerate() {
         for id in ids {
-            let found = SUITES.iter().find_map(|suite| Some(Listed { suite: *suite, case: suite.parse(id)? }));
-            let listed = found.ok_or_else(|| Failure::usage(format!("'{id}' is no case")))?;
+            let listed = select::whole(id).ok_or_else(|| Failure::usage(format!("'{id}' is no case")))?;
             for provider in listed.suite.providers(&listed.case, device.as_ref()) {
                 if providers.is_empty() || providers.contains(&provider) {
                     jobs.push(Job { device: index, listed: listed.clone(), provider });

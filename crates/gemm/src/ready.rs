@@ -6,16 +6,11 @@ use crate::check::{Found, Reference, check, largest, weak};
 use crate::operands::{Operands, Seeds};
 use crate::{gemv, matrix_amd, mma, tile, tiled, tune, variants, wgmma};
 use ridgepoint_core::record::Tuning;
-use ridgepoint_core::{Bytes, DeviceInfo, Distribution, Dtype, Verification};
+use ridgepoint_core::{Distribution, Dtype, Verification};
 use ridgepoint_device::{Buffer, Device, DeviceError, GemmPlan, GemmProblem, Result, Scales, Scaling, Support};
-use ridgepoint_harness::{Prepared, Ready, operand_sets};
+use ridgepoint_harness::{Prepared, Ready, operand_sets_or_two};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-
-/// Sets to rotate over; two of what is far larger than a cache, so that nothing of an execution is left for the next.
-pub(crate) fn sets(info: &DeviceInfo, moved: Bytes, held: Bytes) -> u64 {
-    if moved.0 > 2 * info.last_level_cache().0 { 2 } else { operand_sets(info, moved, held) }
-}
 
 pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, seed: u64) -> Result<Prepared<'d>> {
     let problem = variants::problem(shape, device);
@@ -41,7 +36,7 @@ pub(crate) fn prepare<'d>(shape: Shape, provider: &str, device: &'d dyn Device, 
             "sums of {k} such values can be more than f16 holds; take out=f32 or a smaller K"
         )));
     }
-    let sets = sets(device.info(), shape.operands(), shape.operands());
+    let sets = operand_sets_or_two(device.info(), shape.operands(), shape.operands());
     let mut operands = Vec::new();
     for set in 0..sets {
         operands.push(Operands::fill(device, shape, &problem, plan.scale_orders(), Seeds::of(seed, set))?);

@@ -23,7 +23,7 @@ mod window;
 pub use bench::{Bench, Refused};
 pub use operands::{encoding, fill, random, scales};
 pub use policy::{Counts, Policy, Profile};
-pub use sets::{MOST_SETS, operand_sets};
+pub use sets::{MOST_SETS, operand_sets, operand_sets_or_two};
 pub use suite::{Class, Measured, Prepared, Ready, Scope, Suite, measure, measure_after};
 pub use trial::trial;
 pub use tuned::{depth, recall, remember, search};

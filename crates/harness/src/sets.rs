@@ -13,6 +13,13 @@ pub fn operand_sets(info: &DeviceInfo, moved: Bytes, held: Bytes) -> u64 {
     sets([info.last_level_cache(), info.memory].map(|bytes| bytes.0), moved.0, held.0)
 }
 
+/// The same for what is read as a whole each time: two sets even of what is far larger than a cache, so that nothing that an execution left
+/// there serves the next.
+#[must_use]
+pub fn operand_sets_or_two(info: &DeviceInfo, moved: Bytes, held: Bytes) -> u64 {
+    if moved.0 > 2 * info.last_level_cache().0 { 2 } else { operand_sets(info, moved, held) }
+}
+
 fn sets([cache, memory]: [u64; 2], moved: u64, held: u64) -> u64 {
     let wanted = 2 * cache / moved.max(1) + 1;
     if wanted <= MOST_SETS && wanted.saturating_mul(held) <= memory / 4 { wanted } else { 1 }

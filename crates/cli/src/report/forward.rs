@@ -86,8 +86,7 @@ impl Forward<'_> {
 
 /// The forward passes of a model's records: a table for each model, degree, dtype and device.
 pub(super) fn passes(model: &Model) -> Vec<Forward<'_>> {
-    // Another host's devices have the same names.
-    let hosts: BTreeMap<&str, &str> = model.environments.iter().map(|e| (e.hash.as_str(), e.host.as_str())).collect();
+    let hosts = super::hosts(&model.environments);
     let mut best: BTreeMap<(&str, &str, &str), Measured<'_>> = BTreeMap::new();
     for Row { record, placement, .. } in &model.rows {
         let Some(placement) = placement.as_ref().filter(|_| !record.provider.ends_with(TOGETHER)) else { continue };

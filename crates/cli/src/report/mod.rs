@@ -117,8 +117,7 @@ impl Model {
                 Row { record, placement, of_alone: None, lead: None }
             })
             .collect();
-        // Another host's devices have the same names.
-        let hosts: BTreeMap<&str, &str> = environments.iter().map(|e| (e.hash.as_str(), e.host.as_str())).collect();
+        let hosts = hosts(&environments);
         let host = |r: &Record| hosts.get(r.environment.as_str()).copied();
         let figures: BTreeMap<_, f64> = rows
             .iter()
@@ -155,6 +154,11 @@ impl Model {
             Exit::Environment
         }
     }
+}
+
+/// The host of each environment, by its hash: a run that was resumed has several, and another host's devices have the same names.
+fn hosts(environments: &[Environment]) -> BTreeMap<&str, &str> {
+    environments.iter().map(|e| (e.hash.as_str(), e.host.as_str())).collect()
 }
 
 fn device<'e>(environments: &'e [Environment], record: &Record) -> Option<&'e DeviceInfo> {

@@ -32,8 +32,7 @@ impl Lead {
 
 /// The rows of each case on each device that had several providers, the fastest first.
 fn rivals(rows: &[Row], environments: &[Environment]) -> Vec<Vec<usize>> {
-    // A run that was resumed has several environments, and another host's devices have the same names.
-    let hosts: BTreeMap<&str, &str> = environments.iter().map(|e| (e.hash.as_str(), e.host.as_str())).collect();
+    let hosts = super::hosts(environments);
     let mut cases: BTreeMap<_, Vec<usize>> = BTreeMap::new();
     for (index, row) in rows.iter().enumerate() {
         let r = &row.record;

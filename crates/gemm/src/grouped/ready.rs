@@ -4,11 +4,10 @@
 use super::{Group, Grouped, looped};
 use crate::check::{Found, Reference, check};
 use crate::operands::{Operands, Seeds};
-use crate::ready::sets;
 use crate::tile;
 use ridgepoint_core::{Bytes, Dtype, Verification, data};
 use ridgepoint_device::{Buffer, Device, DeviceError, GemmPlan, GemmProblem, Result, Support};
-use ridgepoint_harness::{Prepared, Ready, encoding, random};
+use ridgepoint_harness::{Prepared, Ready, encoding, operand_sets_or_two, random};
 use std::collections::BTreeMap;
 
 /// All experts' operands, and each group's part of them.
@@ -89,7 +88,7 @@ pub(crate) fn prepare<'d>(shape: Grouped, provider: &str, device: &'d dyn Device
         let reason = format!("two sets of operands take {:.1} GiB of {:.1} GiB", gib(2 * operands), gib(memory));
         return Err(DeviceError::unsupported(reason));
     }
-    let sets = sets(device.info(), Bytes(shape.moved(groups.len() as u64)), Bytes(operands));
+    let sets = operand_sets_or_two(device.info(), Bytes(shape.moved(groups.len() as u64)), Bytes(operands));
     let sets = (0..sets).map(|set| Set::fill(device, shape, input, &groups, seed, set)).collect::<Result<Vec<_>>>()?;
     device.synchronize()?;
     let rows = groups.iter().map(|g| g.rows);

@@ -2,14 +2,11 @@
 //! checked, and what is only read found unchanged.
 
 use super::reference::Reference;
-use crate::{Prepared, Ready};
+use crate::{Prepared, Ready, operand_sets};
 use ridgepoint_core::kernel::{Argument, Operand, Role, Scalar, Spec};
-use ridgepoint_core::{Backend, Cache, Seconds, Verification};
+use ridgepoint_core::{Backend, Bytes, Cache, Seconds, Verification};
 use ridgepoint_device::{Arg, Buffer, Device, Geometry, Kernel, Result, Timing};
 use std::collections::BTreeMap;
-
-/// Most sets of arrays: beyond that, eviction would be cheaper.
-const MOST_SETS: u64 = 64;
 
 /// Bytes brought to the host at once.
 const CHUNK: usize = 16 << 20;
@@ -25,9 +22,7 @@ pub(super) fn prepare<'d>(
     let total = spec.operands().map(|o| o.bytes().0).sum::<u64>().max(1);
     let far = 2 * info.last_level_cache().0;
     let restored = spec.operands().any(|o| o.role == Role::InOut);
-    let enough = if spec.cache == Cache::Hot || restored || total > far { 1 } else { (far / total + 2).min(MOST_SETS) };
-    // Where memory is short, one set is evicted instead.
-    let count = if enough * total > info.memory.0 / 2 { 1 } else { enough };
+    let count = if spec.cache == Cache::Hot || restored { 1 } else { operand_sets(info, Bytes(total), Bytes(total)) };
     let mut sets: Vec<Vec<Buffer>> = Vec::new();
     for _ in 0..count {
         let buffers = spec.operands().map(|o| device.alloc(o.bytes().0 as usize)).collect::<Result<Vec<_>>>()?;
